@@ -1,0 +1,114 @@
+-- One PostgreSQL today, a cluster with one migration: every table has a single unique key, and it contains
+-- the column the table would be distributed by; no foreign keys, identity columns or triggers.
+
+-- Registered apps. `last_position` numbers the ended sessions of an app; it is raised as the last act of a
+-- transaction and stays locked until the commit, so positions become visible in their own order.
+create table msal_logout.apps (
+  client_id text primary key,
+  db_role name, -- null: nobody but the schema's owner
+  last_position bigint not null default 0
+);
+
+create sequence msal_logout.generations;
+
+create table msal_logout.token_cache (
+  client_id text not null check (client_id <> ''),
+  partition_key text not null check (partition_key <> ''),
+  kind text not null check (kind in ('user', 'obo', 'app')),
+  -- A bare `sub` says nothing without its issuer: such an account is the pair. Empty for ids from client
+  -- info, which are unique in the world.
+  account_issuer text not null default '',
+  home_account_id text,
+  -- The part of `<uid>.<utid>` after the last dot.
+  tenant_id text generated always as (substring(home_account_id from '\.([^.]*)$')) stored,
+  generation bigint not null default nextval('msal_logout.generations'),
+  version bigint not null default 1,
+  payload bytea not null,
+  encoding text not null,
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now(),
+  expires_at timestamptz not null,
+  primary key (partition_key, client_id),
+  check ((kind = 'app') = (home_account_id is null))
+);
+create index token_cache_account on msal_logout.token_cache (home_account_id);
+create index token_cache_tenant on msal_logout.token_cache (tenant_id, home_account_id);
+create index token_cache_client on msal_logout.token_cache (client_id, home_account_id);
+create index token_cache_expiry on msal_logout.token_cache (expires_at);
+
+create table msal_logout.sessions (
+  issuer text not null check (issuer <> ''),
+  -- 'sid=…', or 'sub=…' for a login without a sid: a sid never meets an equal subject.
+  session_key text not null,
+  client_id text not null,
+  partition_key text not null,
+  sid text,
+  subject text not null check (subject <> ''),
+  account_issuer text not null,
+  home_account_id text not null,
+  issued_at bigint not null, -- the ID token's `iat`, seconds since 1970
+  created_at timestamptz not null default now(),
+  expires_at timestamptz not null,
+  primary key (issuer, session_key, client_id, partition_key),
+  check (session_key = coalesce('sid=' || sid, 'sub=' || subject))
+);
+create index sessions_subject on msal_logout.sessions (issuer, subject);
+create index sessions_row on msal_logout.sessions (partition_key, client_id);
+create index sessions_account on msal_logout.sessions (home_account_id);
+create index sessions_sid on msal_logout.sessions (sid) where sid is not null;
+create index sessions_expiry on msal_logout.sessions (expires_at);
+
+-- Lock rows and tombstones in one: whoever logs in, signs out or purges upserts the same rows first, in one
+-- order. `not_after` 0 is a lock alone; else no ID token issued up to that second is accepted under the key.
+create table msal_logout.tombstones (
+  issuer text not null,
+  key text not null, -- 'sid=…', 'sub=…', 'all=…', 'account=…', 'app=…', 'tenant=…'
+  not_after bigint not null default 0,
+  expires_at timestamptz not null,
+  primary key (issuer, key)
+);
+create index tombstones_expiry on msal_logout.tombstones (expires_at);
+
+-- The record of what was done and why; for logout tokens also the replay guard, since `id` is then derived
+-- from (issuer, jti).
+create table msal_logout.purges (
+  id uuid primary key,
+  at timestamptz not null default now(),
+  source text not null check (source in ('backchannel', 'frontchannel', 'admin')),
+  issuer text,
+  client_id text,
+  jti text,
+  sid text,
+  subject text,
+  home_account_id text,
+  tenant_id text,
+  reason text,
+  actor text,
+  status text not null default 'done' check (status in ('running', 'done')),
+  request_hash bytea, -- what an Idempotency-Key stands for
+  total bigint not null default 0, -- accounts that matched at the start
+  accounts bigint not null default 0,
+  sessions bigint not null default 0,
+  rows bigint not null default 0,
+  rows_by_client jsonb not null default '{}',
+  finished_at timestamptz
+);
+create index purges_at on msal_logout.purges (at, id);
+create index purges_running on msal_logout.purges (at) where status = 'running';
+
+-- What `ended_since` tells an app.
+create table msal_logout.ended_sessions (
+  client_id text not null,
+  position bigint not null,
+  issuer text not null,
+  sid text,
+  subject text not null,
+  home_account_id text not null,
+  at timestamptz not null default now(),
+  primary key (client_id, position)
+);
+create index ended_sessions_at on msal_logout.ended_sessions (at);
+
+-- One row, locked by the instance that is cleaning up.
+create table msal_logout.clean_up_turn (id int primary key check (id = 1));
+insert into msal_logout.clean_up_turn values (1);

@@ -1,0 +1,443 @@
+-- What the service calls. The order of locks stands in 002-web-apps.sql.
+
+create type msal_logout.logout as (
+  id uuid,
+  source text,
+  issuer text,
+  client_id text,
+  jti text,
+  sid text,
+  subject text,
+  not_after bigint, -- ends logins whose ID token was issued up to then, seconds since 1970
+  whole_subject boolean, -- every session of the subject, not that sid alone
+  purge_scope text, -- 'account' or 'session'
+  reason text,
+  actor text,
+  request_hash bytea
+);
+
+create type msal_logout.matched_session as (
+  id uuid, -- the logout that ends it
+  purge_scope text,
+  account_issuer text,
+  home_account_id text,
+  issuer text,
+  session_key text,
+  client_id text,
+  partition_key text
+);
+
+create type msal_logout.ended_session as (
+  client_id text, partition_key text, issuer text, session_key text,
+  sid text, subject text, account_issuer text, home_account_id text
+);
+
+create type msal_logout.deleted_row as (
+  client_id text, partition_key text, account_issuer text, home_account_id text
+);
+
+-- Numbers the ended sessions for `ended_since`. The last act of its transaction: from the first position on
+-- until the commit nobody else is given one, so that a reader who has seen a position has seen all before it.
+create function msal_logout.announce(ended msal_logout.ended_session[]) returns void
+language plpgsql as $$
+begin
+  if coalesce(cardinality(ended), 0) = 0 then
+    return;
+  end if;
+  with raised as (
+    insert into msal_logout.apps as a (client_id, last_position)
+    select e.client_id, count(*) from unnest(ended) e group by e.client_id order by e.client_id collate "C"
+    on conflict (client_id) do update set last_position = a.last_position + excluded.last_position
+    returning a.client_id, a.last_position
+  )
+  insert into msal_logout.ended_sessions (client_id, position, issuer, sid, subject, home_account_id)
+  select e.client_id, r.last_position + 1 - row_number() over (partition by e.client_id),
+    e.issuer, e.sid, e.subject, e.home_account_id
+  from unnest(ended) e join raised r on r.client_id = e.client_id;
+  -- No payload: anyone connected can listen.
+  perform pg_notify('msal_logout', '');
+end
+$$;
+
+-- Makes a batch of logouts so, in one transaction: tombstones, sessions, rows, records. A tombstone is
+-- written even where nothing matches, since the login may be under way.
+-- The planner is kept to index look-ups: a plan made while the tables were small must not scan them later.
+create function msal_logout.sign_out(batch jsonb)
+returns table (id uuid, replayed boolean, accounts bigint, sessions bigint, rows bigint, rows_by_client jsonb)
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+as $$
+#variable_conflict use_column
+declare
+  logouts msal_logout.logout[];
+  fresh msal_logout.logout[];
+  matched msal_logout.matched_session[];
+  ended msal_logout.ended_session[];
+  more_ended msal_logout.ended_session[];
+  deleted msal_logout.deleted_row[];
+  more_deleted msal_logout.deleted_row[];
+begin
+  select array_agg(l) into logouts from jsonb_populate_recordset(null::msal_logout.logout, batch) l;
+
+  perform msal_logout.hold(array_agg(k.issuer), array_agg(k.key), array_agg(k.not_after))
+  from (
+    select l.issuer, 'sid=' || l.sid, l.not_after from unnest(logouts) l where l.sid is not null
+    union all
+    -- a login stored without a sid is ended by its subject
+    select l.issuer, 'sub=' || l.subject, l.not_after
+    from unnest(logouts) l where l.sid is not null and l.subject is not null and not l.whole_subject
+    union all
+    select l.issuer, 'all=' || l.subject, l.not_after from unnest(logouts) l where l.whole_subject
+  ) k (issuer, key, not_after);
+
+  -- After the locks, so that the same token in another transaction has committed its record.
+  select array_agg(l) into fresh
+  from (select distinct on (l.id) l.* from unnest(logouts) l order by l.id) l
+  where not exists (select from msal_logout.purges p where p.id = l.id);
+
+  select array_agg((m.id, m.purge_scope, m.account_issuer, m.home_account_id,
+    m.issuer, m.session_key, m.client_id, m.partition_key)::msal_logout.matched_session)
+  into matched
+  from (
+    select l.id, l.purge_scope, s.*
+    from unnest(fresh) l
+    join msal_logout.sessions s on s.issuer = l.issuer and s.session_key = 'sid=' || l.sid
+    union all
+    select l.id, l.purge_scope, s.*
+    from unnest(fresh) l
+    join msal_logout.sessions s on s.issuer = l.issuer and s.session_key = 'sub=' || l.subject
+    where l.sid is not null and not l.whole_subject and s.issued_at <= l.not_after
+    union all
+    select l.id, l.purge_scope, s.*
+    from unnest(fresh) l
+    join msal_logout.sessions s on s.issuer = l.issuer and s.subject = l.subject
+    where l.whole_subject and s.issued_at <= l.not_after
+  ) m;
+
+  if matched is not null then
+    perform msal_logout.hold(array_agg(m.account_issuer), array_agg('account=' || m.home_account_id), array_agg(0))
+    from unnest(matched) m;
+
+    with gone as (
+      delete from msal_logout.token_cache t
+      using (
+        select distinct m.account_issuer, m.home_account_id from unnest(matched) m where m.purge_scope = 'account'
+      ) a
+      where t.home_account_id = a.home_account_id and t.account_issuer = a.account_issuer
+      returning (t.client_id, t.partition_key, t.account_issuer, t.home_account_id)::msal_logout.deleted_row as r
+    )
+    select array_agg(g.r) into deleted from gone g;
+
+    with gone as (
+      delete from msal_logout.sessions s
+      using (
+        select distinct m.account_issuer, m.home_account_id from unnest(matched) m where m.purge_scope = 'account'
+      ) a
+      where s.home_account_id = a.home_account_id and s.account_issuer = a.account_issuer
+      returning (s.client_id, s.partition_key, s.issuer, s.session_key,
+        s.sid, s.subject, s.account_issuer, s.home_account_id)::msal_logout.ended_session as e
+    )
+    select array_agg(g.e) into ended from gone g;
+
+    if exists (select from unnest(matched) m where m.purge_scope = 'session') then
+      with gone as (
+        delete from msal_logout.sessions s
+        using (
+          select distinct m.issuer, m.session_key, m.client_id, m.partition_key
+          from unnest(matched) m where m.purge_scope = 'session'
+        ) m
+        where s.issuer = m.issuer and s.session_key = m.session_key
+          and s.client_id = m.client_id and s.partition_key = m.partition_key
+        returning (s.client_id, s.partition_key, s.issuer, s.session_key,
+          s.sid, s.subject, s.account_issuer, s.home_account_id)::msal_logout.ended_session as e
+      )
+      select array_agg(g.e) into more_ended from gone g;
+      ended := ended || more_ended;
+
+      with gone as (
+        delete from msal_logout.token_cache t
+        using (select distinct e.client_id, e.partition_key from unnest(more_ended) e) e
+        where t.partition_key = e.partition_key and t.client_id = e.client_id
+          and not exists (
+            select from msal_logout.sessions s
+            where s.partition_key = t.partition_key and s.client_id = t.client_id and s.expires_at > now())
+        returning (t.client_id, t.partition_key, t.account_issuer, t.home_account_id)::msal_logout.deleted_row as r
+      )
+      select array_agg(g.r) into more_deleted from gone g;
+      deleted := deleted || more_deleted;
+    end if;
+  end if;
+
+  -- What was deleted is counted once, for the first logout that asked for it.
+  return query
+  with owner as (
+    select distinct on (m.account_issuer, m.home_account_id) m.account_issuer, m.home_account_id, m.id
+    from unnest(matched) m
+    order by m.account_issuer, m.home_account_id, m.id
+  ),
+  session_owner as (
+    select distinct on (m.issuer, m.session_key, m.client_id, m.partition_key)
+      m.issuer, m.session_key, m.client_id, m.partition_key, m.id
+    from unnest(matched) m
+    order by m.issuer, m.session_key, m.client_id, m.partition_key, m.id
+  ),
+  row_count as (
+    select c.id, sum(c.n) as n, jsonb_object_agg(c.client_id, c.n) as by_client
+    from (
+      select o.id, d.client_id, count(*) as n
+      from unnest(deleted) d
+      join owner o on o.account_issuer = d.account_issuer and o.home_account_id = d.home_account_id
+      group by o.id, d.client_id
+    ) c
+    group by c.id
+  ),
+  session_count as (
+    select coalesce(so.id, o.id) as id, count(*) as n
+    from unnest(ended) e
+    join owner o on o.account_issuer = e.account_issuer and o.home_account_id = e.home_account_id
+    left join session_owner so on so.issuer = e.issuer and so.session_key = e.session_key
+      and so.client_id = e.client_id and so.partition_key = e.partition_key
+    group by 1
+  ),
+  account_count as (
+    select m.id, count(distinct (m.account_issuer, m.home_account_id)) as n from unnest(matched) m group by m.id
+  ),
+  done as (
+    select l.*, coalesce(a.n, 0) as accounts, coalesce(s.n, 0)::bigint as sessions,
+      coalesce(r.n, 0)::bigint as rows, coalesce(r.by_client, '{}') as rows_by_client
+    from unnest(fresh) l
+    left join account_count a on a.id = l.id
+    left join session_count s on s.id = l.id
+    left join row_count r on r.id = l.id
+  ),
+  recorded as (
+    insert into msal_logout.purges (
+      id, source, issuer, client_id, jti, sid, subject, reason, actor, request_hash,
+      total, accounts, sessions, rows, rows_by_client, finished_at)
+    select d.id, d.source, d.issuer, d.client_id, d.jti, d.sid, d.subject, d.reason, d.actor, d.request_hash,
+      d.accounts, d.accounts, d.sessions, d.rows, d.rows_by_client, now()
+    from done d
+    -- a front-channel call is unsigned: one that ends nothing leaves no record
+    where d.source <> 'frontchannel' or d.accounts > 0
+    order by d.id
+    on conflict (id) do nothing
+  )
+  select l.id, d.id is null, coalesce(d.accounts, 0), coalesce(d.sessions, 0), coalesce(d.rows, 0),
+    coalesce(d.rows_by_client, '{}')
+  from unnest(logouts) l
+  left join done d on d.id = l.id;
+
+  perform msal_logout.announce(ended);
+end
+$$;
+
+create function msal_logout.add_counts(a jsonb, b jsonb) returns jsonb
+language sql immutable as $$
+  select coalesce(jsonb_object_agg(c.key, c.n), '{}') from (
+    select e.key, sum(e.value::bigint) as n
+    from (select * from jsonb_each_text(a) union all select * from jsonb_each_text(b)) e
+    group by e.key
+  ) c
+$$;
+
+-- Begins an operator's purge of an account, an app or a tenant: exactly one of `home_account_id`,
+-- `client_id`, `tenant_id` is given; `issuer` tells equal bare subjects apart. `purge_step` carries it out.
+-- Outcomes: 'running', 'dry_run' (only counted), 'replayed' (the id is known), 'ambiguous' (two issuers'
+-- accounts bear the id), 'too_many' (more than `max_accounts`).
+create function msal_logout.start_purge(
+  id uuid, home_account_id text, issuer text, client_id text, tenant_id text,
+  reason text, actor text, dry_run boolean, max_accounts bigint, request_hash bytea,
+  out outcome text, out accounts bigint, out sessions bigint, out rows bigint, out rows_by_client jsonb
+)
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+declare
+  issuers text[];
+begin
+  if num_nonnulls(start_purge.home_account_id, start_purge.client_id, start_purge.tenant_id) <> 1 then
+    raise exception 'a purge needs exactly one selector' using errcode = 'invalid_parameter_value';
+  end if;
+  if exists (select from msal_logout.purges p where p.id = start_purge.id) then
+    outcome := 'replayed';
+    return;
+  end if;
+
+  if start_purge.home_account_id is not null then
+    select array_agg(distinct a.account_issuer) into issuers
+    from (
+      select t.account_issuer from msal_logout.token_cache t where t.home_account_id = start_purge.home_account_id
+      union all
+      select s.account_issuer from msal_logout.sessions s where s.home_account_id = start_purge.home_account_id
+    ) a
+    where start_purge.issuer is null or a.account_issuer in ('', start_purge.issuer);
+    accounts := coalesce(cardinality(issuers), 0);
+    if accounts > 1 then
+      outcome := 'ambiguous';
+      return;
+    end if;
+  else
+    select count(distinct (t.account_issuer, t.home_account_id)) into accounts
+    from msal_logout.token_cache t
+    where t.home_account_id is not null
+      and (t.client_id = start_purge.client_id or t.tenant_id = start_purge.tenant_id);
+  end if;
+
+  if start_purge.dry_run then
+    outcome := 'dry_run';
+    select coalesce(sum(c.n), 0), coalesce(jsonb_object_agg(c.client_id, c.n), '{}') into rows, rows_by_client
+    from (
+      select t.client_id, count(*) as n from msal_logout.token_cache t
+      where t.home_account_id = start_purge.home_account_id and t.account_issuer = any (issuers)
+        or t.client_id = start_purge.client_id
+        or t.tenant_id = start_purge.tenant_id
+      group by t.client_id
+    ) c;
+    select count(*) into sessions from msal_logout.sessions s
+    where s.home_account_id = start_purge.home_account_id and s.account_issuer = any (issuers)
+      or s.client_id = start_purge.client_id
+      or substring(s.home_account_id from '\.([^.]*)$') = start_purge.tenant_id;
+    return;
+  end if;
+  if accounts > start_purge.max_accounts then
+    outcome := 'too_many';
+    return;
+  end if;
+
+  -- From here on no login whose ID token is older is stored, and none is half stored.
+  perform msal_logout.hold(
+    array[case when start_purge.home_account_id is null then '' else coalesce(issuers[1], start_purge.issuer, '') end],
+    array[coalesce('account=' || start_purge.home_account_id, 'app=' || start_purge.client_id,
+      'tenant=' || start_purge.tenant_id)],
+    array[extract(epoch from clock_timestamp())::bigint]);
+  insert into msal_logout.purges (
+    id, source, issuer, client_id, home_account_id, tenant_id, reason, actor, status, request_hash, total)
+  values (
+    start_purge.id, 'admin', coalesce(start_purge.issuer, nullif(issuers[1], '')),
+    start_purge.client_id, start_purge.home_account_id, start_purge.tenant_id,
+    start_purge.reason, start_purge.actor, 'running', start_purge.request_hash, accounts)
+  on conflict (id) do nothing;
+  outcome := case when found then 'running' else 'replayed' end;
+end
+$$;
+
+-- One step of a running purge, of up to `max_accounts` accounts; true when another one is due, false when
+-- the purge is done, null when another instance is at it.
+create function msal_logout.purge_step(id uuid, max_accounts int) returns boolean
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+declare
+  p msal_logout.purges;
+  account_issuers text[];
+  account_ids text[];
+  ended msal_logout.ended_session[];
+  deleted msal_logout.deleted_row[];
+  counts jsonb;
+begin
+  select r.* into p from msal_logout.purges r where r.id = purge_step.id for update skip locked;
+  if not found then
+    return null;
+  end if;
+  if p.status = 'done' then
+    return false;
+  end if;
+
+  select array_agg(a.account_issuer), array_agg(a.home_account_id) into account_issuers, account_ids
+  from (
+    select t.account_issuer, t.home_account_id from msal_logout.token_cache t
+    where t.home_account_id = p.home_account_id and t.account_issuer in ('', p.issuer)
+    union
+    select s.account_issuer, s.home_account_id from msal_logout.sessions s
+    where s.home_account_id = p.home_account_id and s.account_issuer in ('', p.issuer)
+    union
+    (select distinct t.account_issuer, t.home_account_id from msal_logout.token_cache t
+    where t.client_id = p.client_id and t.home_account_id is not null
+    order by 2, 1 limit purge_step.max_accounts)
+    union
+    (select distinct t.account_issuer, t.home_account_id from msal_logout.token_cache t
+    where t.tenant_id = p.tenant_id
+    order by 2, 1 limit purge_step.max_accounts)
+  ) a;
+
+  perform msal_logout.hold(array_agg(a.issuer), array_agg('account=' || a.id), array_agg(0))
+  from unnest(account_issuers, account_ids) a (issuer, id);
+  with gone as (
+    delete from msal_logout.token_cache t
+    using unnest(account_issuers, account_ids) a (account_issuer, home_account_id)
+    where t.home_account_id = a.home_account_id and t.account_issuer = a.account_issuer
+      and (p.client_id is null or t.client_id = p.client_id)
+    returning (t.client_id, t.partition_key, t.account_issuer, t.home_account_id)::msal_logout.deleted_row as r
+  )
+  select array_agg(g.r) into deleted from gone g;
+  with gone as (
+    delete from msal_logout.sessions s
+    using unnest(account_issuers, account_ids) a (account_issuer, home_account_id)
+    where s.home_account_id = a.home_account_id and s.account_issuer = a.account_issuer
+      and (p.client_id is null or s.client_id = p.client_id)
+    returning (s.client_id, s.partition_key, s.issuer, s.session_key,
+      s.sid, s.subject, s.account_issuer, s.home_account_id)::msal_logout.ended_session as e
+  )
+  select array_agg(g.e) into ended from gone g;
+
+  if account_ids is null and p.client_id is not null then
+    with gone as (
+      delete from msal_logout.token_cache t where t.client_id = p.client_id and t.kind = 'app'
+      returning (t.client_id, t.partition_key, t.account_issuer, t.home_account_id)::msal_logout.deleted_row as r
+    )
+    select array_agg(g.r) into deleted from gone g;
+  end if;
+
+  select coalesce(jsonb_object_agg(c.client_id, c.n), '{}') into counts
+  from (select d.client_id, count(*) as n from unnest(deleted) d group by d.client_id) c;
+  update msal_logout.purges r set
+    accounts = r.accounts + coalesce(cardinality(account_ids), 0),
+    sessions = r.sessions + coalesce(cardinality(ended), 0),
+    rows = r.rows + coalesce(cardinality(deleted), 0),
+    rows_by_client = msal_logout.add_counts(r.rows_by_client, counts),
+    status = case when account_ids is null then 'done' else 'running' end,
+    finished_at = case when account_ids is null then now() end
+  where r.id = p.id;
+  perform msal_logout.announce(ended);
+  return account_ids is not null;
+end
+$$;
+
+-- Removes what has expired, at most `max_rows` of each kind, skipping whatever somebody holds; returns how
+-- many went, or null where another instance has its turn.
+create function msal_logout.clean_up(max_rows int, keep_purges interval, keep_ended interval) returns bigint
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  gone bigint;
+  total bigint := 0;
+begin
+  perform from msal_logout.clean_up_turn for update skip locked;
+  if not found then
+    return null;
+  end if;
+  delete from msal_logout.token_cache t where (t.partition_key, t.client_id) in (
+    select d.partition_key, d.client_id from msal_logout.token_cache d
+    where d.expires_at <= now() order by d.expires_at limit max_rows for update skip locked);
+  get diagnostics gone = row_count;
+  total := total + gone;
+  delete from msal_logout.sessions s where (s.issuer, s.session_key, s.client_id, s.partition_key) in (
+    select d.issuer, d.session_key, d.client_id, d.partition_key from msal_logout.sessions d
+    where d.expires_at <= now() order by d.expires_at limit max_rows for update skip locked);
+  get diagnostics gone = row_count;
+  total := total + gone;
+  delete from msal_logout.tombstones t where (t.issuer, t.key) in (
+    select d.issuer, d.key from msal_logout.tombstones d
+    where d.expires_at <= now() order by d.expires_at limit max_rows for update skip locked);
+  get diagnostics gone = row_count;
+  total := total + gone;
+  delete from msal_logout.ended_sessions e where (e.client_id, e.position) in (
+    select d.client_id, d.position from msal_logout.ended_sessions d
+    where d.at <= now() - keep_ended order by d.at limit max_rows for update skip locked);
+  get diagnostics gone = row_count;
+  total := total + gone;
+  delete from msal_logout.purges p where p.id in (
+    select d.id from msal_logout.purges d
+    where d.at <= now() - keep_purges and d.status = 'done' order by d.at limit max_rows for update skip locked);
+  get diagnostics gone = row_count;
+  return total + gone;
+end
+$$;

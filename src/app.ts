@@ -1,0 +1,209 @@
+import formbody from '@fastify/formbody'
+import fastify, {
+  type FastifyBaseLogger,
+  type FastifyError,
+  type FastifyInstance,
+  type FastifyReply,
+  type FastifyRequest,
+  LogController
+} from 'fastify'
+import { RefusedError, UnavailableError } from './errors.ts'
+import type { IssuerConfig, Issuers } from './issuers.ts'
+import { isIdentifier, type VerifyLogoutToken } from './logout-token.ts'
+import { logoutOfFrontChannel, logoutOfToken, type SignOut } from './sign-out.ts'
+import type { Store } from './store.ts'
+
+export interface AppOptions {
+  readonly issuers: Issuers
+  readonly verify: VerifyLogoutToken
+  readonly signOut: SignOut
+  readonly store: Pick<Store, 'issuersOfSid'>
+  readonly logger: FastifyBaseLogger
+  /** Milliseconds within which every logout is answered; default 1800. */
+  readonly deadlineMs?: number
+  /** Milliseconds since 1970; default `Date.now`. */
+  readonly now?: () => number
+}
+
+const bodyLimitBytes = 64 * 1024
+
+// No frame-ancestors: the identity provider shows this page in an iframe.
+const frontChannelHeaders = {
+  'content-type': 'text/html; charset=utf-8',
+  'content-security-policy': "default-src 'none'",
+  'referrer-policy': 'no-referrer',
+  'x-content-type-options': 'nosniff'
+}
+const frontChannelPage = '<!doctype html><html lang="en"><title>Signed out</title><p>Signed out.</p></html>\n'
+
+/** The public listener: logout tokens, front-channel calls, `/healthz`. The one place where an error becomes a status. */
+export function createApp({
+  issuers,
+  verify,
+  signOut,
+  store,
+  logger,
+  deadlineMs = 1_800,
+  now = Date.now
+}: AppOptions): FastifyInstance {
+  const app = fastify({
+    loggerInstance: logger,
+    logController: new LogController({ disableRequestLogging: true }), // a URL holds a sid
+    bodyLimit: bodyLimitBytes,
+    exposeHeadRoutes: false,
+    requestTimeout: 5_000,
+    keepAliveTimeout: 65_000,
+    return503OnClosing: false
+  })
+  app.removeAllContentTypeParsers()
+  app.register(formbody, { bodyLimit: bodyLimitBytes })
+  app.setErrorHandler(answerError)
+
+  app.addHook('onRequest', async (_request, reply) => {
+    reply.header('cache-control', 'no-store')
+  })
+
+  const allowed: Record<string, string> = {
+    '/backchannel-logout': 'POST',
+    '/frontchannel-logout': 'GET',
+    '/healthz': 'GET'
+  }
+  app.setNotFoundHandler((request, reply) => {
+    const path = request.url.split('?', 1)[0] ?? ''
+    const allow = allowed[path] ?? (/^\/frontchannel-logout\/[^/]+$/.test(path) ? 'GET' : undefined)
+    if (allow !== undefined) {
+      return reply
+        .code(405)
+        .header('allow', allow)
+        .send({ error: 'invalid_request', error_description: `only ${allow} is allowed here` })
+    }
+    return reply.code(404).send({ error: 'not_found', error_description: 'there is nothing here' })
+  })
+
+  app.get('/healthz', async () => ({ status: 'ok' }))
+
+  // OIDC Back-Channel Logout 1.0 §2.5
+  app.post('/backchannel-logout', async (request, reply) => {
+    const at = now()
+    const rawToken = formToken(request.body)
+    await withinDeadline(
+      verify(rawToken, { at }).then(async (token) => {
+        const purged = await signOut(logoutOfToken(token))
+        request.log.info(
+          { issuer: token.issuer, sessions: purged.sessions, rows: purged.rows, replayed: purged.replayed },
+          'signed out'
+        )
+      })
+    )
+    return reply.code(200).send()
+  })
+
+  // OIDC Front-Channel Logout 1.0 §3, and Entra ID's form of it: `sid` alone
+  app.get<{ Params: { name?: string } }>('/frontchannel-logout', frontChannel)
+  app.get<{ Params: { name?: string } }>('/frontchannel-logout/:name', frontChannel)
+
+  async function frontChannel(request: FastifyRequest<{ Params: { name?: string } }>, reply: FastifyReply) {
+    const at = now()
+    const { config, iss, sid } = frontChannelQuery(request.params.name, request.query)
+    // A browser that fetches ahead of the user's click has not signed out.
+    const isPrefetch = `${request.headers['sec-purpose'] ?? ''}${request.headers.purpose ?? ''}`.includes('prefetch')
+    if (!isPrefetch) {
+      await withinDeadline(endFrontChannelSession(request, config, iss, sid, at))
+    }
+    return reply.headers(frontChannelHeaders).send(frontChannelPage)
+  }
+
+  async function endFrontChannelSession(
+    request: FastifyRequest,
+    config: IssuerConfig,
+    iss: string | undefined,
+    sid: string,
+    at: number
+  ): Promise<void> {
+    for (const issuer of iss === undefined ? await issuersOf(config, sid) : [iss]) {
+      const purged = await signOut(logoutOfFrontChannel(issuer, sid, config.purgeScope, at))
+      if (purged.sessions > 0) {
+        request.log.info({ issuer, sessions: purged.sessions, rows: purged.rows }, 'signed out by the front channel')
+      }
+    }
+  }
+
+  /** `sid` alone names no tenant of a template: the tenants listed, or those where the sid is stored. */
+  async function issuersOf(config: IssuerConfig, sid: string): Promise<string[]> {
+    if (!config.issuer.includes('{tenantid}')) {
+      return [config.issuer]
+    }
+    if (config.tenants !== undefined) {
+      return config.tenants.map((tenant) => config.issuer.replace('{tenantid}', tenant))
+    }
+    const pattern = config.issuer.replace(/[%_\\]/g, '\\$&').replace('{tenantid}', '%')
+    const found = await store.issuersOfSid(sid, pattern)
+    return found.filter((issuer) => issuers.find(issuer)?.config === config)
+  }
+
+  function frontChannelQuery(name: string | undefined, query: unknown) {
+    const { iss, sid } = isObject(query) ? query : {}
+    if (!isIdentifier(sid) || !(iss === undefined || isIdentifier(iss))) {
+      throw new RefusedError('ERR_REQUEST_QUERY')
+    }
+    const config =
+      name !== undefined ? issuers.named(name) : iss !== undefined ? issuers.find(iss)?.config : issuers.only()
+    if (config === undefined || !config.frontChannel || (iss !== undefined && issuers.find(iss)?.config !== config)) {
+      throw new RefusedError('ERR_REQUEST_QUERY')
+    }
+    return { config, iss, sid }
+  }
+
+  function withinDeadline(work: Promise<void>): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(() => reject(new UnavailableError('ERR_DEADLINE')), deadlineMs)
+      work.then(resolve, reject).finally(() => clearTimeout(timer))
+    })
+  }
+
+  return app
+}
+
+function formToken(body: unknown): string {
+  const token = isObject(body) ? body.logout_token : undefined
+  if (typeof token !== 'string' || token === '') {
+    throw new RefusedError('ERR_REQUEST_FORM')
+  }
+  return token
+}
+
+function answerError(error: FastifyError, request: FastifyRequest, reply: FastifyReply): FastifyReply {
+  if (error instanceof RefusedError) {
+    request.log.warn({ code: error.code, address: request.ip }, 'refused')
+    return reply.code(400).send({ error: 'invalid_request', error_description: error.message })
+  }
+  if (error instanceof UnavailableError) {
+    request.log.error({ code: error.code, cause: causeOf(error) }, 'sign-out not done')
+    return reply
+      .code(503)
+      .header('retry-after', '5')
+      .send({ error: 'temporarily_unavailable', error_description: 'the sign-out could not be done now' })
+  }
+  if (error.statusCode === 413) {
+    return reply.code(413).send({ error: 'invalid_request', error_description: 'the body is too large' })
+  }
+  if (error.statusCode !== undefined && error.statusCode < 500) {
+    return reply
+      .code(400)
+      .send({ error: 'invalid_request', error_description: new RefusedError('ERR_REQUEST_FORM').message })
+  }
+  request.log.error({ err: error }, 'failed')
+  return reply.code(500).send({ error: 'server_error', error_description: 'something is wrong here' })
+}
+
+function causeOf({ cause }: Error): string | undefined {
+  if (!(cause instanceof Error)) {
+    return undefined
+  }
+  // The message of a database error can hold values; its code cannot.
+  return 'code' in cause ? String(cause.code) : cause.message
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}

@@ -1,0 +1,6 @@
+export { ConfigurationError, type RefusalCode, RefusedError, UnavailableError } from './errors.ts'
+export { createIssuers, type IssuerConfig, type Issuers, type IssuersOptions } from './issuers.ts'
+export { createLogoutTokenVerifier, type LogoutToken, type VerifyLogoutToken } from './logout-token.ts'
+export { migrate } from './migrate.ts'
+export { createSignOut, logoutOfToken, type SignOut } from './sign-out.ts'
+export { createStore, type Logout, type Purged, type Store } from './store.ts'

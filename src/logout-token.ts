@@ -1,0 +1,268 @@
+import { compactVerify, errors } from 'jose'
+import { RefusedError, UnavailableError } from './errors.ts'
+import type { Issuer, IssuerConfig, Issuers, KeySet } from './issuers.ts'
+
+/** A genuine logout token, narrowed to what a sign-out needs. */
+export interface LogoutToken {
+  readonly issuer: string
+  /** The client id of ours that the token is for. */
+  readonly clientId: string
+  readonly jti: string
+  /** Seconds since 1970. */
+  readonly issuedAt: number
+  readonly sid: string | undefined
+  readonly subject: string | undefined
+  readonly config: IssuerConfig
+}
+
+export type VerifyLogoutToken = (token: string, options?: { at?: number }) => Promise<LogoutToken>
+
+const backChannelLogoutEvent = 'http://schemas.openid.net/event/backchannel-logout'
+const maxStringLength = 1_024
+// Far beyond any real clock, and still exact as a double and a bigint.
+const maxSeconds = 10_000_000_000
+
+/**
+ * Makes the function that decides whether a logout token is genuine: OpenID Connect Back-Channel Logout 1.0
+ * §2.6, with the issuer's policy. All that costs little is checked before a key is looked for, and a
+ * signature last.
+ *
+ * @param issuers whom we trust
+ * @param options.now the clock, milliseconds since 1970; default `Date.now`
+ * @returns a function of the raw token and, for a token that waited, `at`: its time of arrival in
+ *   milliseconds since 1970, as of which its age is judged. It throws {@link RefusedError} where the token
+ *   is at fault and {@link UnavailableError} where no key can be had.
+ */
+export function createLogoutTokenVerifier(
+  issuers: Issuers,
+  { now = Date.now }: { now?: () => number } = {}
+): VerifyLogoutToken {
+  return async (token, { at = now() } = {}) => {
+    const { header, payload } = decode(token)
+    const issuer = typeof payload.iss === 'string' ? issuers.find(payload.iss) : undefined
+    if (issuer === undefined) {
+      throw new RefusedError('ERR_TOKEN_ISSUER')
+    }
+    checkHeader(header, issuer.config)
+    const logoutToken = checkClaims(payload, issuer, at / 1_000)
+    await verifySignature(token, issuer)
+    checkKeyIssuer(header.kid, issuer)
+    return logoutToken
+  }
+}
+
+function decode(token: string): { header: Record<string, unknown>; payload: Record<string, unknown> } {
+  const parts = token.split('.')
+  if (parts.length === 5) {
+    throw new RefusedError('ERR_TOKEN_ENCRYPTED')
+  }
+  const [header, payload, signature] = parts
+  if (parts.length !== 3 || !header || !payload || !signature) {
+    throw new RefusedError('ERR_TOKEN_MALFORMED')
+  }
+  return { header: decodePart(header), payload: decodePart(payload) }
+}
+
+const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
+
+function decodePart(part: string): Record<string, unknown> {
+  // RFC 7515 §2: base64url without padding, line breaks or other characters; Buffer would overlook them.
+  if (!/^[A-Za-z0-9_-]+$/.test(part)) {
+    throw new RefusedError('ERR_TOKEN_MALFORMED')
+  }
+  let json: string
+  let value: unknown
+  try {
+    json = utf8.decode(Buffer.from(part, 'base64url'))
+    value = JSON.parse(json)
+  } catch (error) {
+    throw new RefusedError('ERR_TOKEN_MALFORMED', { cause: error })
+  }
+  if (!isObject(value)) {
+    throw new RefusedError('ERR_TOKEN_MALFORMED')
+  }
+  if (hasDuplicateKey(json)) {
+    throw new RefusedError('ERR_TOKEN_DUPLICATE_KEY')
+  }
+  return value
+}
+
+/**
+ * Whether an object in this valid JSON bears a name twice. RFC 7515 §4 and RFC 7519 §4 let a receiver refuse
+ * that; `JSON.parse` takes the last one, and whoever takes the first would read another token.
+ */
+function hasDuplicateKey(json: string): boolean {
+  const names: (Set<string> | undefined)[] = []
+  for (const [symbol, name] of json.matchAll(/("(?:[^"\\]|\\.)*")\s*:|"(?:[^"\\]|\\.)*"|[{}[\]]/gs)) {
+    if (symbol === '{' || symbol === '[') {
+      names.push(symbol === '{' ? new Set() : undefined)
+    } else if (symbol === '}' || symbol === ']') {
+      names.pop()
+    } else if (name !== undefined) {
+      const key = String(JSON.parse(name))
+      const seen = names.at(-1)
+      if (seen?.has(key)) {
+        return true
+      }
+      seen?.add(key)
+    }
+  }
+  return false
+}
+
+function checkHeader(header: Record<string, unknown>, policy: IssuerConfig): void {
+  if ('crit' in header) {
+    throw new RefusedError('ERR_TOKEN_CRITICAL') // RFC 7515 §4.1.11: we understand none
+  }
+  if (typeof header.alg !== 'string' || !policy.algorithms.includes(header.alg)) {
+    throw new RefusedError('ERR_TOKEN_ALGORITHM')
+  }
+  if ('kid' in header && typeof header.kid !== 'string') {
+    throw new RefusedError('ERR_TOKEN_MALFORMED')
+  }
+  if (!policy.types.some((type) => isType(header.typ, type))) {
+    throw new RefusedError('ERR_TOKEN_TYPE')
+  }
+}
+
+// RFC 7515 §4.1.9: media types compare without case, and `application/` may be left out where no other slash is.
+function isType(typ: unknown, accepted: string | null): boolean {
+  if (accepted === null) {
+    return typ === undefined
+  }
+  const normal = (type: string) => (type.includes('/') ? type : `application/${type}`).toLowerCase()
+  return typeof typ === 'string' && normal(typ) === normal(accepted)
+}
+
+function checkClaims(payload: Record<string, unknown>, issuer: Issuer, nowSeconds: number): LogoutToken {
+  const { config } = issuer
+  const { aud, iat, exp, nbf, jti, events } = payload
+
+  const audiences = Array.isArray(aud) ? aud : [aud]
+  const clientId = config.clientIds.find((id) => audiences.includes(id))
+  if (clientId === undefined || !audiences.every((audience) => typeof audience === 'string')) {
+    throw new RefusedError('ERR_TOKEN_AUDIENCE')
+  }
+
+  if (!isTime(iat) || iat > nowSeconds + config.clockToleranceSeconds) {
+    throw new RefusedError('ERR_TOKEN_IAT')
+  }
+  if (iat < nowSeconds - config.maxTokenAgeSeconds - config.clockToleranceSeconds) {
+    throw new RefusedError('ERR_TOKEN_TOO_OLD')
+  }
+  if ('exp' in payload ? !isTime(exp) : config.requireExp) {
+    throw new RefusedError('ERR_TOKEN_EXP')
+  }
+  if (isTime(exp) && exp <= nowSeconds - config.clockToleranceSeconds) {
+    throw new RefusedError('ERR_TOKEN_EXPIRED')
+  }
+  if ('nbf' in payload && !(isTime(nbf) && nbf <= nowSeconds + config.clockToleranceSeconds)) {
+    throw new RefusedError('ERR_TOKEN_NBF')
+  }
+
+  if (!isIdentifier(jti)) {
+    throw new RefusedError('ERR_TOKEN_JTI')
+  }
+  // §2.4: a present one of the wrong form never counts as absent, or a session's logout would widen to its subject's.
+  const sid = 'sid' in payload ? payload.sid : undefined
+  const subject = 'sub' in payload ? payload.sub : undefined
+  if (('sid' in payload && !isIdentifier(sid)) || ('sub' in payload && !isIdentifier(subject))) {
+    throw new RefusedError('ERR_TOKEN_SUBJECT')
+  }
+  if (sid === undefined && subject === undefined) {
+    throw new RefusedError('ERR_TOKEN_SUBJECT')
+  }
+  if (
+    !isObject(events) ||
+    !Object.hasOwn(events, backChannelLogoutEvent) ||
+    !isObject(events[backChannelLogoutEvent])
+  ) {
+    throw new RefusedError('ERR_TOKEN_EVENTS')
+  }
+  if ('nonce' in payload) {
+    throw new RefusedError('ERR_TOKEN_NONCE')
+  }
+  return {
+    issuer: issuer.issuer,
+    clientId,
+    jti,
+    issuedAt: Math.floor(iat),
+    sid: isIdentifier(sid) ? sid : undefined,
+    subject: isIdentifier(subject) ? subject : undefined,
+    config
+  }
+}
+
+function isTime(value: unknown): value is number {
+  return typeof value === 'number' && value > 0 && value < maxSeconds
+}
+
+/** Whether a value can be a `sid`, `sub` or `jti`: non-empty, bounded, without control characters or half characters. */
+export function isIdentifier(value: unknown): value is string {
+  return typeof value === 'string' && value !== '' && value.length <= maxStringLength && !/[\p{Cc}\p{Cs}]/u.test(value)
+}
+
+async function verifySignature(token: string, issuer: Issuer): Promise<void> {
+  const keys = await issuer.keys.current()
+  const fault = await signatureFault(token, issuer, keys)
+  if (fault === undefined) {
+    return
+  }
+  // Perhaps the keys were rotated, with a new `kid` or under the old one.
+  const newer = await issuer.keys.newerThan(keys)
+  const secondFault = newer === undefined ? fault : await signatureFault(token, issuer, newer)
+  if (secondFault !== undefined) {
+    throw secondFault
+  }
+}
+
+async function signatureFault(token: string, issuer: Issuer, keys: KeySet): Promise<RefusedError | undefined> {
+  const options = { algorithms: [...issuer.config.algorithms] }
+  try {
+    await compactVerify(token, keys, options)
+    return undefined
+  } catch (error) {
+    if (error instanceof errors.JWKSMultipleMatchingKeys) {
+      for await (const key of error) {
+        try {
+          await compactVerify(token, key, options)
+          return undefined
+        } catch (error) {
+          refusal(error)
+        }
+      }
+      return new RefusedError('ERR_TOKEN_SIGNATURE')
+    }
+    return refusal(error)
+  }
+}
+
+/** Names the faults of the token; whatever is not listed is not the token's. */
+function refusal(error: unknown): RefusedError {
+  if (error instanceof errors.JWKSNoMatchingKey) {
+    return new RefusedError('ERR_TOKEN_KEY', { cause: error })
+  }
+  if (error instanceof errors.JWSSignatureVerificationFailed) {
+    return new RefusedError('ERR_TOKEN_SIGNATURE', { cause: error })
+  }
+  if (error instanceof errors.JWSInvalid) {
+    return new RefusedError('ERR_TOKEN_MALFORMED', { cause: error })
+  }
+  if (error instanceof errors.JOSEAlgNotAllowed) {
+    return new RefusedError('ERR_TOKEN_ALGORITHM', { cause: error })
+  }
+  // A key of the published set that cannot be used.
+  throw new UnavailableError('ERR_KEYS_UNAVAILABLE', { cause: error })
+}
+
+// Entra ID publishes one set for many tenants and binds some keys to an issuer: a key serves that one alone.
+function checkKeyIssuer(kid: unknown, issuer: Issuer): void {
+  const bound = issuer.keys.issuerOfKey(typeof kid === 'string' ? kid : undefined)
+  if (bound !== undefined && bound !== issuer.issuer && bound !== issuer.config.issuer) {
+    throw new RefusedError('ERR_TOKEN_KEY')
+  }
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}

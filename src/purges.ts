@@ -1,0 +1,163 @@
+import { createHash, randomUUID } from 'node:crypto'
+import type { FastifyBaseLogger } from 'fastify'
+import type { SignOut } from './sign-out.ts'
+import type { Logout, Purged, Store } from './store.ts'
+
+/** What an operator's purge is about. */
+export type PurgeSelector =
+  | { readonly homeAccountId: string; readonly issuer?: string | undefined }
+  | { readonly issuer: string; readonly sid: string }
+  | { readonly issuer: string; readonly subject: string }
+  | { readonly clientId: string }
+  | { readonly tenantId: string }
+
+export interface PurgeOrder {
+  readonly selector: PurgeSelector
+  readonly reason: string
+  readonly actor: string
+  readonly dryRun: boolean
+  /** More than {@link maxAccountsUnforced} accounts are meant. */
+  readonly force: boolean
+  /** The same key with the same request again gives the first answer. */
+  readonly idempotencyKey: string | undefined
+}
+
+export type PurgeResult =
+  | { readonly outcome: 'done'; readonly purged: Purged }
+  | { readonly outcome: 'running'; readonly purged: Purged; readonly total: number }
+  | { readonly outcome: 'too_many'; readonly accounts: number }
+  | { readonly outcome: 'ambiguous' }
+  | { readonly outcome: 'mismatch' }
+
+export interface Purges {
+  /** Carries out a purge; a large one goes on in the background after the answer. */
+  order(order: PurgeOrder): Promise<PurgeResult>
+  /** Takes up the purges that are still running, this process's own and what another one left. */
+  resume(): Promise<void>
+}
+
+export const maxAccountsUnforced = 1_000
+const maxAccountsAwaited = 10_000
+const accountsPerStep = 500
+
+export interface PurgesOptions {
+  readonly store: Pick<Store, 'findPurge' | 'previewSignOut' | 'startPurge' | 'purgeStep' | 'runningPurges'>
+  readonly signOut: SignOut
+  readonly logger: FastifyBaseLogger
+  /** Milliseconds since 1970; default `Date.now`. */
+  readonly now?: () => number
+}
+
+/** Makes the operators' purges: sessions through the same sign-out as logout tokens, accounts in steps. */
+export function createPurges({ store, signOut, logger, now = Date.now }: PurgesOptions): Purges {
+  async function order(order: PurgeOrder): Promise<PurgeResult> {
+    const requestHash = createHash('sha256')
+      .update(JSON.stringify([order.selector, order.reason, order.force]))
+      .digest()
+    const id = order.idempotencyKey === undefined ? randomUUID() : keyedId(order)
+    if (order.idempotencyKey !== undefined && !order.dryRun) {
+      const known = await recorded(id, requestHash)
+      if (known !== undefined) {
+        return known
+      }
+    }
+    const { selector } = order
+    return 'sid' in selector || 'subject' in selector
+      ? endSessions(id, order, selector, requestHash)
+      : purgeAccounts(id, order, selector, requestHash)
+  }
+
+  async function endSessions(
+    id: string,
+    { reason, actor, dryRun }: PurgeOrder,
+    selector: { issuer: string; sid?: string; subject?: string },
+    requestHash: Buffer
+  ): Promise<PurgeResult> {
+    const logout: Logout = {
+      id,
+      source: 'admin',
+      issuer: selector.issuer,
+      sid: selector.sid,
+      subject: selector.subject,
+      notAfter: Math.floor(now() / 1_000),
+      wholeSubject: selector.subject !== undefined,
+      purgeScope: 'account',
+      reason,
+      actor,
+      requestHash
+    }
+    const purged = dryRun ? await store.previewSignOut(logout) : await signOut(logout)
+    return purged.replayed ? await known(id, requestHash) : { outcome: 'done', purged }
+  }
+
+  async function purgeAccounts(
+    id: string,
+    { reason, actor, dryRun, force }: PurgeOrder,
+    selector: { homeAccountId?: string; issuer?: string | undefined; clientId?: string; tenantId?: string },
+    requestHash: Buffer
+  ): Promise<PurgeResult> {
+    const maxAccounts = force ? Number.MAX_SAFE_INTEGER : maxAccountsUnforced
+    const started = await store.startPurge({ id, ...selector, reason, actor, dryRun, maxAccounts, requestHash })
+    switch (started.outcome) {
+      case 'dry_run':
+        return { outcome: 'done', purged: started }
+      case 'too_many':
+        return { outcome: 'too_many', accounts: started.accounts }
+      case 'ambiguous':
+        return { outcome: 'ambiguous' }
+      case 'replayed':
+        return known(id, requestHash)
+      case 'running':
+        if (started.accounts > maxAccountsAwaited) {
+          finish(id).catch((error: unknown) => logger.error({ err: error, purge: id }, 'purge interrupted'))
+          return { outcome: 'running', purged: { ...started, accounts: 0 }, total: started.accounts }
+        }
+        await finish(id)
+        return known(id, requestHash)
+    }
+  }
+
+  async function finish(id: string): Promise<void> {
+    while (await store.purgeStep(id, accountsPerStep)) {
+      // each step is a transaction of its own, so that sign-outs get their turns in between
+    }
+    logger.info({ purge: id }, 'purged')
+  }
+
+  async function recorded(id: string, requestHash: Buffer): Promise<PurgeResult | undefined> {
+    const record = await store.findPurge(id)
+    if (record === undefined) {
+      return undefined
+    }
+    if (record.requestHash === null || !record.requestHash.equals(requestHash)) {
+      return { outcome: 'mismatch' }
+    }
+    return record.status === 'running'
+      ? { outcome: 'running', purged: record, total: record.total }
+      : { outcome: 'done', purged: record }
+  }
+
+  async function known(id: string, requestHash: Buffer): Promise<PurgeResult> {
+    const result = await recorded(id, requestHash)
+    if (result === undefined) {
+      throw new Error(`purge "${id}" has no record`)
+    }
+    return result
+  }
+
+  return {
+    order,
+    async resume() {
+      for (const id of await store.runningPurges()) {
+        await finish(id)
+      }
+    }
+  }
+}
+
+function keyedId({ actor, idempotencyKey }: PurgeOrder): string {
+  const hash = createHash('sha256')
+    .update(JSON.stringify(['idempotency-key', actor, idempotencyKey]))
+    .digest('hex')
+  return hash.slice(0, 32).replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5')
+}

@@ -1,0 +1,131 @@
+import { resolve } from 'node:path'
+import pg from 'pg'
+import { pino } from 'pino'
+import { createAdmin } from './admin.ts'
+import { createApp } from './app.ts'
+import { type Config, readConfig, readDatabaseUrl } from './config.ts'
+import type { EmbeddedPostgres } from './embedded-postgres.ts'
+import { ConfigurationError, UnavailableError } from './errors.ts'
+import { createIssuers } from './issuers.ts'
+import { createLogoutTokenVerifier } from './logout-token.ts'
+import { migrate } from './migrate.ts'
+import { createPurges } from './purges.ts'
+import { createSignOut } from './sign-out.ts'
+import { createStore } from './store.ts'
+
+const chores = { everyMs: 10_000, cleanUpRows: 1_000 }
+const stopWithinMs = 10_000
+
+async function main(config: Config): Promise<void> {
+  const logger = pino({ level: config.logLevel })
+  const embedded = config.databaseUrl === undefined ? await startEmbedded() : undefined
+  if (embedded !== undefined) {
+    logger.warn(
+      { dataDir: embedded.dataDir },
+      'DATABASE_URL is not set: using an embedded PostgreSQL, for trying out only'
+    )
+  }
+
+  const connectionString = config.databaseUrl ?? embedded?.url
+  const openPool = (max: number, statementTimeoutMs: number) => {
+    const pool = new pg.Pool({
+      connectionString,
+      application_name: 'msal-logout',
+      max,
+      connectionTimeoutMillis: 1_000,
+      statement_timeout: statementTimeoutMs,
+      lock_timeout: 1_200,
+      idle_in_transaction_session_timeout: 5_000,
+      keepAlive: true
+    })
+    return pool.on('error', (error) => logger.warn({ cause: error.message }, 'idle database connection lost'))
+  }
+  // Sign-outs must be done within the 2 s of their answer; operators' purges and chores have time, and never
+  // take a sign-out's connection.
+  const pool = openPool(4, 1_500)
+  const slowPool = openPool(4, 60_000)
+
+  const migrations = await migrateAt(connectionString)
+  if (migrations.length > 0) {
+    logger.info({ migrations }, 'migrated')
+  }
+
+  const issuers = createIssuers(config.issuers)
+  const store = createStore(pool)
+  const slowStore = createStore(slowPool)
+  const signOut = createSignOut(store)
+  const purges = createPurges({ store: slowStore, signOut, logger })
+  const app = createApp({ issuers, verify: createLogoutTokenVerifier(issuers), signOut, store, logger })
+  const admin = createAdmin({ purges, store: slowStore, logger, token: config.adminToken })
+
+  issuers.warmUp()
+  await admin.listen({ host: config.adminHost, port: config.adminPort })
+  await app.listen({ host: config.host, port: config.port })
+
+  let choreTimer: NodeJS.Timeout | undefined
+  let stopping = false
+  async function doChores(): Promise<void> {
+    try {
+      await purges.resume()
+      while (!stopping && (await slowStore.cleanUp(chores.cleanUpRows)) === chores.cleanUpRows) {
+        // a small step each, until less than one is left
+      }
+    } catch (error) {
+      if (!(error instanceof UnavailableError)) {
+        throw error
+      }
+      logger.warn({ code: error.code }, 'chores put off')
+    }
+    if (!stopping) {
+      choreTimer = setTimeout(doChores, chores.everyMs)
+    }
+  }
+  void doChores()
+
+  async function stop(signal: string): Promise<void> {
+    if (stopping) {
+      process.exit(1)
+    }
+    stopping = true
+    logger.info({ signal }, 'stopping')
+    setTimeout(() => process.exit(1), stopWithinMs).unref()
+    clearTimeout(choreTimer)
+    await Promise.all([app.close(), admin.close()])
+    await Promise.all([pool.end(), slowPool.end()])
+    await embedded?.stop()
+    process.exit(0)
+  }
+  process.on('SIGTERM', stop)
+  process.on('SIGINT', stop)
+}
+
+async function startEmbedded(): Promise<EmbeddedPostgres> {
+  const { startEmbeddedPostgres } = await import('./embedded-postgres.ts')
+  return startEmbeddedPostgres({ dataDir: resolve('.data/postgres') })
+}
+
+/** On connections of its own: a migration may take longer than the service's statements. */
+async function migrateAt(connectionString: string | undefined): Promise<string[]> {
+  const pool = new pg.Pool({ connectionString, max: 1, connectionTimeoutMillis: 10_000 })
+  try {
+    return await migrate(pool)
+  } finally {
+    await pool.end()
+  }
+}
+
+async function migrateAndExit(databaseUrl: string | undefined): Promise<void> {
+  const embedded = databaseUrl === undefined ? await startEmbedded() : undefined
+  const migrations = await migrateAt(databaseUrl ?? embedded?.url)
+  process.stdout.write(migrations.length === 0 ? 'the schema is current\n' : `migrated: ${migrations.join(', ')}\n`)
+  await embedded?.stop()
+}
+
+try {
+  await (process.argv[2] === 'migrate' ? migrateAndExit(readDatabaseUrl(process.env)) : main(readConfig(process.env)))
+} catch (error) {
+  const told =
+    error instanceof ConfigurationError ? error.message : error instanceof Error ? error.stack : String(error)
+  process.stderr.write(`${told}\n`)
+  process.exit(1)
+}

@@ -1,0 +1,318 @@
+import { createHash } from 'node:crypto'
+import { Kysely, PostgresDialect } from 'kysely'
+import pg from 'pg'
+import { UnavailableError } from './errors.ts'
+
+const { DatabaseError } = pg
+
+/** One logout, ready to be carried out. */
+export interface Logout {
+  /** Of the record; the same for the same token. */
+  readonly id: string
+  readonly source: 'backchannel' | 'frontchannel' | 'admin'
+  readonly issuer: string
+  readonly clientId?: string | undefined
+  readonly jti?: string | undefined
+  readonly sid?: string | undefined
+  readonly subject?: string | undefined
+  /** Ends logins whose ID token was issued up to then; seconds since 1970. */
+  readonly notAfter: number
+  /** Every session of the subject, not of the sid alone. */
+  readonly wholeSubject: boolean
+  readonly purgeScope: 'account' | 'session'
+  readonly reason?: string | undefined
+  readonly actor?: string | undefined
+  /** What an Idempotency-Key stands for. */
+  readonly requestHash?: Buffer | undefined
+}
+
+export interface Purged {
+  readonly id: string
+  /** Done before: nothing was done now. */
+  readonly replayed: boolean
+  readonly accounts: number
+  readonly sessions: number
+  readonly rows: number
+  readonly rowsByClient: Readonly<Record<string, number>>
+}
+
+/** What an operator's purge of many is about; exactly one of the three ids. */
+export interface PurgeRequest {
+  readonly id: string
+  readonly homeAccountId?: string | undefined
+  readonly clientId?: string | undefined
+  readonly tenantId?: string | undefined
+  /** With `homeAccountId`: tells equal bare subjects of two issuers apart. */
+  readonly issuer?: string | undefined
+  readonly reason: string
+  readonly actor: string
+  readonly dryRun: boolean
+  readonly maxAccounts: number
+  readonly requestHash: Buffer
+}
+
+export interface PurgeRecord extends Purged {
+  readonly at: Date
+  readonly source: Logout['source']
+  readonly status: 'running' | 'done'
+  readonly total: number
+  readonly issuer: string | null
+  readonly clientId: string | null
+  readonly jti: string | null
+  readonly sid: string | null
+  readonly subject: string | null
+  readonly homeAccountId: string | null
+  readonly tenantId: string | null
+  readonly reason: string | null
+  readonly actor: string | null
+  readonly requestHash: Buffer | null
+  readonly finishedAt: Date | null
+}
+
+export type Store = ReturnType<typeof createStore>
+
+const keepPurges = '400 days'
+const keepEndedSessions = '7 days'
+
+interface Tables {
+  'msal_logout.purges': {
+    id: string
+    at: Date
+    source: Logout['source']
+    issuer: string | null
+    client_id: string | null
+    jti: string | null
+    sid: string | null
+    subject: string | null
+    home_account_id: string | null
+    tenant_id: string | null
+    reason: string | null
+    actor: string | null
+    status: 'running' | 'done'
+    total: string
+    accounts: string
+    sessions: string
+    rows: string
+    rows_by_client: Record<string, number>
+    request_hash: Buffer | null
+    finished_at: Date | null
+  }
+}
+
+/** The record's id of a logout token: the same token has the same, whoever receives it. */
+export function tokenPurgeId(issuer: string, jti: string): string {
+  const hash = createHash('sha256')
+    .update(JSON.stringify([issuer, jti]))
+    .digest('hex')
+  return hash.slice(0, 32).replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5')
+}
+
+/** All SQL of the service. Every function throws {@link UnavailableError} where the database is out of reach. */
+export function createStore(pool: pg.Pool) {
+  const kysely = new Kysely<Tables>({ dialect: new PostgresDialect({ pool }) })
+
+  async function query<Row extends object>(name: string, text: string, values: unknown[]): Promise<Row[]> {
+    return translate(async () => (await pool.query<Row>({ name, text, values })).rows)
+  }
+
+  return {
+    /** Carries out many logouts in one transaction; the results stand in the order of the logouts. */
+    async signOut(logouts: readonly Logout[]): Promise<Purged[]> {
+      const rows = await query<PurgedRow>('sign_out', 'select * from msal_logout.sign_out($1::jsonb)', [batch(logouts)])
+      return inOrder(logouts, rows)
+    },
+
+    /** What {@link signOut} would do: done, and rolled back. */
+    async previewSignOut(logout: Logout): Promise<Purged> {
+      return translate(async () => {
+        const client = await pool.connect()
+        let failure: Error | undefined
+        try {
+          await client.query('begin')
+          const { rows } = await client.query<PurgedRow>('select * from msal_logout.sign_out($1::jsonb)', [
+            batch([logout])
+          ])
+          await client.query('rollback')
+          return inOrder([logout], rows)[0] as Purged
+        } catch (error) {
+          failure = error instanceof Error ? error : new Error(String(error))
+          throw error
+        } finally {
+          client.release(failure)
+        }
+      })
+    },
+
+    /** Begins a purge, or counts what it would delete. */
+    async startPurge(purge: PurgeRequest): Promise<Purged & { outcome: PurgeOutcome }> {
+      const [row] = await query<PurgedRow & { outcome: PurgeOutcome }>(
+        'start_purge',
+        'select * from msal_logout.start_purge($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)',
+        [
+          purge.id,
+          purge.homeAccountId,
+          purge.issuer,
+          purge.clientId,
+          purge.tenantId,
+          purge.reason,
+          purge.actor,
+          purge.dryRun,
+          purge.maxAccounts,
+          purge.requestHash
+        ]
+      )
+      if (row === undefined) {
+        throw new Error(`start_purge told nothing of "${purge.id}"`)
+      }
+      return { ...toPurged({ ...row, id: purge.id, replayed: row.outcome === 'replayed' }), outcome: row.outcome }
+    },
+
+    /** One step of a running purge: true when another is due, false when it is done, null when another instance is at it. */
+    async purgeStep(id: string, maxAccounts: number): Promise<boolean | null> {
+      const [row] = await query<{ more: boolean | null }>(
+        'purge_step',
+        'select msal_logout.purge_step($1, $2) as more',
+        [id, maxAccounts]
+      )
+      return row?.more ?? null
+    },
+
+    async runningPurges(): Promise<string[]> {
+      return translate(async () => {
+        const rows = await kysely
+          .selectFrom('msal_logout.purges')
+          .select('id')
+          .where('status', '=', 'running')
+          .orderBy('at')
+          .execute()
+        return rows.map(({ id }) => id)
+      })
+    },
+
+    async findPurge(id: string): Promise<PurgeRecord | undefined> {
+      return translate(async () => {
+        const row = await kysely.selectFrom('msal_logout.purges').selectAll().where('id', '=', id).executeTakeFirst()
+        return row === undefined ? undefined : toRecord(row)
+      })
+    },
+
+    /** The issuers under which a session of this sid is stored, among those that match `pattern` (SQL `like`). */
+    async issuersOfSid(sid: string, pattern: string): Promise<string[]> {
+      const rows = await query<{ issuer: string }>(
+        'issuers_of_sid',
+        'select distinct s.issuer from msal_logout.sessions s where s.sid = $1 and s.issuer like $2',
+        [sid, pattern]
+      )
+      return rows.map(({ issuer }) => issuer)
+    },
+
+    /** Removes what has expired, in a small step: how many went, or null where another instance has its turn. */
+    async cleanUp(maxRows: number): Promise<number | null> {
+      const [row] = await query<{ gone: string | null }>(
+        'clean_up',
+        'select msal_logout.clean_up($1, $2::interval, $3::interval) as gone',
+        [maxRows, keepPurges, keepEndedSessions]
+      )
+      return row?.gone == null ? null : Number(row.gone)
+    },
+
+    /** @throws {UnavailableError} where the database is out of reach, or is a standby that takes no writes */
+    async checkReady(): Promise<void> {
+      const [row] = await query<{ standby: boolean }>('check_ready', 'select pg_is_in_recovery() as standby', [])
+      if (row?.standby !== false) {
+        throw new UnavailableError('ERR_DATABASE_UNAVAILABLE')
+      }
+    }
+  }
+}
+
+type PurgeOutcome = 'running' | 'dry_run' | 'replayed' | 'ambiguous' | 'too_many'
+
+interface PurgedRow {
+  id: string
+  replayed: boolean
+  accounts: string
+  sessions: string
+  rows: string
+  rows_by_client: Record<string, number> | null
+}
+
+function batch(logouts: readonly Logout[]): string {
+  return JSON.stringify(
+    logouts.map((logout) => ({
+      id: logout.id,
+      source: logout.source,
+      issuer: logout.issuer,
+      client_id: logout.clientId,
+      jti: logout.jti,
+      sid: logout.sid,
+      subject: logout.subject,
+      not_after: logout.notAfter,
+      whole_subject: logout.wholeSubject,
+      purge_scope: logout.purgeScope,
+      reason: logout.reason,
+      actor: logout.actor,
+      request_hash: logout.requestHash && `\\x${logout.requestHash.toString('hex')}`
+    }))
+  )
+}
+
+function inOrder(logouts: readonly Logout[], rows: readonly PurgedRow[]): Purged[] {
+  const byId = new Map(rows.map((row) => [row.id, row]))
+  return logouts.map(({ id }) => {
+    const row = byId.get(id)
+    if (row === undefined) {
+      throw new Error(`sign_out told nothing of "${id}"`)
+    }
+    return toPurged(row)
+  })
+}
+
+function toPurged(row: PurgedRow): Purged {
+  return {
+    id: row.id,
+    replayed: row.replayed,
+    accounts: Number(row.accounts),
+    sessions: Number(row.sessions),
+    rows: Number(row.rows),
+    rowsByClient: row.rows_by_client ?? {}
+  }
+}
+
+function toRecord(row: Tables['msal_logout.purges']): PurgeRecord {
+  return {
+    ...toPurged({ ...row, replayed: false }),
+    at: row.at,
+    source: row.source,
+    status: row.status,
+    total: Number(row.total),
+    issuer: row.issuer,
+    clientId: row.client_id,
+    jti: row.jti,
+    sid: row.sid,
+    subject: row.subject,
+    homeAccountId: row.home_account_id,
+    tenantId: row.tenant_id,
+    reason: row.reason,
+    actor: row.actor,
+    requestHash: row.request_hash,
+    finishedAt: row.finished_at
+  }
+}
+
+async function translate<T>(work: () => Promise<T>): Promise<T> {
+  try {
+    return await work()
+  } catch (error) {
+    throw new UnavailableError(isOutage(error) ? 'ERR_DATABASE_UNAVAILABLE' : 'ERR_DATABASE_FAILED', { cause: error })
+  }
+}
+
+/**
+ * Whether the database as a whole is out of reach, so that trying again at once is of no use: an error of the
+ * socket or the pool, or by SQLSTATE class 08 connection, 25006 read-only standby, 28 and 3D refused at the
+ * door, 53 resources, 57 operator intervention and statement timeout, 58 system.
+ */
+function isOutage(error: unknown): boolean {
+  return !(error instanceof DatabaseError) || /^(08|25006|28|3D|53|57|58)/.test(error.code ?? '')
+}
