@@ -1,0 +1,344 @@
+import { randomUUID } from 'node:crypto'
+import t from 'tap'
+import { type Logout, type Store, tokenPurgeId } from '../src/store.ts'
+import { build, type Service } from './fixtures/service.ts'
+
+const now = () => Math.floor(Date.now() / 1_000)
+
+function logout(service: Service, logout: Partial<Logout>): Promise<Awaited<ReturnType<Store['signOut']>>[number]> {
+  const wholeSubject = logout.sid === undefined
+  return service.signOut({
+    id: randomUUID(),
+    source: 'backchannel',
+    issuer: service.provider.issuer,
+    notAfter: now(),
+    wholeSubject,
+    purgeScope: 'account',
+    ...logout
+  })
+}
+
+t.test('a sid ends its sessions in every app, and every row of their accounts', async (t) => {
+  const service = await build(t)
+  await service.login({ clientId: 'a', homeAccountId: 'u.t', sid: 's1', subject: 'pairwise-a' })
+  await service.login({ clientId: 'b', homeAccountId: 'u.t', sid: 's1', subject: 'pairwise-b' })
+  await service.login({ clientId: 'c', homeAccountId: 'u.t', sid: 's2', subject: 'pairwise-c' })
+  await service.login({
+    clientId: 'b',
+    homeAccountId: 'u.t',
+    partitionKey: 'assertion',
+    sid: 's1',
+    subject: 'pairwise-b',
+    kind: 'obo'
+  })
+  await service.login({ clientId: 'a', homeAccountId: 'v.t', sid: 's3', subject: 'v' })
+
+  const purged = await logout(service, { sid: 's1' })
+  t.match(purged, { replayed: false, accounts: 1, sessions: 4, rows: 4, rowsByClient: { a: 1, b: 2, c: 1 } })
+  t.same(await service.rows(), ['a/v.t'])
+  t.same(
+    await service.database.query('select sid from msal_logout.sessions'),
+    [{ sid: 's3' }],
+    'no session is left of a row that is gone'
+  )
+})
+
+t.test('a subject ends every session of it', async (t) => {
+  const service = await build(t)
+  await service.login({ clientId: 'a', homeAccountId: 'u.t', sid: 's1', subject: 'u' })
+  await service.login({ clientId: 'b', homeAccountId: 'u.t', sid: 's2', subject: 'u' })
+  await service.login({ clientId: 'b', homeAccountId: 'v.t', sid: 's3', subject: 'v' })
+  t.match(await logout(service, { subject: 'u' }), { accounts: 1, sessions: 2, rows: 2 })
+  t.same(await service.rows(), ['b/v.t'])
+})
+
+t.test('a subject spares sessions whose ID token is newer than the logout token', async (t) => {
+  const service = await build(t)
+  await service.login({ clientId: 'a', homeAccountId: 'old.t', sid: 's1', subject: 'u', issuedAt: 1_000 })
+  await service.login({ clientId: 'a', homeAccountId: 'same.t', sid: 's2', subject: 'u', issuedAt: 2_000 })
+  await service.login({ clientId: 'a', homeAccountId: 'new.t', sid: 's3', subject: 'u', issuedAt: 2_001 })
+  await logout(service, { subject: 'u', notAfter: 2_000 })
+  t.same(await service.rows(), ['a/new.t'])
+})
+
+t.test('with a sid and a subject', async (t) => {
+  async function three(service: Service) {
+    await service.login({ clientId: 'a', homeAccountId: 'one.t', sid: 's1', subject: 'u' })
+    await service.login({ clientId: 'a', homeAccountId: 'two.t', sid: 's2', subject: 'u' })
+    await service.login({ clientId: 'a', homeAccountId: 'none.t', sid: null, subject: 'u' })
+    await service.login({ clientId: 'b', homeAccountId: 'pairwise.t', sid: 's1', subject: 'other' })
+  }
+  await t.test('that session and logins stored without a sid end', async (t) => {
+    const service = await build(t)
+    await three(service)
+    await logout(service, { sid: 's1', subject: 'u' })
+    t.same(await service.rows(), ['a/two.t'])
+  })
+  await t.test('every session of the subject ends, where the issuer is configured so', async (t) => {
+    const service = await build(t)
+    await three(service)
+    await logout(service, { sid: 's1', subject: 'u', wholeSubject: true })
+    t.same(await service.rows(), [])
+  })
+  await t.test('the policy of the issuer decides', async (t) => {
+    for (const [sidAndSubject, left] of [
+      ['session', ['a/two.t']],
+      ['subject', []]
+    ] as const) {
+      const service = await build(t, { policy: { sidAndSubject } })
+      await three(service)
+      t.match(await service.post(await service.provider.logoutToken({ sid: 's1', sub: 'u' })), { statusCode: 200 })
+      t.same(await service.rows(), left)
+    }
+  })
+  await t.test('a login without a sid and with a newer ID token lives', async (t) => {
+    const service = await build(t)
+    await service.login({ homeAccountId: 'u.t', sid: null, subject: 'u', issuedAt: 2_001 })
+    await logout(service, { sid: 's1', subject: 'u', notAfter: 2_000 })
+    t.equal((await service.rows()).length, 1)
+  })
+})
+
+t.test('a sid alone says nothing of logins stored without one', async (t) => {
+  const service = await build(t)
+  await service.login({ homeAccountId: 'u.t', sid: null, subject: 's1' })
+  t.match(await logout(service, { sid: 's1' }), { accounts: 0, sessions: 0, rows: 0 })
+  t.equal((await service.rows()).length, 1, 'and never meets an equal subject')
+})
+
+t.test('equal sids of two issuers are two sessions', async (t) => {
+  const service = await build(t)
+  await service.login({ homeAccountId: 'u.t', sid: 's1' })
+  await service.login({ homeAccountId: 'v.t', sid: 's1', issuer: 'https://other.example' })
+  await logout(service, { sid: 's1' })
+  t.same(await service.rows(), ['client-a/v.t'])
+})
+
+t.test('equal bare subjects of two issuers are two accounts', async (t) => {
+  const service = await build(t)
+  const other = 'https://other.example'
+  await service.login({ clientId: 'a', homeAccountId: 'alice', subject: 'alice', sid: 's1' })
+  await service.login({ clientId: 'b', homeAccountId: 'alice', subject: 'alice', sid: 's2', issuer: other })
+  await service.login({ clientId: 'c', homeAccountId: 'alice', subject: 'bob', sid: 's3' })
+  t.match(await logout(service, { subject: 'alice' }), { accounts: 1, rows: 1 })
+  t.same(await service.rows(), ['b/alice', 'c/alice'])
+  await t.rejects(
+    service.login({ clientId: 'b', homeAccountId: 'alice', subject: 'alice', sid: 's4', issuedAt: now() + 5 }),
+    { code: 'ML001' },
+    'and one never takes the row of the other'
+  )
+})
+
+t.test("a guest's row has sessions of several issuers, and any of them ends it", async (t) => {
+  const service = await build(t)
+  const other = 'https://other.example'
+  for (const [issuer, sid] of [
+    [service.provider.issuer, 's1'],
+    [other, 's2']
+  ] as const) {
+    await service.login({ homeAccountId: 'u.home', sid: 's1', subject: 'u' })
+    const [added] = await service.database.query<{ added: boolean }>(
+      `select msal_logout.add_session('client-a', 'u.home', $1, 's2', 'guest', $2) as added`,
+      [other, now() + 5]
+    )
+    t.ok(added?.added)
+    t.match(await logout(service, { issuer, sid }), { accounts: 1, sessions: 2, rows: 1 })
+    t.same(await service.rows(), [])
+    await service.database.query('delete from msal_logout.tombstones')
+  }
+})
+
+t.test('with the scope of a session', async (t) => {
+  const options = { policy: { purgeScope: 'session' } } as const
+  await t.test("an app's row is spared while another live session of that app uses it", async (t) => {
+    const service = await build(t, options)
+    await service.login({ clientId: 'a', homeAccountId: 'u.t', sid: 's1' })
+    await service.login({ clientId: 'a', homeAccountId: 'u.t', sid: 's2' })
+    await service.login({ clientId: 'b', homeAccountId: 'u.t', sid: 's1' })
+    await service.post(await service.provider.logoutToken({ sid: 's1' }))
+    t.same(await service.rows(), ['a/u.t'])
+    await service.post(await service.provider.logoutToken({ sid: 's2' }))
+    t.same(await service.rows(), [])
+  })
+  await t.test('a session that has expired spares nothing', async (t) => {
+    const service = await build(t, options)
+    await service.login({ clientId: 'a', homeAccountId: 'u.t', sid: 's1' })
+    await service.login({ clientId: 'a', homeAccountId: 'u.t', sid: 's2' })
+    await service.database.query(`update msal_logout.sessions set expires_at = now() where sid = 's2'`)
+    await service.post(await service.provider.logoutToken({ sid: 's1' }))
+    t.same(await service.rows(), [])
+  })
+})
+
+t.test('any printable sid is compared exactly', async (t) => {
+  const service = await build(t)
+  const sids = [
+    ' ',
+    '  ',
+    's',
+    'S',
+    's ',
+    "'; drop table x; --",
+    '%',
+    '_',
+    '\\',
+    '"',
+    '{}',
+    'null',
+    'ｓ',
+    'é',
+    'e\u0301',
+    '😀',
+    '\u200b'
+  ]
+  for (const [i, sid] of sids.entries()) {
+    await service.login({ homeAccountId: `${i}.t`, sid, subject: `${i}` })
+  }
+  for (const [i, sid] of sids.entries()) {
+    await service.post(await service.provider.logoutToken({ sid }))
+    t.notOk((await service.rows()).includes(`client-a/${i}.t`), `"${sid}" is gone`)
+    t.equal((await service.rows()).length, sids.length - i - 1, 'and nothing else')
+  }
+})
+
+t.test('a logout wins over a login that comes after it with an ID token from before', async (t) => {
+  const cases: [string, Partial<Logout>][] = [
+    ['by sid', { sid: 's1' }],
+    ['by subject', { subject: 'u' }],
+    ['by both, for the subject', { sid: 'another', subject: 'u', wholeSubject: true }]
+  ]
+  for (const [name, by] of cases) {
+    await t.test(name, async (t) => {
+      const service = await build(t)
+      await logout(service, { notAfter: 2_000, ...by })
+      for (const issuedAt of [1_999, 2_000]) {
+        t.match(await service.login({ sid: 's1', subject: 'u', issuedAt }), { accepted: false, generation: null })
+      }
+      t.same(await service.rows(), [], 'nothing is written')
+      t.same(await service.database.query('select * from msal_logout.sessions'), [])
+      t.match(await service.login({ sid: 's1', subject: 'u', issuedAt: 2_001 }), { accepted: true })
+      t.match(await service.login({ sid: 's2', subject: 'v', issuedAt: 1_000 }), { accepted: true })
+    })
+  }
+  await t.test('by both, for a login without a sid', async (t) => {
+    const service = await build(t)
+    await logout(service, { notAfter: 2_000, sid: 's1', subject: 'u' })
+    t.match(await service.login({ sid: null, subject: 'u', issuedAt: 2_000 }), { accepted: false })
+    t.match(await service.login({ sid: 's2', subject: 'u', issuedAt: 2_000 }), { accepted: true })
+  })
+})
+
+t.test('the same token again is success without a second effect', async (t) => {
+  const service = await build(t)
+  const token = await service.provider.logoutToken({ sid: 's1', iat: now() - 30 })
+  await service.login({ homeAccountId: 'u.t', sid: 's1' })
+  t.equal((await service.post(token)).statusCode, 200)
+  await service.login({ homeAccountId: 'u.t', sid: 's1', issuedAt: now() })
+  const before = await service.database.snapshot()
+  t.equal((await service.post(token)).statusCode, 200)
+  t.same(await service.rows(), ['client-a/u.t'])
+  t.same(await service.database.snapshot(), before)
+})
+
+t.test('the same token many times at once has one effect and one record', async (t) => {
+  const service = await build(t)
+  const token = await service.provider.logoutToken({ sid: 's1' })
+  await service.login({ homeAccountId: 'u.t', sid: 's1' })
+  const answers = await Promise.all(Array.from({ length: 50 }, () => service.post(token)))
+  t.ok(answers.every(({ statusCode }) => statusCode === 200))
+  t.match(await service.database.query('select sessions, rows from msal_logout.purges'), [{ sessions: '1', rows: '1' }])
+  t.equal((await service.database.query('select * from msal_logout.purges')).length, 1)
+})
+
+t.test('what two tokens of one batch have in common is counted once', async (t) => {
+  const service = await build(t)
+  await service.login({ clientId: 'a', homeAccountId: 'u.t', sid: 's1', subject: 'u' })
+  await service.login({ clientId: 'b', homeAccountId: 'u.t', sid: 's2', subject: 'u' })
+  const common = {
+    source: 'backchannel',
+    issuer: service.provider.issuer,
+    notAfter: now(),
+    wholeSubject: false,
+    purgeScope: 'account'
+  } as const
+  const results = await service.store.signOut([
+    { ...common, id: randomUUID(), sid: 's1' },
+    { ...common, id: randomUUID(), sid: 's2' },
+    { ...common, id: randomUUID(), sid: 'unknown' }
+  ])
+  t.equal(
+    results.reduce((sum, { rows }) => sum + rows, 0),
+    2
+  )
+  t.equal(
+    results.reduce((sum, { sessions }) => sum + sessions, 0),
+    2
+  )
+  t.match(results[2], { replayed: false, sessions: 0, rows: 0 })
+})
+
+t.test('every purge leaves its record', async (t) => {
+  const service = await build(t)
+  await service.login({ clientId: 'a', homeAccountId: 'u.t', sid: 's1', subject: 'u' })
+  const token = await service.provider.logoutToken({ sid: 's1', jti: 'the-jti' })
+  await service.post(token)
+  t.match(await service.store.findPurge(tokenPurgeId(service.provider.issuer, 'the-jti')), {
+    source: 'backchannel',
+    issuer: service.provider.issuer,
+    clientId: 'client-a',
+    jti: 'the-jti',
+    sid: 's1',
+    subject: null,
+    status: 'done',
+    accounts: 1,
+    sessions: 1,
+    rows: 1,
+    rowsByClient: { a: 1 }
+  })
+})
+
+t.test('what has expired goes away in small steps, and nothing else', async (t) => {
+  const service = await build(t)
+  for (let i = 0; i < 5; i += 1) {
+    await service.login({ homeAccountId: `old-${i}.t`, sid: `old-${i}`, ttl: '1 millisecond' })
+    await service.login({ homeAccountId: `new-${i}.t`, sid: `new-${i}` })
+  }
+  await logout(service, { sid: 'whatever' })
+  await service.database.query(`update msal_logout.tombstones set expires_at = now() where key like 'sid=old%'`)
+  await service.database.query(`update msal_logout.purges set at = now() - interval '401 days'`)
+  t.equal(await service.store.cleanUp(2), 2 + 2 + 2 + 1, 'two of each kind, and the only record')
+  while ((await service.store.cleanUp(2)) !== 0) {
+    // until nothing is left to do
+  }
+  t.equal((await service.rows()).length, 5)
+  t.ok((await service.rows()).every((row) => row.startsWith('client-a/new')))
+  t.equal((await service.database.query('select * from msal_logout.sessions')).length, 5)
+  t.same(await service.database.query(`select * from msal_logout.tombstones where key like 'sid=old%'`), [])
+})
+
+t.test('one instance at a time cleans up', async (t) => {
+  const service = await build(t)
+  const other = await service.database.pool.connect()
+  await other.query('begin')
+  await other.query(`select msal_logout.clean_up(10, '1 day', '1 day')`)
+  t.equal(await service.store.cleanUp(10), null)
+  await other.query('rollback')
+  other.release()
+  t.equal(await service.store.cleanUp(10), 0)
+})
+
+t.test('a login that is under way while it is cleaned up keeps its locks', async (t) => {
+  const service = await build(t)
+  await service.login({ homeAccountId: 'u.t', sid: 's1' })
+  await service.database.query('update msal_logout.tombstones set expires_at = now()')
+  const other = await service.database.pool.connect()
+  await other.query('begin')
+  await other.query(
+    `select msal_logout.login('client-a', 'u.t', 'u.t', $1, 's1', 'subject', 1000, 'x', 'json', '1 hour')`,
+    [service.provider.issuer]
+  )
+  await service.store.cleanUp(100)
+  t.ok((await service.database.query('select * from msal_logout.tombstones')).length >= 3, 'they are skipped')
+  await other.query('commit')
+  other.release()
+})
