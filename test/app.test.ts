@@ -1,14 +1,243 @@
+import { type AddressInfo, connect } from 'node:net'
 import t from 'tap'
-import { build } from './fixtures/service.ts'
+import { build, type Service } from './fixtures/service.ts'
 
-t.test('a logout token empties the cache of every app', async (t) => {
+const form = { 'content-type': 'application/x-www-form-urlencoded' }
+const backChannel = (service: Service, payload: string, headers: Record<string, string> = form) =>
+  service.app.inject({ method: 'POST', url: '/backchannel-logout', headers, payload })
+
+t.test('the back channel', async (t) => {
+  await t.test('a logout token empties the cache of every app, and the answer is empty', async (t) => {
+    const service = await build(t)
+    await service.login({ clientId: 'client-a', homeAccountId: 'u.t', sid: 's1', subject: 'pairwise-a' })
+    await service.login({ clientId: 'client-b', homeAccountId: 'u.t', sid: 's1', subject: 'pairwise-b' })
+    await service.login({ clientId: 'client-a', homeAccountId: 'other.t', sid: 's2' })
+
+    const answer = await backChannel(service, `logout_token=${await service.provider.logoutToken({ sid: 's1' })}`)
+    t.equal(answer.statusCode, 200)
+    t.equal(answer.body, '')
+    t.equal(answer.headers['cache-control'], 'no-store')
+    t.same(await service.rows(), ['client-a/other.t'])
+  })
+
+  await t.test('nothing to do is success', async (t) => {
+    const service = await build(t)
+    t.equal((await service.post(await service.provider.logoutToken({ sid: 'unknown' }))).statusCode, 200)
+    t.equal(
+      (await service.post(await service.provider.logoutToken({ sid: undefined, sub: 'unknown' }))).statusCode,
+      200
+    )
+  })
+
+  await t.test('parameters that nobody knows are ignored', async (t) => {
+    const service = await build(t)
+    await service.login({ sid: 's1' })
+    const token = await service.provider.logoutToken({ sid: 's1' })
+    t.equal((await backChannel(service, `a=1&a=2&logout_token=${token}&b`)).statusCode, 200)
+    t.same(await service.rows(), [])
+  })
+
+  await t.test('a request of another form is refused, and changes nothing', async (t) => {
+    const service = await build(t)
+    await service.login({ sid: 's1' })
+    const before = await service.database.snapshot()
+    const token = await service.provider.logoutToken({ sid: 's1' })
+    const requests: [string, string, Record<string, string>][] = [
+      ['no body', '', form],
+      ['no content type', `logout_token=${token}`, {}],
+      ['JSON', JSON.stringify({ logout_token: token }), { 'content-type': 'application/json' }],
+      ['plain text', token, { 'content-type': 'text/plain' }],
+      ['the token as a JWT', token, { 'content-type': 'application/logout+jwt' }],
+      [
+        'multipart',
+        `--x\r\ncontent-disposition: form-data; name="logout_token"\r\n\r\n${token}\r\n--x--`,
+        { 'content-type': 'multipart/form-data; boundary=x' }
+      ],
+      ['the parameter twice', `logout_token=${token}&logout_token=${token}`, form],
+      ['the parameter as an array', `logout_token[]=${token}`, form],
+      ['the parameter in another case', `Logout_Token=${token}`, form],
+      ['an empty parameter', 'logout_token=', form],
+      ['a request token', `request=${token}`, form]
+    ]
+    for (const [name, payload, headers] of requests) {
+      const answer = await backChannel(service, payload, headers)
+      t.equal(answer.statusCode, 400, name)
+      t.equal(answer.json().error, 'invalid_request', name)
+      t.equal(answer.headers['cache-control'], 'no-store', name)
+      t.notOk(answer.body.includes(token), name)
+    }
+    const inQuery = await service.app.inject({
+      method: 'POST',
+      url: `/backchannel-logout?logout_token=${token}`,
+      headers: form
+    })
+    t.equal(inQuery.statusCode, 400, 'a token in the query')
+    t.same(await service.database.snapshot(), before)
+  })
+
+  await t.test('other methods are told which one there is', async (t) => {
+    const service = await build(t)
+    for (const method of ['GET', 'HEAD', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'] as const) {
+      const answer = await service.app.inject({ method, url: '/backchannel-logout' })
+      t.equal(answer.statusCode, 405, method)
+      t.equal(answer.headers.allow, 'POST', method)
+    }
+    for (const method of ['HEAD', 'POST', 'PUT', 'OPTIONS'] as const) {
+      const answer = await service.app.inject({ method, url: '/frontchannel-logout?sid=s1' })
+      t.equal(answer.statusCode, 405, method)
+      t.equal(answer.headers.allow, 'GET', method)
+    }
+  })
+
+  await t.test('a body over 64 KiB is refused before it is read', async (t) => {
+    const service = await build(t)
+    t.equal((await backChannel(service, `logout_token=${'x'.repeat(64 * 1024)}`)).statusCode, 413)
+    t.equal((await backChannel(service, `logout_token=${'x'.repeat(64 * 1024 - 20)}`)).statusCode, 400)
+
+    await service.app.listen({ port: 0, host: '127.0.0.1' })
+    const socket = connect((service.app.server.address() as AddressInfo).port, '127.0.0.1')
+    socket.write(
+      `POST /backchannel-logout HTTP/1.1\r\nhost: x\r\ncontent-type: ${form['content-type']}\r\ncontent-length: 99999999\r\n\r\n`
+    )
+    const answer = await new Promise<string>((resolve) => socket.once('data', (data) => resolve(String(data))))
+    socket.destroy()
+    t.match(answer, /^HTTP\/1.1 413/)
+  })
+})
+
+t.test('the front channel', async (t) => {
+  const get = (service: Service, url: string, headers: Record<string, string> = {}) =>
+    service.app.inject({ method: 'GET', url, headers })
+  const two = async (service: Service) => {
+    await service.login({ clientId: 'a', homeAccountId: 'u.t', sid: 's1' })
+    await service.login({ clientId: 'b', homeAccountId: 'u.t', sid: 's1' })
+    await service.login({ clientId: 'a', homeAccountId: 'v.t', sid: 's2' })
+  }
+
+  await t.test('ends that session, named in each of its forms', async (t) => {
+    const forms: [string, (issuer: string) => string][] = [
+      ['sid alone, where one issuer is configured', () => '/frontchannel-logout?sid=s1'],
+      ['iss and sid', (iss) => `/frontchannel-logout?iss=${encodeURIComponent(iss)}&sid=s1`],
+      ['sid alone, with the name of the issuer', () => '/frontchannel-logout/main?sid=s1'],
+      [
+        'iss and sid, with the name of the issuer',
+        (iss) => `/frontchannel-logout/main?sid=s1&iss=${encodeURIComponent(iss)}`
+      ],
+      ['with parameters nobody knows', () => '/frontchannel-logout/main?x=1&sid=s1&state=2']
+    ]
+    for (const [name, url] of forms) {
+      await t.test(name, async (t) => {
+        const service = await build(t)
+        await two(service)
+        const answer = await get(service, url(service.provider.issuer))
+        t.equal(answer.statusCode, 200)
+        t.equal(answer.headers['cache-control'], 'no-store')
+        t.same(await service.rows(), ['a/v.t'])
+        t.match(await service.database.query('select source, sid from msal_logout.purges'), [
+          { source: 'frontchannel', sid: 's1' }
+        ])
+      })
+    }
+  })
+
+  await t.test('the page is the same for any sid, and may be framed', async (t) => {
+    const service = await build(t)
+    await two(service)
+    const known = await get(service, '/frontchannel-logout/main?sid=s1')
+    const unknown = await get(service, '/frontchannel-logout/main?sid=unknown')
+    t.equal(known.body, unknown.body)
+    const headers = ({ date: _, ...rest }: typeof known.headers) => rest
+    t.same(headers(known.headers), headers(unknown.headers))
+    t.equal(known.headers['x-frame-options'], undefined)
+    t.notMatch(known.headers['content-security-policy'], /frame-ancestors/)
+    t.same(
+      await service.database.query(`select * from msal_logout.purges where sid = 'unknown'`),
+      [],
+      'no record of a guess'
+    )
+  })
+
+  await t.test('a prefetch changes nothing', async (t) => {
+    const service = await build(t)
+    await two(service)
+    const before = await service.database.snapshot()
+    for (const headers of [
+      { 'sec-purpose': 'prefetch' },
+      { 'sec-purpose': 'prefetch;prerender' },
+      { purpose: 'prefetch' }
+    ]) {
+      const answer = await get(service, '/frontchannel-logout/main?sid=s1', headers)
+      t.equal(answer.statusCode, 200)
+    }
+    t.same(await service.database.snapshot(), before)
+  })
+
+  await t.test('what is ambiguous or malformed changes nothing', async (t) => {
+    const other = { name: 'other', issuer: 'https://other.example' }
+    const service = await build(t, {
+      issuers: [other, { name: 'closed', issuer: 'https://closed.example', frontChannel: false }]
+    })
+    await two(service)
+    await service.login({ homeAccountId: 'w.t', sid: 's1', issuer: 'https://closed.example' })
+    const before = await service.database.snapshot()
+    const iss = encodeURIComponent(service.provider.issuer)
+    for (const url of [
+      '/frontchannel-logout?sid=s1',
+      '/frontchannel-logout',
+      '/frontchannel-logout/main',
+      '/frontchannel-logout/main?sid=',
+      '/frontchannel-logout/main?sid=s1&sid=s1',
+      '/frontchannel-logout/main?sid=s1&sid=s2',
+      '/frontchannel-logout/main?sid[]=s1',
+      '/frontchannel-logout/main?sid=s%001',
+      `/frontchannel-logout/main?iss=${iss}`,
+      `/frontchannel-logout/main?iss=${iss}&iss=${iss}&sid=s1`,
+      '/frontchannel-logout/main?iss=https://other.example&sid=s1',
+      '/frontchannel-logout?iss=https://evil.example&sid=s1',
+      '/frontchannel-logout/unknown?sid=s1',
+      '/frontchannel-logout/closed?sid=s1',
+      '/frontchannel-logout?iss=https://closed.example&sid=s1',
+      `/frontchannel-logout/main?sid=${'x'.repeat(2_000)}`
+    ]) {
+      t.equal((await get(service, url)).statusCode, 400, url.slice(0, 80))
+    }
+    t.same(await service.database.snapshot(), before)
+  })
+
+  await t.test('a sid that comes before its login is stored still wins', async (t) => {
+    const service = await build(t)
+    await get(service, '/frontchannel-logout/main?sid=s1')
+    t.match(await service.login({ sid: 's1' }), { accepted: false })
+  })
+
+  await t.test('at a template, sid alone ends the session in the tenant where it is', async (t) => {
+    const template = 'https://login.example/{tenantid}/v2.0'
+    const issuer = 'https://login.example/11111111-1111-1111-1111-111111111111/v2.0'
+    for (const tenants of [undefined, ['11111111-1111-1111-1111-111111111111']]) {
+      const service = await build(t, { policy: { name: 'entra', issuer: template, tenants } })
+      await service.login({ homeAccountId: 'u.t', sid: 's1', issuer })
+      await service.login({ homeAccountId: 'v.t', sid: 's1', issuer: 'https://login.example/elsewhere/v2.0' })
+      t.equal((await get(service, '/frontchannel-logout/entra?sid=s1')).statusCode, 200)
+      t.same(await service.rows(), ['client-a/v.t'])
+    }
+  })
+})
+
+t.test('healthz answers while the process lives, and nothing else is there', async (t) => {
   const service = await build(t)
-  await service.login({ clientId: 'client-a', homeAccountId: 'u.t', sid: 's1', subject: 'pairwise-a' })
-  await service.login({ clientId: 'client-b', homeAccountId: 'u.t', sid: 's1', subject: 'pairwise-b' })
-  await service.login({ clientId: 'client-a', homeAccountId: 'other.t', sid: 's2' })
-
-  const answer = await service.post(await service.provider.logoutToken({ sid: 's1' }))
-  t.equal(answer.statusCode, 200)
-  t.equal(answer.body, '')
-  t.same(await service.rows(), ['client-a/other.t'])
+  t.equal((await service.app.inject('/healthz')).statusCode, 200)
+  for (const url of [
+    '/',
+    '/readyz',
+    '/metrics',
+    '/admin/purges',
+    '/backchannel-logout/x',
+    '/frontchannel-logout/a/b'
+  ]) {
+    t.equal(
+      (await service.app.inject(url)).statusCode,
+      404,
+      `${url}: nothing of the operators' is on the public listener`
+    )
+  }
 })

@@ -1,0 +1,205 @@
+import { randomUUID } from 'node:crypto'
+import t from 'tap'
+import { adminToken, build, type Service } from './fixtures/service.ts'
+
+const reason = 'left the company'
+
+async function populate(service: Service) {
+  await service.login({ clientId: 'a', homeAccountId: 'u.t1', sid: 's1', subject: 'u' })
+  await service.login({ clientId: 'b', homeAccountId: 'u.t1', sid: 's1', subject: 'u' })
+  await service.login({ clientId: 'a', homeAccountId: 'v.t1', sid: 's2', subject: 'v' })
+  await service.login({ clientId: 'a', homeAccountId: 'w.t2', sid: 's3', subject: 'w' })
+  await service.database.query(`select msal_logout.store_app('a', 'a.t1', 'x', 'json', '1 hour')`)
+}
+
+t.test('every selector purges what it names, and a dry run tells the same and changes nothing', async (t) => {
+  const selectors: [string, (service: Service) => object, expected: object, left: string[]][] = [
+    [
+      'an account',
+      () => ({ homeAccountId: 'u.t1' }),
+      { accounts: 1, sessions: 2, rows: 2, rowsByClient: { a: 1, b: 1 } },
+      ['a/a.t1', 'a/v.t1', 'a/w.t2']
+    ],
+    [
+      'a session',
+      ({ provider: { issuer } }) => ({ issuer, sid: 's1' }),
+      { accounts: 1, sessions: 2, rows: 2, rowsByClient: { a: 1, b: 1 } },
+      ['a/a.t1', 'a/v.t1', 'a/w.t2']
+    ],
+    [
+      'a subject',
+      ({ provider: { issuer } }) => ({ issuer, subject: 'v' }),
+      { accounts: 1, sessions: 1, rows: 1, rowsByClient: { a: 1 } },
+      ['a/a.t1', 'a/u.t1', 'a/w.t2', 'b/u.t1']
+    ],
+    [
+      'an app, with its own tokens',
+      () => ({ clientId: 'a' }),
+      { accounts: 3, sessions: 3, rows: 4, rowsByClient: { a: 4 } },
+      ['b/u.t1']
+    ],
+    [
+      'a tenant',
+      () => ({ tenantId: 't1' }),
+      { accounts: 2, sessions: 3, rows: 3, rowsByClient: { a: 2, b: 1 } },
+      ['a/a.t1', 'a/w.t2']
+    ],
+    [
+      'an account nobody knows',
+      () => ({ homeAccountId: 'nobody' }),
+      { accounts: 0, sessions: 0, rows: 0, rowsByClient: {} },
+      ['a/a.t1', 'a/u.t1', 'a/v.t1', 'a/w.t2', 'b/u.t1']
+    ]
+  ]
+  for (const [name, selector, expected, left] of selectors) {
+    await t.test(name, async (t) => {
+      const service = await build(t)
+      await populate(service)
+      const before = await service.database.snapshot()
+      const dryRun = await service.operate('POST', '/admin/purges', { ...selector(service), reason, dryRun: true })
+      t.equal(dryRun.statusCode, 200)
+      t.match(dryRun.json(), { ...expected, dryRun: true })
+      t.same(await service.database.snapshot(), before)
+
+      const purge = await service.operate('POST', '/admin/purges', { ...selector(service), reason })
+      t.equal(purge.statusCode, 200)
+      t.match(purge.json(), { ...expected, dryRun: false })
+      t.same(await service.rows(), left)
+      const { id } = purge.json() as { id: string }
+      t.match((await service.operate('GET', `/admin/purges/${id}`)).json(), {
+        id,
+        status: 'done',
+        source: 'admin',
+        reason,
+        ...expected
+      })
+    })
+  }
+})
+
+t.test('a purge by an operator holds against logins with an older ID token', async (t) => {
+  const now = () => Math.floor(Date.now() / 1_000)
+  for (const selector of [{ homeAccountId: 'u.t1' }, { tenantId: 't1' }, { clientId: 'a' }]) {
+    const service = await build(t)
+    const login = { clientId: 'a', homeAccountId: 'u.t1', sid: 's1' }
+    for (const stored of [true, false]) {
+      if (stored) {
+        await service.login(login)
+      }
+      await service.operate('POST', '/admin/purges', { ...selector, reason })
+      t.match(await service.login(login), { accepted: false })
+      t.match(await service.login({ ...login, sid: 'another' }), { accepted: false })
+    }
+    t.match(await service.login({ ...login, issuedAt: now() + 5 }), { accepted: true }, 'a later one lives')
+  }
+})
+
+t.test('an account of bare subjects needs its issuer where two bear the id', async (t) => {
+  const service = await build(t)
+  const other = 'https://other.example'
+  await service.login({ clientId: 'a', homeAccountId: 'alice', subject: 'alice' })
+  await service.login({ clientId: 'b', homeAccountId: 'alice', subject: 'alice', issuer: other })
+  const ambiguous = await service.operate('POST', '/admin/purges', { homeAccountId: 'alice', reason })
+  t.equal(ambiguous.statusCode, 409)
+  t.equal((await service.rows()).length, 2)
+  const named = await service.operate('POST', '/admin/purges', { homeAccountId: 'alice', issuer: other, reason })
+  t.match(named.json(), { accounts: 1, rows: 1 })
+  t.same(await service.rows(), ['a/alice'])
+})
+
+t.test('a request that is not exactly one selector with a reason is refused', async (t) => {
+  const service = await build(t)
+  await populate(service)
+  const before = await service.database.snapshot()
+  const { issuer } = service.provider
+  for (const body of [
+    {},
+    { reason },
+    { homeAccountId: 'u.t1' },
+    { homeAccountId: 'u.t1', reason: '' },
+    { homeAccountId: '', reason },
+    { homeAccountId: 'u.t1', clientId: 'a', reason },
+    { homeAccountId: 'u.t1', tenantId: 't1', reason },
+    { sid: 's1', reason },
+    { subject: 'u', reason },
+    { issuer, reason },
+    { issuer, sid: 's1', subject: 'u', reason },
+    { issuer, clientId: 'a', reason },
+    { issuer, tenantId: 't1', reason },
+    { homeAccountId: ['u.t1'], reason },
+    { homeAccountId: 'u.t1', reason, unknown: true },
+    { homeAccountId: 'u.t1', reason, dryRun: 'false' },
+    { homeAccountId: 'u\0t1', reason },
+    []
+  ]) {
+    t.equal((await service.operate('POST', '/admin/purges', body)).statusCode, 400, JSON.stringify(body))
+  }
+  t.same(await service.database.snapshot(), before)
+})
+
+t.test('only the bearer of the token is let in', async (t) => {
+  const service = await build(t)
+  await populate(service)
+  const body = { homeAccountId: 'u.t1', reason }
+  for (const authorization of [
+    '',
+    'Bearer',
+    'Bearer ',
+    'Bearer wrong',
+    `Bearer ${adminToken}x`,
+    `Bearer ${adminToken.slice(1)}`,
+    `Basic ${adminToken}`,
+    adminToken,
+    `Bearer ${adminToken} ${adminToken}`
+  ]) {
+    const answer = await service.operate('POST', '/admin/purges', body, { authorization })
+    t.equal(answer.statusCode, 401, authorization.replace(adminToken, '…'))
+  }
+  t.equal((await service.rows()).length, 5)
+})
+
+t.test('more than 1,000 accounts need force, and more than 10,000 go on in the background', async (t) => {
+  const service = await build(t)
+  const fill = (count: number) =>
+    service.database.query(
+      `insert into msal_logout.token_cache (client_id, partition_key, kind, home_account_id, payload, encoding, expires_at)
+      select 'a', i || '.big', 'user', i || '.big', 'x', 'json', now() + interval '1 hour' from generate_series(1, $1) i
+      on conflict do nothing`,
+      [count]
+    )
+  await fill(1_001)
+  const refused = await service.operate('POST', '/admin/purges', { tenantId: 'big', reason })
+  t.equal(refused.statusCode, 409)
+  t.equal((await service.rows()).length, 1_001)
+  const forced = await service.operate('POST', '/admin/purges', { tenantId: 'big', reason, force: true })
+  t.match(forced.json(), { accounts: 1_001, rows: 1_001 })
+  t.same(await service.rows(), [])
+
+  await fill(10_001)
+  const large = await service.operate('POST', '/admin/purges', { clientId: 'a', reason, force: true })
+  t.equal(large.statusCode, 202)
+  const { id, ...told } = large.json() as { id: string }
+  t.match(told, { status: 'running', total: 10_001 })
+  let record: unknown
+  do {
+    record = (await service.operate('GET', `/admin/purges/${id}`)).json()
+  } while ((record as { status: string }).status === 'running')
+  t.match(record, {
+    status: 'done',
+    accounts: 10_001,
+    rows: 10_001,
+    total: 10_001
+  })
+  t.same(await service.rows(), [])
+})
+
+t.test('an unknown purge is not found', async (t) => {
+  const service = await build(t)
+  t.equal((await service.operate('GET', `/admin/purges/${randomUUID()}`)).statusCode, 404)
+  t.equal((await service.operate('GET', '/admin/purges/nonsense')).statusCode, 404)
+})
+
+t.test('readyz tells whether the database answers, without credentials', async (t) => {
+  const service = await build(t)
+  t.equal((await service.admin.inject('/readyz')).statusCode, 200)
+})
