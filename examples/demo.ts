@@ -1,0 +1,335 @@
+// `npm run demo`: the main job, seen. A user signs in to two web apps, signs out at the provider, and the tokens
+// are gone from the cache of both. Nothing is faked: each part is a process of its own and talks over the network.
+// `npm run demo -- --stay` keeps it all running, to be tried in a browser.
+import { type ChildProcess, spawn } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
+import { once } from 'node:events'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { fileURLToPath } from 'node:url'
+import pg from 'pg'
+import { generate } from 'selfsigned'
+import { startEmbeddedPostgres } from '../src/embedded-postgres.ts'
+import { type Browser, createBrowser } from './browser.ts'
+
+const root = fileURLToPath(new URL('..', import.meta.url))
+const stay = process.argv.includes('--stay')
+const folder = mkdtempSync(join(tmpdir(), 'msal-logout-demo-'))
+const children: ChildProcess[] = []
+const told: string[] = [] // what the provider says of its logout tokens
+let steps = 0
+
+function step(title: string): void {
+  steps += 1
+  console.log(`\n${steps}. ${title}`)
+}
+
+function tell(line: string): void {
+  console.log(`   ${line}`)
+}
+
+function expect(what: string, ok: boolean): void {
+  if (!ok) {
+    throw new Error(`the demo did not go as it should: ${what}`)
+  }
+}
+
+/** Starts a program of this project and waits until it answers. */
+async function start(name: string, args: string[], env: Record<string, string>, ready: string): Promise<void> {
+  const child = spawn(process.execPath, args, {
+    cwd: root,
+    env: { PATH: process.env.PATH ?? '', NODE_EXTRA_CA_CERTS: join(folder, 'certificate.pem'), ...env },
+    stdio: ['ignore', 'pipe', 'pipe']
+  })
+  children.push(child)
+  const errors: string[] = []
+  createInterface(child.stdout).on('line', (line) => told.push(line))
+  createInterface(child.stderr).on('line', (line) => errors.push(line))
+  let ended = false
+  child.once('exit', () => {
+    ended = true
+  })
+  for (;;) {
+    if (ended) {
+      throw new Error(`${name} did not start:\n${errors.join('\n')}`)
+    }
+    const page = await createBrowser(certificate)
+      .open(ready)
+      .catch(() => undefined)
+    if (page !== undefined) {
+      return
+    }
+    await new Promise((resolve) => setTimeout(resolve, 50))
+  }
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const address = server.address()
+  server.close()
+  await once(server, 'close')
+  if (address === null || typeof address === 'string') {
+    throw new Error('no free port')
+  }
+  return address.port
+}
+
+const { cert: certificate, private: key } = await generate([{ name: 'commonName', value: 'localhost' }], {
+  extensions: [
+    { name: 'basicConstraints', cA: true },
+    { name: 'subjectAltName', altNames: [{ type: 2, value: 'localhost' }] }
+  ]
+})
+writeFileSync(join(folder, 'certificate.pem'), certificate)
+writeFileSync(join(folder, 'key.pem'), key, { mode: 0o600 })
+
+const postgres = await startEmbeddedPostgres()
+const owner = new pg.Pool({ connectionString: postgres.url })
+
+async function stop(): Promise<void> {
+  await owner.end()
+  await Promise.all(
+    children.map(async (child) => {
+      if (child.exitCode === null && child.signalCode === null) {
+        child.kill('SIGTERM')
+        await once(child, 'exit')
+      }
+    })
+  )
+  await postgres.stop()
+  rmSync(folder, { recursive: true, force: true })
+}
+
+try {
+  const [providerPort, shopPort, deskPort, publicPort, adminPort] = await Promise.all([
+    freePort(),
+    freePort(),
+    freePort(),
+    freePort(),
+    freePort()
+  ])
+  const issuer = `https://localhost:${providerPort}`
+  const shop = { name: 'shop', id: 'shop', url: `http://localhost:${shopPort}`, program: 'examples/fastify-app.ts' }
+  const desk = { name: 'desk', id: 'desk', url: `http://localhost:${deskPort}`, program: 'examples/express-app.ts' }
+  const service = `http://127.0.0.1:${publicPort}`
+  const admin = `http://127.0.0.1:${adminPort}`
+  const adminToken = randomBytes(24).toString('hex')
+  const secrets = { shop: randomBytes(24).toString('hex'), desk: randomBytes(24).toString('hex') }
+
+  step('The parts are started: PostgreSQL, an OpenID provider, the service, two web apps')
+  await owner.query(
+    'create role service login password $$service$$; create role shop login password $$shop$$; create role desk login password $$desk$$'
+  )
+  const as = (role: string) => {
+    const url = new URL(postgres.url)
+    url.username = role
+    url.password = role
+    return url.href
+  }
+  const [migrated] = await once(
+    spawn(process.execPath, ['dist/server.js', 'migrate'], {
+      cwd: root,
+      env: { PATH: process.env.PATH ?? '', DATABASE_URL: postgres.url },
+      stdio: 'ignore'
+    }),
+    'exit'
+  )
+  expect('the migration ends with 0', migrated === 0)
+  await owner.query(
+    `select msal_logout.register_service('service'), msal_logout.register_app('shop', 'shop'), msal_logout.register_app('desk', 'desk')`
+  )
+
+  const clients = [shop, desk].map(({ id, url }) => ({
+    client_id: id,
+    client_secret: id === 'shop' ? secrets.shop : secrets.desk,
+    redirect_uris: [`${url}/callback`],
+    post_logout_redirect_uris: [url],
+    grant_types: ['authorization_code', 'refresh_token'],
+    token_endpoint_auth_method: 'client_secret_post',
+    backchannel_logout_uri: `${service}/backchannel-logout`,
+    backchannel_logout_session_required: true
+  }))
+  const tsx = ['--import', 'tsx']
+  await Promise.all([
+    start(
+      'the provider',
+      [...tsx, 'examples/provider.ts'],
+      {
+        PORT: String(providerPort),
+        CERT: join(folder, 'certificate.pem'),
+        KEY: join(folder, 'key.pem'),
+        CLIENTS: JSON.stringify(clients)
+      },
+      `${issuer}/.well-known/openid-configuration`
+    ),
+    start(
+      'the service',
+      ['dist/server.js'],
+      {
+        DATABASE_URL: as('service'),
+        ISSUER: issuer,
+        CLIENT_IDS: 'shop,desk',
+        HOST: '127.0.0.1',
+        PORT: String(publicPort),
+        ADMIN_PORT: String(adminPort),
+        ADMIN_TOKEN: adminToken,
+        SPOOL_DIR: join(folder, 'spool')
+      },
+      `${service}/healthz`
+    ),
+    ...[shop, desk].map(({ name, id, url, program }) =>
+      start(
+        name,
+        [...tsx, program],
+        {
+          PORT: new URL(url).port,
+          DATABASE_URL: as(id),
+          AUTHORITY: issuer,
+          CLIENT_ID: id,
+          CLIENT_SECRET: id === 'shop' ? secrets.shop : secrets.desk,
+          API_URL: `${issuer}/me`
+        },
+        url
+      )
+    )
+  ])
+  tell(`provider ${issuer} (oidc-provider)`)
+  tell(`service  ${service}, its database role can delete rows and cannot read a token`)
+  tell(`apps     ${shop.url} (Fastify), ${desk.url} (Express), each with a database role of its own`)
+
+  const rows = async (account: string) => {
+    const { rows } = await owner.query<{ client_id: string; bytes: number; kept: string }>(
+      `select client_id, octet_length(payload) as bytes, kind as kept from msal_logout.token_cache
+      where home_account_id = $1 order by client_id`,
+      [account]
+    )
+    return rows
+  }
+  async function showRows(account: string, expected: number): Promise<void> {
+    const found = await rows(account)
+    for (const { client_id, bytes } of found) {
+      tell(`row of ${account} in ${client_id}: ${bytes} bytes of tokens`)
+    }
+    if (found.length === 0) {
+      tell(`no row of ${account} is left`)
+    }
+    expect(`${expected} rows of ${account}`, found.length === expected)
+  }
+  async function signIn(browser: Browser, app: typeof shop, login: string): Promise<void> {
+    let page = await browser.open(`${app.url}/sign-in`)
+    for (let i = 0; i < 3 && page.url.startsWith(issuer); i += 1) {
+      page = await browser.submit(page, page.body.includes('name="password"') ? { login, password: 'any' } : {})
+    }
+    expect(`${login} is signed in to ${app.name}`, page.body === `signed in as ${login}\n`)
+    tell(`${app.name}: ${page.body.trim()}`)
+  }
+  async function callApi(browser: Browser, app: typeof shop, status: number): Promise<void> {
+    const page = await browser.open(`${app.url}/api`)
+    tell(`${app.name}: GET /api answers ${page.status} ${page.body.trim()}`)
+    expect(`GET /api answers ${status}`, page.status === status)
+  }
+
+  step('Alice signs in to both apps, in one browser')
+  const alice = createBrowser(certificate)
+  await signIn(alice, shop, 'alice')
+  await signIn(alice, desk, 'alice')
+
+  step('Each app calls an API with a token from the shared cache')
+  await callApi(alice, shop, 200)
+  await callApi(alice, desk, 200)
+  await showRows('alice', 2)
+
+  step('Alice signs out at the provider')
+  const leaving = await alice.submit(await alice.open(`${shop.url}/sign-out`), { logout: 'yes' })
+  expect('the provider sends her back', leaving.url.startsWith(shop.url))
+  for (const line of told.filter((line) => line.startsWith('logout token'))) {
+    tell(`provider: ${line}`)
+  }
+  expect('both logout tokens are accepted', told.filter((line) => line.endsWith('accepted')).length === 2)
+  const { rows: purges } = await owner.query<{ client_id: string; sessions: string; rows: string }>(
+    'select client_id, sessions, rows from msal_logout.purges order by rows desc'
+  )
+  for (const purge of purges) {
+    tell(`record: the token for ${purge.client_id} ended ${purge.sessions} sessions and deleted ${purge.rows} rows`)
+  }
+  await showRows('alice', 0)
+
+  step('What the apps say afterwards, though the browser still has their cookies')
+  await callApi(alice, shop, 401)
+  await callApi(alice, desk, 401)
+  const metadata = await alice.open(`${issuer}/.well-known/openid-configuration`)
+  const silent = await silentRequest(as('shop'), issuer, metadata.body)
+  tell(`a silent token request for alice says: ${silent}`)
+  expect('there is no token', silent.startsWith('no_'))
+
+  step('Bob signs in, loses his laptop, and an operator purges him')
+  const bob = createBrowser(certificate)
+  await signIn(bob, shop, 'bob')
+  await signIn(bob, desk, 'bob')
+  for (const dryRun of [true, false]) {
+    const answer = await fetch(`${admin}/admin/purges`, {
+      method: 'POST',
+      headers: { authorization: `Bearer ${adminToken}`, 'content-type': 'application/json' },
+      body: JSON.stringify({ homeAccountId: 'bob', reason: 'lost laptop', dryRun })
+    })
+    const body = await answer.text()
+    tell(`POST /admin/purges ${dryRun ? '(dry run) ' : ''}answers ${answer.status} ${body}`)
+    expect('the operator is answered', answer.status === 200 && body.includes('"rows":2'))
+    await showRows('bob', dryRun ? 2 : 0)
+  }
+  await callApi(bob, shop, 401)
+
+  console.log('\nDone: every token of both users is gone.')
+  if (stay) {
+    console.log(`
+It stays. In a browser (the certificate is made here: accept it):
+  ${shop.url}/sign-in and ${desk.url}/sign-in: any name and password
+  ${shop.url}/api, ${shop.url}/sign-out
+  rows: psql ${postgres.url} -c 'select client_id, home_account_id from msal_logout.token_cache'
+  operators: ${admin}, token ${adminToken}
+Ctrl+C ends it.`)
+    await Promise.race([once(process, 'SIGINT'), once(process, 'SIGTERM')])
+  }
+} catch (error) {
+  console.error(`\n${error instanceof Error ? error.message : error}`)
+  process.exitCode = 1
+} finally {
+  await stop()
+}
+
+/** Asks MSAL, in this process, for a token of an account that has been signed out: the error's code. */
+async function silentRequest(databaseUrl: string, authority: string, authorityMetadata: string): Promise<string> {
+  const { createTokenCache } = await import('msal-logout/token-cache')
+  const { ConfidentialClientApplication } = await import('@azure/msal-node')
+  const pool = new pg.Pool({ connectionString: databaseUrl })
+  try {
+    const client = new ConfidentialClientApplication({
+      auth: {
+        clientId: 'shop',
+        clientSecret: 'not needed to be refused',
+        authority,
+        knownAuthorities: [new URL(authority).host],
+        authorityMetadata
+      },
+      system: { protocolMode: 'OIDC' },
+      cache: { cachePlugin: createTokenCache({ pool, clientId: 'shop' }).forAccount('alice') }
+    })
+    const account = {
+      homeAccountId: 'alice',
+      localAccountId: 'alice',
+      environment: new URL(authority).host,
+      tenantId: '',
+      username: ''
+    }
+    const result = await client.acquireTokenSilent({ account, scopes: ['openid'] })
+    return `a token, fromCache ${result.fromCache}`
+  } catch (error) {
+    return error instanceof Error && 'errorCode' in error ? String(error.errorCode) : String(error)
+  } finally {
+    await pool.end()
+  }
+}

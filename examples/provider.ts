@@ -1,0 +1,30 @@
+// A real OpenID provider, `oidc-provider`, with back-channel logout on; any name and password sign in.
+// Environment: PORT, CERT and KEY (paths of PEM files), CLIENTS (JSON, as oidc-provider takes them).
+import { readFileSync } from 'node:fs'
+import { createServer } from 'node:https'
+import { Provider } from 'oidc-provider'
+
+const { PORT = '4000', CERT = '', KEY = '', CLIENTS = '[]' } = process.env
+const issuer = `https://localhost:${PORT}`
+
+const provider = new Provider(issuer, {
+  clients: JSON.parse(CLIENTS),
+  features: { backchannelLogout: { enabled: true } },
+  claims: { openid: ['sub'], profile: ['name'] },
+  findAccount: (_context, accountId) => ({
+    accountId,
+    claims: () => ({ sub: accountId, name: accountId })
+  }),
+  // By default it posts to no address of a private network; here all of it runs on this machine.
+  fetch: (url, { dispatcher: _, ...options } = {}) => fetch(url, options),
+  issueRefreshToken: (_context, client) => client.grantTypeAllowed('refresh_token')
+})
+// How the logout token was received, for who watches.
+provider.on('backchannel.success', (_context, client) => console.log(`logout token for ${client.clientId}: accepted`))
+provider.on('backchannel.error', (_context, error, client) =>
+  console.log(`logout token for ${client.clientId}: ${error.message}`)
+)
+
+createServer({ cert: readFileSync(CERT), key: readFileSync(KEY) }, provider.callback()).listen(Number(PORT), () =>
+  console.log(`provider: ${issuer}`)
+)

@@ -1,0 +1,78 @@
+import type { ICachePlugin } from '@azure/msal-node'
+import type { Pool } from 'pg'
+import { createCodec, type Encryption } from './encoding.ts'
+import { createAccountPlugin, createAppPlugin, createAssertionPlugin, createLoginPlugin } from './plugin.ts'
+import { createRows } from './rows.ts'
+
+export { type Clients, type ClientsOptions, createClients } from './clients.ts'
+export type { Encryption } from './encoding.ts'
+export { SignedOutError, TokenCacheMisuseError } from './errors.ts'
+export { createExpressGuard, createFastifyGuard, type GuardedSession, type GuardOptions } from './guards.ts'
+
+export interface TokenCacheOptions {
+  /** Connections to the shared database, as the role registered for the client id. */
+  pool: Pool
+  /** The app's client id. */
+  clientId: string
+  /** Seconds a row lives after it was last written; default 90 days, as long as Entra ID's refresh tokens. */
+  ttlSeconds?: number
+  /** Encrypts payloads with AES-256-GCM; default: they are stored as they are. */
+  encryption?: Encryption
+  /** Told of what an operator should mend, once for each message; default `process.emitWarning`. */
+  onWarning?: (message: string) => void
+}
+
+export interface TokenCache {
+  /** For the ConfidentialClientApplication that redeems the code. */
+  forLogin(): ICachePlugin
+  /** For one operation of a signed-in user. */
+  forAccount(homeAccountId: string): ICachePlugin
+  /** For client credentials; `<client id>.<tenant id>` is a good partition key. */
+  forApp(partitionKey: string): ICachePlugin
+  /** For one on-behalf-of operation with this access token; call `getAllAccounts()` first, or MSAL does not look here. */
+  forAssertion(assertion: string): ICachePlugin
+  /** Whether a session of this app has neither been ended nor expired. */
+  isSessionActive(session: { issuer: string; sid: string }): Promise<boolean>
+  /** Forgets one account of this app; MSAL's `removeAccount` fails for ids with upper case letters. */
+  removeAccount(homeAccountId: string): Promise<boolean>
+}
+
+const defaultTtlSeconds = 90 * 24 * 60 * 60
+
+/**
+ * Makes the shared token cache of one app: plugins for MSAL Node whose writes cannot undo a sign-out.
+ * A login or a refresh that lost against a sign-out rejects with {@link SignedOutError}.
+ *
+ * @throws {TypeError} where a key has not 32 bytes or the time to live is not positive
+ */
+export function createTokenCache(options: TokenCacheOptions): TokenCache {
+  const { pool, clientId, ttlSeconds = defaultTtlSeconds, encryption } = options
+  if (!(ttlSeconds > 0)) {
+    throw new TypeError('ttlSeconds must be positive')
+  }
+  const warned = new Set<string>()
+  const onWarning = options.onWarning ?? ((message) => process.emitWarning(message, 'msal-logout'))
+  const rows = createRows(pool, clientId, ttlSeconds)
+  const plugin = {
+    rows,
+    codec: createCodec(encryption),
+    clientId,
+    warn(message: string) {
+      if (!warned.has(message)) {
+        warned.add(message)
+        onWarning(message)
+      }
+    }
+  }
+  return {
+    forLogin: () => createLoginPlugin(plugin),
+    forAccount: (homeAccountId) => createAccountPlugin(plugin, homeAccountId),
+    forApp: (partitionKey) => createAppPlugin(plugin, partitionKey),
+    forAssertion: (assertion) => createAssertionPlugin(plugin, assertion),
+    isSessionActive: ({ issuer, sid }) => rows.sessionActive(issuer, sid),
+    async removeAccount(homeAccountId) {
+      const row = await rows.load(homeAccountId)
+      return row !== undefined && rows.forget(homeAccountId, row.generation)
+    }
+  }
+}
