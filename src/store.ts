@@ -127,6 +127,11 @@ export function createStore(pool: pg.Pool) {
       return translate(async () => {
         const client = await pool.connect()
         let failure: Error | undefined
+        // A connection lost between two statements is told by the next one; unheard, it would end the process.
+        const onLost = (error: Error) => {
+          failure = error
+        }
+        client.on('error', onLost)
         try {
           await client.query('begin')
           const { rows } = await client.query<PurgedRow>('select * from msal_logout.sign_out($1::jsonb)', [
@@ -138,6 +143,7 @@ export function createStore(pool: pg.Pool) {
           failure = error instanceof Error ? error : new Error(String(error))
           throw error
         } finally {
+          client.off('error', onLost)
           client.release(failure)
         }
       })

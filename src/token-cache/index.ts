@@ -1,6 +1,7 @@
 import type { ICachePlugin } from '@azure/msal-node'
 import type { Pool } from 'pg'
 import { createCodec, type Encryption } from './encoding.ts'
+import { listenForPurges, type PurgeListener } from './listener.ts'
 import { createAccountPlugin, createAppPlugin, createAssertionPlugin, createLoginPlugin } from './plugin.ts'
 import { createRows } from './rows.ts'
 
@@ -8,6 +9,9 @@ export { type Clients, type ClientsOptions, createClients } from './clients.ts'
 export type { Encryption } from './encoding.ts'
 export { SignedOutError, TokenCacheMisuseError } from './errors.ts'
 export { createExpressGuard, createFastifyGuard, type GuardedSession, type GuardOptions } from './guards.ts'
+
+export type { PurgeListener } from './listener.ts'
+export type { EndedSession } from './rows.ts'
 
 export interface TokenCacheOptions {
   /** Connections to the shared database, as the role registered for the client id. */
@@ -18,6 +22,11 @@ export interface TokenCacheOptions {
   ttlSeconds?: number
   /** Encrypts payloads with AES-256-GCM; default: they are stored as they are. */
   encryption?: Encryption
+  /**
+   * Where `onPurge` takes its connection, which it holds; default `pool`. Must be PostgreSQL itself: LISTEN does not
+   * work through PgBouncer in transaction mode, where purges would be told half a minute late.
+   */
+  listenPool?: Pool
   /** Told of what an operator should mend, once for each message; default `process.emitWarning`. */
   onWarning?: (message: string) => void
 }
@@ -33,6 +42,11 @@ export interface TokenCache {
   forAssertion(assertion: string): ICachePlugin
   /** Whether a session of this app has neither been ended nor expired. */
   isSessionActive(session: { issuer: string; sid: string }): Promise<boolean>
+  /**
+   * Tells of the app's sessions that purges end from now on, in order and each once, also after a lost connection.
+   * The listener is awaited before the next one is told. Resolves with a function that ends it.
+   */
+  onPurge(listener: PurgeListener): Promise<() => Promise<void>>
   /** Forgets one account of this app; MSAL's `removeAccount` fails for ids with upper case letters. */
   removeAccount(homeAccountId: string): Promise<boolean>
 }
@@ -70,6 +84,7 @@ export function createTokenCache(options: TokenCacheOptions): TokenCache {
     forApp: (partitionKey) => createAppPlugin(plugin, partitionKey),
     forAssertion: (assertion) => createAssertionPlugin(plugin, assertion),
     isSessionActive: ({ issuer, sid }) => rows.sessionActive(issuer, sid),
+    onPurge: (listener) => listenForPurges({ rows, pool: options.listenPool ?? pool, warn: onWarning }, listener),
     async removeAccount(homeAccountId) {
       const row = await rows.load(homeAccountId)
       return row !== undefined && rows.forget(homeAccountId, row.generation)

@@ -30,7 +30,8 @@ interface Loaded extends RowVersion {
   readonly contents: Contents
 }
 
-const maxTries = 8
+const maxTries = 32 // each lost try is another writer's success
+const twoAccounts = 'two accounts in one ConfidentialClientApplication: make one for each sign-in'
 
 /** For the client application that redeems the code: reads nothing before, and is the only one to make a row. */
 export function createLoginPlugin(options: PluginOptions): ICachePlugin {
@@ -45,9 +46,10 @@ export function createLoginPlugin(options: PluginOptions): ICachePlugin {
       const row = createAccountRow(options, homeAccountId, homeAccountId)
       const own = ownContents(ours, homeAccountId, Date.now() / 1_000)
       const sessions = sessionsOf(own, options.clientId)
-      await row.login(own, newest(sessions), 'user')
-      for (const session of sessions) {
-        await row.addSession(session)
+      const session = newest(sessions)
+      await row.login(own, session, 'user')
+      for (const further of sessions.filter((other) => !isSameSession(other, session))) {
+        await row.addSession(further)
       }
       signedIn = row
     },
@@ -124,15 +126,20 @@ function createAccountRow(options: PluginOptions, partitionKey: string, homeAcco
       return undefined
     }
     version = row.version
-    return row
+    // Whatever another program may have put there: MSAL is never shown another account's tokens.
+    return { ...row, contents: ownContents(row.contents, homeAccountId, 0) }
   }
 
-  async function addSession(session: SessionClaims): Promise<void> {
-    if (session.sid === null) {
+  function checkSid({ sid }: SessionClaims): void {
+    if (sid === null) {
       warn(
         'an ID token bears no "sid": a logout by sid cannot find this login. At Entra ID add the optional claim "sid" to ID tokens (App registration, Token configuration)'
       )
     }
+  }
+
+  async function addSession(session: SessionClaims): Promise<void> {
+    checkSid(session)
     if (!(await rows.addSession(partitionKey, session))) {
       throw new SignedOutError()
     }
@@ -143,6 +150,7 @@ function createAccountRow(options: PluginOptions, partitionKey: string, homeAcco
     addSession,
 
     async login(own: Contents, session: SessionClaims, kind: Login['kind']): Promise<void> {
+      checkSid(session)
       const text = JSON.stringify(own)
       const login = { partitionKey, homeAccountId, session, kind }
       const encode = (generation: string): Promise<Encoded> =>
@@ -160,8 +168,11 @@ function createAccountRow(options: PluginOptions, partitionKey: string, homeAcco
       if (base === undefined || typeof pinned !== 'string' || version === undefined) {
         throw new SignedOutError()
       }
+      if ([...accountsOf(ours)].some((id) => id !== homeAccountId)) {
+        throw new TokenCacheMisuseError(twoAccounts)
+      }
       const known = sessionsOf(base, clientId)
-      for (const session of sessionsOf(ownContents(ours, homeAccountId, 0), clientId)) {
+      for (const session of sessionsOf(ours, clientId)) {
         if (!known.some((other) => isSameSession(session, other))) {
           await addSession(session)
         }
@@ -292,9 +303,7 @@ function onlyAccount(contents: Contents): string {
   const [homeAccountId, ...others] = accountsOf(contents)
   if (homeAccountId === undefined || others.length > 0) {
     throw new TokenCacheMisuseError(
-      homeAccountId === undefined
-        ? 'no account to store: use forApp for client credentials'
-        : 'two accounts in one ConfidentialClientApplication: make one for each sign-in'
+      homeAccountId === undefined ? 'no account to store: use forApp for client credentials' : twoAccounts
     )
   }
   return homeAccountId

@@ -93,6 +93,11 @@ export function createRows(pool: Pool, clientId: string, ttlSeconds: number) {
     async loginBound(login: Login, encode: (generation: string) => Promise<Encoded>) {
       const client = await pool.connect()
       let failure: Error | undefined
+      // A connection lost between two statements is told by the next one; unheard, it would end the process.
+      const onLost = (error: Error) => {
+        failure = error
+      }
+      client.on('error', onLost)
       try {
         await client.query('begin')
         const row = await loginWith(client, login, { payload: Buffer.alloc(0), encoding: 'none' })
@@ -103,6 +108,7 @@ export function createRows(pool: Pool, clientId: string, ttlSeconds: number) {
         failure = error instanceof Error ? error : new Error(String(error))
         throw error
       } finally {
+        client.off('error', onLost)
         client.release(failure) // a connection in a broken transaction is closed, which rolls it back
       }
     },

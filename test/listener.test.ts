@@ -1,0 +1,160 @@
+import { randomUUID } from 'node:crypto'
+import { EventEmitter, once } from 'node:events'
+import t, { type Test } from 'tap'
+import { createTokenCache, type EndedSession } from '../src/token-cache/index.ts'
+import { createDatabase, type Database } from './fixtures/database.ts'
+import { storeLogin } from './fixtures/service.ts'
+
+const issuer = 'https://issuer.example'
+
+function signOut(database: Database, sid: string): Promise<unknown> {
+  const logout = {
+    id: randomUUID(),
+    source: 'backchannel',
+    issuer,
+    sid,
+    not_after: Math.floor(Date.now() / 1_000),
+    whole_subject: false,
+    purge_scope: 'account'
+  }
+  return database.query('select * from msal_logout.sign_out($1)', [JSON.stringify([logout])])
+}
+
+async function listen(t: Test, database: Database, clientId = 'client-a') {
+  const told: EndedSession[] = []
+  const events = new EventEmitter()
+  const tokenCache = createTokenCache({ pool: database.pool, clientId, onWarning: () => {} })
+  const stop = await tokenCache.onPurge((ended) => {
+    told.push(ended)
+    events.emit('told')
+  })
+  t.teardown(stop)
+  return {
+    told,
+    stop,
+    async untilTold(count: number) {
+      while (told.length < count) {
+        await once(events, 'told')
+      }
+    }
+  }
+}
+
+t.test('ended sessions of the app are told, in order, and no other app’s', async (t) => {
+  const database = await createDatabase(t)
+  const { told, untilTold } = await listen(t, database)
+  for (const [clientId, sid] of [
+    ['client-a', 's1'],
+    ['client-b', 's2'],
+    ['client-a', 's3']
+  ] as const) {
+    await storeLogin(database, { issuer, clientId, sid, subject: `of-${sid}`, homeAccountId: `${sid}.t` })
+    await signOut(database, sid)
+  }
+  await untilTold(2)
+  t.same(told, [
+    { issuer, sid: 's1', subject: 'of-s1', homeAccountId: 's1.t' },
+    { issuer, sid: 's3', subject: 'of-s3', homeAccountId: 's3.t' }
+  ])
+})
+
+t.test('what was ended before is not told', async (t) => {
+  const database = await createDatabase(t)
+  await storeLogin(database, { issuer, sid: 's1' })
+  await signOut(database, 's1')
+  const { told, untilTold } = await listen(t, database)
+  await storeLogin(database, { issuer, sid: 's2' })
+  await signOut(database, 's2')
+  await untilTold(1)
+  t.match(told, [{ sid: 's2' }])
+})
+
+t.test('a lost connection loses nothing and tells nothing twice', async (t) => {
+  const database = await createDatabase(t)
+  const { told, untilTold } = await listen(t, database)
+  const count = 60
+  for (let i = 0; i < count; i += 1) {
+    await storeLogin(database, { issuer, sid: `s${i}` })
+    if (i % 10 === 5) {
+      await database.query(
+        `select pg_terminate_backend(pid) from pg_stat_activity where query = 'listen msal_logout' and datname = current_database()`
+      )
+    }
+    await signOut(database, `s${i}`)
+  }
+  await untilTold(count)
+  t.same(
+    told.map(({ sid }) => sid),
+    Array.from({ length: count }, (_, i) => `s${i}`)
+  )
+})
+
+t.test('transactions that commit out of the order in which they began lose nothing', async (t) => {
+  const database = await createDatabase(t)
+  const { told, untilTold } = await listen(t, database)
+  const sids = Array.from({ length: 100 }, (_, i) => `s${i}`)
+  await Promise.all(sids.map((sid) => storeLogin(database, { issuer, sid })))
+  await Promise.all(
+    sids.map(async (sid, i) => {
+      const client = await database.pool.connect()
+      const logout = {
+        id: randomUUID(),
+        source: 'backchannel',
+        issuer,
+        sid,
+        not_after: 9_999_999_999,
+        whole_subject: false,
+        purge_scope: 'account'
+      }
+      await client.query('begin')
+      await client.query(`select pg_sleep($1)`, [(i % 7) / 500])
+      await client.query('select * from msal_logout.sign_out($1)', [JSON.stringify([logout])])
+      await client.query('select pg_sleep($1)', [(i % 3) / 500])
+      await client.query('commit')
+      client.release()
+    })
+  )
+  await untilTold(sids.length)
+  t.same(told.map(({ sid }) => sid).sort(), sids.sort())
+})
+
+t.test('a listener that fails is not told again, and the next one is', async (t) => {
+  const database = await createDatabase(t)
+  const warnings: string[] = []
+  const tokenCache = createTokenCache({
+    pool: database.pool,
+    clientId: 'client-a',
+    onWarning: (message) => warnings.push(message)
+  })
+  const seen: (string | null)[] = []
+  const events = new EventEmitter()
+  const stop = await tokenCache.onPurge(({ sid }) => {
+    seen.push(sid)
+    events.emit(String(sid))
+    throw new Error('of the listener')
+  })
+  t.teardown(stop)
+  for (const sid of ['s1', 's2']) {
+    await storeLogin(database, { issuer, sid })
+    const told = once(events, sid)
+    await signOut(database, sid)
+    await told
+  }
+  t.same(seen, ['s1', 's2'])
+  t.match(warnings[0], /of the listener/)
+})
+
+t.test('stopped, it gives its connection back and tells nothing more', async (t) => {
+  const database = await createDatabase(t)
+  const { told, stop } = await listen(t, database)
+  await stop()
+  await storeLogin(database, { issuer, sid: 's1' })
+  await signOut(database, 's1')
+  t.same(told, [])
+  t.same(
+    await database.query(
+      `select pid from pg_stat_activity where query = 'listen msal_logout' and datname = current_database()`
+    ),
+    []
+  )
+})
