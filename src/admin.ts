@@ -11,11 +11,13 @@ import { type Static, Type } from 'typebox'
 import { UnavailableError } from './errors.ts'
 import { isIdentifier } from './logout-token.ts'
 import { maxAccountsUnforced, type PurgeResult, type PurgeSelector, type Purges } from './purges.ts'
+import { type Spool, SpoolError } from './spool.ts'
 import type { Store } from './store.ts'
 
 export interface AdminOptions {
   readonly purges: Purges
   readonly store: Pick<Store, 'checkReady' | 'findPurge'>
+  readonly spool: Pick<Spool, 'checkWritable'>
   readonly logger: FastifyBaseLogger
   /** The operators' bearer token; undefined refuses everybody. */
   readonly token: string | undefined
@@ -38,7 +40,7 @@ const PurgeBody = Type.Object(
 )
 
 /** The operators' listener: purges behind the bearer token, and `/readyz` for everybody who can reach it. */
-export function createAdmin({ purges, store, logger, token }: AdminOptions) {
+export function createAdmin({ purges, store, spool, logger, token }: AdminOptions) {
   const app = fastify({
     loggerInstance: logger,
     logController: new LogController({ disableRequestLogging: true }), // a URL holds an account's id
@@ -57,10 +59,10 @@ export function createAdmin({ purges, store, logger, token }: AdminOptions) {
 
   app.get('/readyz', async (_request, reply) => {
     try {
-      await store.checkReady()
+      await Promise.all([store.checkReady(), spool.checkWritable()])
       return { status: 'ok' }
     } catch (error) {
-      if (!(error instanceof UnavailableError)) {
+      if (!(error instanceof UnavailableError || error instanceof SpoolError)) {
         throw error
       }
       return reply.code(503).send({ status: 'unavailable', reason: error.code })

@@ -8,18 +8,17 @@ import fastify, {
   LogController
 } from 'fastify'
 import { RefusedError, UnavailableError } from './errors.ts'
-import type { IssuerConfig, Issuers } from './issuers.ts'
-import { isIdentifier, type VerifyLogoutToken } from './logout-token.ts'
-import { logoutOfFrontChannel, logoutOfToken, type SignOut } from './sign-out.ts'
-import type { Store } from './store.ts'
+import type { Issuers } from './issuers.ts'
+import { isIdentifier } from './logout-token.ts'
+import type { CarryOut, LogoutRequest } from './sign-out.ts'
+import { type Spool, SpoolError } from './spool.ts'
 
 export interface AppOptions {
   readonly issuers: Issuers
-  readonly verify: VerifyLogoutToken
-  readonly signOut: SignOut
-  readonly store: Pick<Store, 'issuersOfSid'>
+  readonly carryOut: CarryOut
+  readonly spool: Pick<Spool, 'keep'>
   readonly logger: FastifyBaseLogger
-  /** Milliseconds within which every logout is answered; default 1800. */
+  /** Milliseconds after which a logout is kept rather than waited for; default 1500, so that every answer comes within 2 s. */
   readonly deadlineMs?: number
   /** Milliseconds since 1970; default `Date.now`. */
   readonly now?: () => number
@@ -39,11 +38,10 @@ const frontChannelPage = '<!doctype html><html lang="en"><title>Signed out</titl
 /** The public listener: logout tokens, front-channel calls, `/healthz`. The one place where an error becomes a status. */
 export function createApp({
   issuers,
-  verify,
-  signOut,
-  store,
+  carryOut,
+  spool,
   logger,
-  deadlineMs = 1_800,
+  deadlineMs = 1_500,
   now = Date.now
 }: AppOptions): FastifyInstance {
   const app = fastify({
@@ -84,17 +82,7 @@ export function createApp({
 
   // OIDC Back-Channel Logout 1.0 §2.5
   app.post('/backchannel-logout', async (request, reply) => {
-    const at = now()
-    const rawToken = formToken(request.body)
-    await withinDeadline(
-      verify(rawToken, { at }).then(async (token) => {
-        const purged = await signOut(logoutOfToken(token))
-        request.log.info(
-          { issuer: token.issuer, sessions: purged.sessions, rows: purged.rows, replayed: purged.replayed },
-          'signed out'
-        )
-      })
-    )
+    await carryOutOrKeep(request, { token: formToken(request.body) })
     return reply.code(200).send()
   })
 
@@ -103,42 +91,32 @@ export function createApp({
   app.get<{ Params: { name?: string } }>('/frontchannel-logout/:name', frontChannel)
 
   async function frontChannel(request: FastifyRequest<{ Params: { name?: string } }>, reply: FastifyReply) {
-    const at = now()
     const { config, iss, sid } = frontChannelQuery(request.params.name, request.query)
     // A browser that fetches ahead of the user's click has not signed out.
     const isPrefetch = `${request.headers['sec-purpose'] ?? ''}${request.headers.purpose ?? ''}`.includes('prefetch')
     if (!isPrefetch) {
-      await withinDeadline(endFrontChannelSession(request, config, iss, sid, at))
+      await carryOutOrKeep(request, { issuerName: config.name, issuer: iss, sid })
     }
     return reply.headers(frontChannelHeaders).send(frontChannelPage)
   }
 
-  async function endFrontChannelSession(
-    request: FastifyRequest,
-    config: IssuerConfig,
-    iss: string | undefined,
-    sid: string,
-    at: number
-  ): Promise<void> {
-    for (const issuer of iss === undefined ? await issuersOf(config, sid) : [iss]) {
-      const purged = await signOut(logoutOfFrontChannel(issuer, sid, config.purgeScope, at))
-      if (purged.sessions > 0) {
-        request.log.info({ issuer, sessions: purged.sessions, rows: purged.rows }, 'signed out by the front channel')
+  /** Resolves once it is done and on disk; what cannot be done in time is on the spool before it is told so. */
+  async function carryOutOrKeep(request: FastifyRequest, logout: LogoutRequest): Promise<void> {
+    const at = now()
+    let isVerified = false
+    const work = carryOut(logout, at, () => {
+      isVerified = true
+    })
+    try {
+      for (const { issuer, sessions, rows, replayed } of await withinDeadline(work)) {
+        request.log.info({ issuer, sessions, rows, replayed }, 'signed out')
       }
+    } catch (error) {
+      if (error instanceof UnavailableError) {
+        await spool.keep(logout, at, isVerified)
+      }
+      throw error
     }
-  }
-
-  /** `sid` alone names no tenant of a template: the tenants listed, or those where the sid is stored. */
-  async function issuersOf(config: IssuerConfig, sid: string): Promise<string[]> {
-    if (!config.issuer.includes('{tenantid}')) {
-      return [config.issuer]
-    }
-    if (config.tenants !== undefined) {
-      return config.tenants.map((tenant) => config.issuer.replace('{tenantid}', tenant))
-    }
-    const pattern = config.issuer.replace(/[%_\\]/g, '\\$&').replace('{tenantid}', '%')
-    const found = await store.issuersOfSid(sid, pattern)
-    return found.filter((issuer) => issuers.find(issuer)?.config === config)
   }
 
   function frontChannelQuery(name: string | undefined, query: unknown) {
@@ -154,7 +132,7 @@ export function createApp({
     return { config, iss, sid }
   }
 
-  function withinDeadline(work: Promise<void>): Promise<void> {
+  function withinDeadline<T>(work: Promise<T>): Promise<T> {
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => reject(new UnavailableError('ERR_DEADLINE')), deadlineMs)
       work.then(resolve, reject).finally(() => clearTimeout(timer))
@@ -177,12 +155,18 @@ function answerError(error: FastifyError, request: FastifyRequest, reply: Fastif
     request.log.warn({ code: error.code, address: request.ip }, 'refused')
     return reply.code(400).send({ error: 'invalid_request', error_description: error.message })
   }
-  if (error instanceof UnavailableError) {
+  if (error instanceof UnavailableError || error instanceof SpoolError) {
     request.log.error({ code: error.code, cause: causeOf(error) }, 'sign-out not done')
+    const isKept = error instanceof UnavailableError
     return reply
       .code(503)
       .header('retry-after', '5')
-      .send({ error: 'temporarily_unavailable', error_description: 'the sign-out could not be done now' })
+      .send({
+        error: 'temporarily_unavailable',
+        error_description: isKept
+          ? 'the sign-out could not be done now; it is kept, and done as soon as it can be'
+          : 'the sign-out could not be done now, and could not be kept: send it again'
+      })
   }
   if (error.statusCode === 413) {
     return reply.code(413).send({ error: 'invalid_request', error_description: 'the body is too large' })

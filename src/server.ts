@@ -10,7 +10,8 @@ import { createIssuers } from './issuers.ts'
 import { createLogoutTokenVerifier } from './logout-token.ts'
 import { migrate } from './migrate.ts'
 import { createPurges } from './purges.ts'
-import { createSignOut } from './sign-out.ts'
+import { createCarryOut, createSignOut } from './sign-out.ts'
+import { createSpool, startReplay } from './spool.ts'
 import { createStore } from './store.ts'
 
 const chores = { everyMs: 10_000, cleanUpRows: 1_000 }
@@ -55,8 +56,11 @@ async function main(config: Config): Promise<void> {
   const slowStore = createStore(slowPool)
   const signOut = createSignOut(store)
   const purges = createPurges({ store: slowStore, signOut, logger })
-  const app = createApp({ issuers, verify: createLogoutTokenVerifier(issuers), signOut, store, logger })
-  const admin = createAdmin({ purges, store: slowStore, logger, token: config.adminToken })
+  const carryOut = createCarryOut({ issuers, verify: createLogoutTokenVerifier(issuers), signOut, store })
+  const spool = createSpool({ dir: config.spoolDir, logger })
+  const replay = startReplay({ spool, carryOut, logger })
+  const app = createApp({ issuers, carryOut, spool, logger })
+  const admin = createAdmin({ purges, store: slowStore, spool, logger, token: config.adminToken })
 
   issuers.warmUp()
   await admin.listen({ host: config.adminHost, port: config.adminPort })
@@ -90,7 +94,7 @@ async function main(config: Config): Promise<void> {
     logger.info({ signal }, 'stopping')
     setTimeout(() => process.exit(1), stopWithinMs).unref()
     clearTimeout(choreTimer)
-    await Promise.all([app.close(), admin.close()])
+    await Promise.all([app.close(), admin.close(), replay.stop()])
     await Promise.all([pool.end(), slowPool.end()])
     await embedded?.stop()
     process.exit(0)

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
-import { UnavailableError } from './errors.ts'
-import type { LogoutToken } from './logout-token.ts'
+import { RefusedError, UnavailableError } from './errors.ts'
+import type { IssuerConfig, Issuers } from './issuers.ts'
+import type { LogoutToken, VerifyLogoutToken } from './logout-token.ts'
 import type { Logout, Purged, Store } from './store.ts'
 import { tokenPurgeId } from './store.ts'
 
@@ -65,6 +66,73 @@ export function createSignOut(store: Pick<Store, 'signOut'>, { maxBatch = 128 }:
 
 function isOutage(error: unknown): boolean {
   return error instanceof UnavailableError && error.code !== 'ERR_DATABASE_FAILED'
+}
+
+/** A logout as it came in, before anything is known of it: what the spool keeps. */
+export type LogoutRequest =
+  | { readonly token: string }
+  | {
+      /** The name of the issuer's configuration. */
+      readonly issuerName: string
+      /** The exact issuer, where the call named it. */
+      readonly issuer: string | undefined
+      readonly sid: string
+    }
+
+/** What came of a request: one for each issuer that it concerned. */
+export interface CarriedOut extends Purged {
+  readonly issuer: string
+}
+
+/**
+ * Carries a request out as of its time of arrival, in milliseconds since 1970.
+ * Throws {@link RefusedError} where the request is at fault and {@link UnavailableError} where it could not be done now.
+ *
+ * @param onVerified called once the request is known to be genuine
+ */
+export type CarryOut = (request: LogoutRequest, at: number, onVerified?: () => void) => Promise<CarriedOut[]>
+
+export interface CarryOutOptions {
+  readonly issuers: Issuers
+  readonly verify: VerifyLogoutToken
+  readonly signOut: SignOut
+  readonly store: Pick<Store, 'issuersOfSid'>
+}
+
+/** Makes the function that takes a request all the way: for the answer to it, and for its replay. */
+export function createCarryOut({ issuers, verify, signOut, store }: CarryOutOptions): CarryOut {
+  return async (request, at, onVerified) => {
+    if ('token' in request) {
+      const token = await verify(request.token, { at })
+      onVerified?.()
+      return [{ ...(await signOut(logoutOfToken(token))), issuer: token.issuer }]
+    }
+    const config = issuers.named(request.issuerName)
+    if (config === undefined) {
+      throw new RefusedError('ERR_REQUEST_QUERY') // configured no more
+    }
+    const { sid } = request
+    const concerned = request.issuer === undefined ? await issuersOf(config, sid) : [request.issuer]
+    return Promise.all(
+      concerned.map(async (issuer) => ({
+        ...(await signOut(logoutOfFrontChannel(issuer, sid, config.purgeScope, at))),
+        issuer
+      }))
+    )
+  }
+
+  /** A `sid` alone names no tenant of a template: the tenants listed, or those where the sid is stored. */
+  async function issuersOf(config: IssuerConfig, sid: string): Promise<string[]> {
+    if (!config.issuer.includes('{tenantid}')) {
+      return [config.issuer]
+    }
+    if (config.tenants !== undefined) {
+      return config.tenants.map((tenant) => config.issuer.replace('{tenantid}', tenant))
+    }
+    const pattern = config.issuer.replace(/[%_\\]/g, '\\$&').replace('{tenantid}', '%')
+    const found = await store.issuersOfSid(sid, pattern)
+    return found.filter((issuer) => issuers.find(issuer)?.config === config)
+  }
 }
 
 /** What a genuine logout token asks for, by its issuer's policy. */

@@ -1,0 +1,243 @@
+import { once } from 'node:events'
+import { rmSync, writeFileSync } from 'node:fs'
+import { connect, createServer, type Socket } from 'node:net'
+import t, { type Test } from 'tap'
+import { createSigningKey } from './fixtures/identity-provider.ts'
+import { build, type Service, storeLogin } from './fixtures/service.ts'
+
+/** A way to PostgreSQL that the test can cut, hold up and open again. */
+async function startProxy(t: Test) {
+  const target = new URL(process.env.TEST_DATABASE_URL ?? '')
+  let behaviour: 'open' | 'cut' | 'hang' = 'open'
+  const sockets = new Set<Socket>()
+  const server = createServer((socket) => {
+    sockets.add(socket)
+    socket.on('error', () => {}).on('close', () => sockets.delete(socket))
+    if (behaviour === 'cut') {
+      socket.destroy()
+    } else if (behaviour === 'open') {
+      const upstream = connect(Number(target.port), target.hostname)
+      sockets.add(upstream)
+      upstream.on('error', () => socket.destroy()).on('close', () => socket.destroy())
+      socket.on('close', () => upstream.destroy())
+      socket.pipe(upstream).pipe(socket)
+    }
+  }).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.teardown(() => {
+    for (const socket of sockets) {
+      socket.destroy()
+    }
+    server.close()
+  })
+  return {
+    port: (server.address() as { port: number }).port,
+    set(next: typeof behaviour) {
+      behaviour = next
+      for (const socket of sockets) {
+        if (next === 'hang') {
+          socket.pause().unpipe()
+        } else {
+          socket.destroy()
+        }
+      }
+    }
+  }
+}
+
+interface Outage {
+  service: Service
+  proxy: Awaited<ReturnType<typeof startProxy>>
+}
+
+async function buildBehindProxy(t: Test): Promise<Outage> {
+  const proxy = await startProxy(t)
+  const service = await build(t, {
+    poolOptions: (databaseUrl) => {
+      const url = new URL(databaseUrl)
+      url.host = `127.0.0.1:${proxy.port}`
+      return { connectionString: url.href, max: 4, connectionTimeoutMillis: 500, query_timeout: 1_000 }
+    }
+  })
+  return { service, proxy }
+}
+
+/** Waits until the spool is empty. */
+async function untilReplayed({ spool }: Service): Promise<void> {
+  while ((await spool.list(1)).length > 0) {
+    await new Promise((resolve) => setImmediate(resolve))
+  }
+}
+
+t.test('with the database out of reach', async (t) => {
+  for (const behaviour of ['cut', 'hang'] as const) {
+    await t.test(
+      `(${behaviour}) a logout is answered 503 within 2 s, kept, and done when the database is back`,
+      async (t) => {
+        const { service, proxy } = await buildBehindProxy(t)
+        await service.login({ homeAccountId: 'u.t', sid: 's1' })
+        await service.login({ homeAccountId: 'v.t', sid: 's2' })
+        t.equal((await service.post(await service.provider.logoutToken())).statusCode, 200, 'keys are at hand')
+
+        proxy.set(behaviour)
+        const token = await service.provider.logoutToken({ sid: 's1' })
+        const begun = Date.now()
+        const answers = await Promise.all([
+          service.post(token),
+          service.post(token),
+          service.app.inject('/frontchannel-logout/main?sid=s2')
+        ])
+        t.ok(Date.now() - begun < 2_000)
+        for (const answer of answers) {
+          t.equal(answer.statusCode, 503)
+          t.equal((answer as { headers?: Record<string, unknown> }).headers?.['retry-after'], '5')
+          t.match(JSON.parse(answer.body), { error: 'temporarily_unavailable', error_description: /it is kept/ })
+        }
+        t.equal((await service.rows()).length, 2)
+        t.equal((await service.admin.inject('/readyz')).statusCode, 503)
+
+        proxy.set('open')
+        service.replay()
+        await untilReplayed(service)
+        t.same(await service.rows(), [])
+        t.equal(
+          (await service.database.query(`select * from msal_logout.purges where sid = 's1'`)).length,
+          1,
+          'once, though it came twice'
+        )
+        t.equal((await service.post(token)).statusCode, 200, "and the provider's own retry is success")
+      }
+    )
+  }
+
+  await t.test('a bad token is told from our own failure', async (t) => {
+    const { service, proxy } = await buildBehindProxy(t)
+    await service.post(await service.provider.logoutToken())
+    proxy.set('cut')
+    t.equal((await service.post(await service.provider.logoutToken({ nonce: 'n' }))).statusCode, 400)
+    const stranger = await createSigningKey('RS256', service.provider.keys[0]?.kid)
+    t.equal((await service.post(await service.provider.logoutToken({}, {}, stranger))).statusCode, 400)
+    t.same(await service.spool.list(10), [])
+  })
+
+  await t.test('a spool that cannot be written is told honestly', async (t) => {
+    const { service, proxy } = await buildBehindProxy(t)
+    await service.post(await service.provider.logoutToken())
+    rmSync(service.spoolDir, { recursive: true })
+    writeFileSync(service.spoolDir, 'a file in the way')
+    proxy.set('cut')
+    const answer = await service.post(await service.provider.logoutToken())
+    t.equal(answer.statusCode, 503)
+    t.match(JSON.parse(answer.body).error_description, /could not be kept/)
+    proxy.set('open')
+    t.match((await service.admin.inject('/readyz')).json(), { status: 'unavailable', reason: 'ERR_SPOOL' })
+    t.equal(service.logs.filter((line) => line.includes('the spool is of no use')).length, 1, 'in one line')
+  })
+
+  await t.test('a token that expires while it waits is done all the same', async (t) => {
+    let time = Date.now()
+    const proxy = await startProxy(t)
+    const service = await build(t, {
+      now: () => time,
+      poolOptions: (databaseUrl) => {
+        const url = new URL(databaseUrl)
+        url.host = `127.0.0.1:${proxy.port}`
+        return { connectionString: url.href, max: 2, connectionTimeoutMillis: 500 }
+      }
+    })
+    await service.login({ homeAccountId: 'u.t', sid: 's1' })
+    await service.post(await service.provider.logoutToken())
+    proxy.set('cut')
+    await service.post(await service.provider.logoutToken({ sid: 's1' }))
+    time += 24 * 60 * 60 * 1_000
+    proxy.set('open')
+    service.replay()
+    await untilReplayed(service)
+    t.same(await service.rows(), [])
+  })
+})
+
+t.test('with the keys out of reach at a cold start', async (t) => {
+  for (const behaviour of ['down', 'hang', 'redirect', 'huge'] as const) {
+    await t.test(`(${behaviour}) a logout is answered 503 within 2 s, kept, and done when they are back`, async (t) => {
+      let time = Date.now()
+      const service = await build(t, { now: () => time })
+      await service.login({ homeAccountId: 'u.t', sid: 's1' })
+      service.provider.behaviour = behaviour
+      const begun = Date.now()
+      const answer = await service.post(await service.provider.logoutToken({ sid: 's1' }))
+      t.equal(answer.statusCode, 503)
+      t.ok(Date.now() - begun < 2_000)
+      t.equal((await service.rows()).length, 1)
+
+      service.provider.behaviour = 'up'
+      time += 31_000
+      service.replay()
+      await untilReplayed(service)
+      t.same(await service.rows(), [])
+    })
+  }
+
+  await t.test('what nobody has signed is kept for a while, and set aside when the keys tell', async (t) => {
+    let time = Date.now()
+    const service = await build(t, { now: () => time, spool: { maxUnverified: 3 } })
+    service.provider.behaviour = 'down'
+    const stranger = await createSigningKey()
+    const forged = () => service.provider.logoutToken({}, {}, stranger)
+    for (let i = 0; i < 3; i += 1) {
+      t.match(JSON.parse((await service.post(await forged())).body).error_description, /is kept/)
+    }
+    t.match(
+      JSON.parse((await service.post(await forged())).body).error_description,
+      /could not be kept/,
+      'but not without end'
+    )
+    t.equal(
+      (await service.post(await service.provider.logoutToken({ aud: 'another' }))).statusCode,
+      400,
+      'nor whatever comes'
+    )
+    service.provider.behaviour = 'up'
+    time += 31_000
+    service.replay()
+    await untilReplayed(service)
+    t.same(await service.database.query('select * from msal_logout.purges'), [])
+  })
+})
+
+t.test('keys at hand serve while the issuer is down', async (t) => {
+  let time = Date.now()
+  const service = await build(t, { now: () => time })
+  await service.post(await service.provider.logoutToken())
+  service.provider.behaviour = 'down'
+  for (const hours of [1, 6, 12]) {
+    time = Date.now() + hours * 3_600_000
+    const iat = Math.floor(time / 1_000)
+    t.equal((await service.post(await service.provider.logoutToken({ iat, exp: iat + 120 }))).statusCode, 200)
+  }
+})
+
+t.test('a discovery document that bears another issuer is no source of keys', async (t) => {
+  const service = await build(t)
+  service.provider.announcedIssuer = 'https://evil.example'
+  t.equal((await service.post(await service.provider.logoutToken())).statusCode, 503)
+  t.equal(service.provider.keyFetches, 0)
+})
+
+t.test('a logout that the database refuses for a reason of ours is kept, and its neighbours are done', async (t) => {
+  const service = await build(t)
+  await service.post(await service.provider.logoutToken())
+  await service.database.query(`alter table msal_logout.purges add constraint provoked check (sid <> 'poison')`)
+  const sids = ['s1', 's2', 'poison', 's3', 's4']
+  await Promise.all(sids.map((sid) => storeLogin(service.database, { issuer: service.provider.issuer, sid })))
+  const posts = await Promise.all(sids.map(async (sid) => service.post(await service.provider.logoutToken({ sid }))))
+  t.same(
+    posts.map(({ statusCode }) => statusCode),
+    [200, 200, 503, 200, 200]
+  )
+  t.equal((await service.rows()).length, 1)
+  await service.database.query('alter table msal_logout.purges drop constraint provoked')
+  service.replay()
+  await untilReplayed(service)
+  t.same(await service.rows(), [])
+})

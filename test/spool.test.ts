@@ -1,0 +1,143 @@
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { pino } from 'pino'
+import t, { type Test } from 'tap'
+import { RefusedError, UnavailableError } from '../src/errors.ts'
+import type { CarryOut } from '../src/sign-out.ts'
+import { createSpool, type SpoolOptions, startReplay } from '../src/spool.ts'
+
+const logger = pino({ level: 'silent' })
+
+function folder(t: Test): string {
+  const dir = mkdtempSync(join(tmpdir(), 'msal-logout-spool-'))
+  t.teardown(() => rmSync(dir, { recursive: true, force: true }))
+  return join(dir, 'spool')
+}
+
+const open = (dir: string, options: Partial<SpoolOptions> = {}) => createSpool({ dir, logger, ...options })
+const tokens = (kept: { request: object }[]) =>
+  kept.map(({ request }) => ('token' in request ? request.token : undefined))
+
+t.test('what is kept is listed oldest first, also by another process and after a restart', async (t) => {
+  const dir = folder(t)
+  const spool = open(dir)
+  for (const at of [3_000, 1_000, 2_000]) {
+    await spool.keep({ token: `at-${at}` }, at, true)
+  }
+  await spool.keep({ issuerName: 'main', issuer: undefined, sid: 's1' }, 4_000, false)
+  const other = open(dir)
+  const kept = await other.list(10)
+  t.same(tokens(kept), ['at-1000', 'at-2000', 'at-3000', undefined])
+  t.match(kept[3], { at: 4_000, request: { issuerName: 'main', sid: 's1' } })
+  t.same(tokens(await other.list(2)), ['at-1000', 'at-2000'])
+  t.same(await other.depth(), { count: 4, oldestAt: 1_000 })
+  await other.remove(kept[0]?.name ?? '')
+  t.same(tokens(await spool.list(10)), ['at-2000', 'at-3000', undefined])
+})
+
+t.test('nobody else can read it', async (t) => {
+  const dir = folder(t)
+  await open(dir).keep({ token: 'x' }, 1_000, true)
+  t.equal(statSync(dir).mode & 0o777, 0o700)
+  const [name] = readdirSync(dir).filter((entry) => entry.endsWith('.json'))
+  t.equal(statSync(join(dir, name ?? '')).mode & 0o777, 0o600)
+})
+
+t.test('it is bounded, and what nobody has vouched for cannot take the place of what somebody has', async (t) => {
+  const spool = open(folder(t), { maxVerified: 2, maxUnverified: 1 })
+  await spool.keep({ token: 'hostile' }, 1_000, false)
+  await t.rejects(spool.keep({ token: 'hostile' }, 1_000, false), { code: 'ERR_SPOOL' })
+  await spool.keep({ token: 'verified' }, 1_000, true)
+  await spool.keep({ token: 'verified' }, 1_000, true)
+  await t.rejects(spool.keep({ token: 'verified' }, 1_000, true), { code: 'ERR_SPOOL' })
+  await t.rejects(spool.checkWritable(), { code: 'ERR_SPOOL' })
+})
+
+t.test('a folder that cannot be written is told', async (t) => {
+  const dir = folder(t)
+  writeFileSync(dir, 'a file in the way')
+  const spool = open(dir)
+  await t.rejects(spool.keep({ token: 'x' }, 1_000, true), { code: 'ERR_SPOOL' })
+  await t.rejects(spool.checkWritable(), { code: 'ERR_SPOOL' })
+  rmSync(dir)
+  await t.resolves(spool.keep({ token: 'x' }, 1_000, true), 'and used again when it is mended')
+  await t.resolves(spool.checkWritable())
+})
+
+t.test('what proved bad is set aside with its reason, and no more of it than fits', async (t) => {
+  const dir = folder(t)
+  const spool = open(dir, { maxRejected: 2 })
+  for (const at of [1_000, 2_000, 3_000]) {
+    await spool.keep({ token: `at-${at}` }, at, true)
+  }
+  for (const { name } of await spool.list(10)) {
+    await spool.reject(name, 'ERR_TOKEN_SIGNATURE')
+  }
+  t.same(await spool.list(10), [])
+  const rejected = readdirSync(join(dir, 'rejected')).sort()
+  t.equal(rejected.length, 2)
+  t.ok(rejected.every((name) => name.endsWith('.ERR_TOKEN_SIGNATURE.json')))
+  t.match(readFileSync(join(dir, 'rejected', rejected[0] ?? ''), 'utf8'), /at-2000/)
+})
+
+t.test('a file cut short or unknown is set aside, and stops nothing', async (t) => {
+  const dir = folder(t)
+  const spool = open(dir)
+  await spool.keep({ token: 'good' }, 2_000, true)
+  writeFileSync(join(dir, '000000000001000-x.verified.json'), '{"at":1')
+  writeFileSync(join(dir, 'README'), 'not ours')
+  const done: string[] = []
+  await untilReplayed(t, dir, async (request) => {
+    const token = 'token' in request ? request.token : ''
+    if (token === '') {
+      throw new RefusedError('ERR_TOKEN_MALFORMED')
+    }
+    done.push(token)
+    return []
+  })
+  t.same(done, ['good'])
+  t.equal(readdirSync(join(dir, 'rejected')).length, 1)
+  t.ok(readdirSync(dir).includes('README'))
+})
+
+t.test('what is still out of reach stays, and holds up nothing else', async (t) => {
+  const dir = folder(t)
+  const spool = open(dir)
+  await spool.keep({ token: 'keys are away' }, 1_000, false)
+  await spool.keep({ token: 'good' }, 2_000, true)
+  const tries: string[] = []
+  await untilReplayed(t, dir, async (request) => {
+    const token = 'token' in request ? request.token : ''
+    tries.push(token)
+    if (token !== 'good' && tries.length < 5) {
+      throw new UnavailableError('ERR_KEYS_UNAVAILABLE')
+    }
+    return []
+  })
+  t.ok(tries.length >= 5)
+  t.equal(tries.filter((token) => token === 'good').length, 1)
+})
+
+t.test('it is carried out as of its arrival', async (t) => {
+  const dir = folder(t)
+  await open(dir).keep({ token: 'x' }, 1_234, true)
+  const times: number[] = []
+  await untilReplayed(t, dir, async (_request, at) => {
+    times.push(at)
+    return []
+  })
+  t.same(times, [1_234])
+})
+
+/** Replays the folder until nothing is left in it. */
+async function untilReplayed(t: Test, dir: string, carryOut: CarryOut): Promise<void> {
+  const spool = open(dir)
+  const replay = startReplay({ spool, carryOut, logger })
+  t.teardown(() => replay.stop())
+  const watch = open(dir)
+  while ((await watch.list(1)).length > 0) {
+    await new Promise((resolve) => setImmediate(resolve))
+  }
+  await replay.stop()
+}
