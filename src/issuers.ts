@@ -126,7 +126,8 @@ function createKeys(config: IssuerConfig, { now = Date.now, fetch: get = fetch }
   let keys: KeySet | undefined
   let issuerByKid = new Map<string, string>()
   let loadedAt = Number.NEGATIVE_INFINITY
-  let triedAt = Number.NEGATIVE_INFINITY
+  // When a fetch failed, or was made because a token found no key: neither is repeated at once, whoever asks.
+  let coolSince = Number.NEGATIVE_INFINITY
   let loading: Promise<KeySet> | undefined
   let lastError: unknown
 
@@ -148,16 +149,16 @@ function createKeys(config: IssuerConfig, { now = Date.now, fetch: get = fetch }
     loading ??= load()
       .catch((error: unknown) => {
         lastError = error
+        coolSince = now()
         throw new UnavailableError('ERR_KEYS_UNAVAILABLE', { cause: error })
       })
       .finally(() => {
-        triedAt = now()
         loading = undefined
       })
     return loading
   }
 
-  const coolingDown = () => loading === undefined && now() - triedAt < coolDownMs
+  const coolingDown = () => loading === undefined && now() - coolSince < coolDownMs
 
   return {
     async current() {
@@ -176,7 +177,11 @@ function createKeys(config: IssuerConfig, { now = Date.now, fetch: get = fetch }
       if (keys !== undefined && keys !== known) {
         return keys
       }
-      return coolingDown() ? undefined : reload()
+      if (coolingDown()) {
+        return undefined
+      }
+      coolSince = now()
+      return reload()
     },
     issuerOfKey: (kid) => (kid === undefined ? undefined : issuerByKid.get(kid))
   }

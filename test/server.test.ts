@@ -1,59 +1,8 @@
-import { type ChildProcess, spawn } from 'node:child_process'
-import { once } from 'node:events'
-import { createServer } from 'node:net'
-import { createInterface } from 'node:readline'
-import t, { type Test } from 'tap'
+import t from 'tap'
 import { createDatabase, createRole, type Database } from './fixtures/database.ts'
 import { clientId, startIdentityProvider } from './fixtures/identity-provider.ts'
+import { freePort, runServer, type Server, startServer } from './fixtures/server.ts'
 import { storeLogin } from './fixtures/service.ts'
-
-interface Server {
-  readonly process: ChildProcess
-  readonly publicUrl: string
-  readonly adminUrl: string
-  /** Lines of standard output and standard error. */
-  readonly output: string[]
-  /** Resolves with the exit code. */
-  readonly exited: Promise<number | null>
-}
-
-function run(t: Test, env: Record<string, string>): Pick<Server, 'process' | 'output' | 'exited'> {
-  const child = spawn(process.execPath, ['--import', 'tsx', 'src/server.ts'], {
-    env: { PATH: process.env.PATH, ...env } as NodeJS.ProcessEnv
-  })
-  const output: string[] = []
-  for (const stream of [child.stdout, child.stderr]) {
-    createInterface(stream).on('line', (line) => output.push(line))
-  }
-  const exited = once(child, 'close').then(([code]) => code as number | null)
-  t.teardown(async () => {
-    child.kill('SIGKILL')
-    await exited
-  })
-  return { process: child, output, exited }
-}
-
-async function start(t: Test, env: Record<string, string>): Promise<Server> {
-  const [port, adminPort] = await Promise.all([freePort(), freePort()])
-  const child = run(t, { HOST: '127.0.0.1', PORT: String(port), ADMIN_PORT: String(adminPort), ...env })
-  const server = { ...child, publicUrl: `http://127.0.0.1:${port}`, adminUrl: `http://127.0.0.1:${adminPort}` }
-  let gone = false
-  child.exited.then(() => {
-    gone = true
-  })
-  while (!gone && (await fetch(`${server.publicUrl}/healthz`).catch(() => undefined)) === undefined) {
-    // until it listens
-  }
-  return server
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as { port: number }
-  server.close()
-  return port
-}
 
 const post = (server: Server, token: string) =>
   fetch(`${server.publicUrl}/backchannel-logout`, {
@@ -73,7 +22,7 @@ async function serviceRoleUrl(database: Database): Promise<string> {
 t.test('it migrates, serves, signs out over HTTP, and stops in good order', async (t) => {
   const database = await createDatabase(t, { migrated: false })
   const provider = await startIdentityProvider(t)
-  const server = await start(t, { DATABASE_URL: database.url, ISSUER: provider.issuer, CLIENT_IDS: clientId })
+  const server = await startServer(t, { DATABASE_URL: database.url, ISSUER: provider.issuer, CLIENT_IDS: clientId })
   await storeLogin(database, { issuer: provider.issuer, sid: 's1' })
   t.equal((await post(server, await provider.logoutToken({ sid: 's1' }))).status, 200)
   t.same(await database.query('select * from msal_logout.token_cache'), [])
@@ -86,7 +35,7 @@ t.test('with a current schema the least role of the service suffices', async (t)
   const database = await createDatabase(t)
   const provider = await startIdentityProvider(t)
   const env = { ISSUER: provider.issuer, CLIENT_IDS: clientId, ADMIN_TOKEN: 'x'.repeat(32) }
-  const server = await start(t, { ...env, DATABASE_URL: await serviceRoleUrl(database) })
+  const server = await startServer(t, { ...env, DATABASE_URL: await serviceRoleUrl(database) })
   await storeLogin(database, { issuer: provider.issuer, sid: 's1' })
   await storeLogin(database, { issuer: provider.issuer, homeAccountId: 'u.t' })
   t.equal((await post(server, await provider.logoutToken({ sid: 's1' }))).status, 200)
@@ -106,14 +55,18 @@ t.test('with a current schema the least role of the service suffices', async (t)
 
 t.test('the operators are not reachable on the public port', async (t) => {
   const database = await createDatabase(t)
-  const server = await start(t, { DATABASE_URL: database.url, ISSUER: 'https://issuer.example', CLIENT_IDS: clientId })
+  const server = await startServer(t, {
+    DATABASE_URL: database.url,
+    ISSUER: 'https://issuer.example',
+    CLIENT_IDS: clientId
+  })
   for (const path of ['/admin/purges', '/readyz', '/metrics', '/docs']) {
     t.equal((await fetch(`${server.publicUrl}${path}`)).status, 404, path)
   }
 })
 
 t.test('all problems of the configuration are told on standard error, and it exits with 1', async (t) => {
-  const { output, exited } = run(t, { PORT: 'x', ADMIN_TOKEN: 'short' })
+  const { output, exited } = runServer(t, { PORT: 'x', ADMIN_TOKEN: 'short' })
   t.equal(await exited, 1)
   for (const name of ['PORT', 'ADMIN_TOKEN', 'ISSUER']) {
     t.ok(
@@ -124,7 +77,7 @@ t.test('all problems of the configuration are told on standard error, and it exi
 })
 
 t.test('a database that is out of reach at the start ends it with 1', async (t) => {
-  const { output, exited } = run(t, {
+  const { output, exited } = runServer(t, {
     DATABASE_URL: `postgres://nobody@127.0.0.1:${await freePort()}/none`,
     ISSUER: 'https://issuer.example',
     CLIENT_IDS: clientId
