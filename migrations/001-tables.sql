@@ -107,7 +107,6 @@ create table msal_logout.ended_sessions (
   at timestamptz not null default now(),
   primary key (client_id, position)
 );
-create index ended_sessions_at on msal_logout.ended_sessions (at);
 
 -- One row, locked by the instance that is cleaning up.
 create table msal_logout.clean_up_turn (id int primary key check (id = 1));

@@ -33,23 +33,17 @@ $$;
 -- `not_after` where it is given. A tombstone stays for a day, longer than any ID token that it could meet.
 create function msal_logout.hold(issuers text[], keys text[], not_afters bigint[]) returns void
 language plpgsql as $$
-declare
-  k record;
 begin
-  for k in
-    select l.issuer, l.key, max(l.not_after) as not_after
-    from unnest(issuers, keys, not_afters) as l (issuer, key, not_after)
-    where l.key is not null
-    group by l.issuer, l.key
-    order by l.issuer collate "C", l.key collate "C"
-  loop
-    insert into msal_logout.tombstones as t (issuer, key, not_after, expires_at)
-    values (k.issuer, k.key, k.not_after,
-      now() + case when k.not_after > 0 then interval '1 day' else interval '10 minutes' end)
-    on conflict (issuer, key) do update set
-      not_after = greatest(t.not_after, excluded.not_after),
-      expires_at = greatest(t.expires_at, excluded.expires_at);
-  end loop;
+  insert into msal_logout.tombstones as t (issuer, key, not_after, expires_at)
+  select l.issuer, l.key, max(l.not_after),
+    now() + case when max(l.not_after) > 0 then interval '1 day' else interval '10 minutes' end
+  from unnest(issuers, keys, not_afters) as l (issuer, key, not_after)
+  where l.key is not null
+  group by l.issuer, l.key
+  order by l.issuer collate "C", l.key collate "C"
+  on conflict (issuer, key) do update set
+    not_after = greatest(t.not_after, excluded.not_after),
+    expires_at = greatest(t.expires_at, excluded.expires_at);
 end
 $$;
 

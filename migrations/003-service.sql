@@ -16,24 +16,21 @@ create type msal_logout.logout as (
   request_hash bytea
 );
 
-create type msal_logout.matched_session as (
-  id uuid, -- the logout that ends it
-  purge_scope text,
+create type msal_logout.ended_account as (
+  id uuid, -- the purge that ends it
   account_issuer text,
-  home_account_id text,
-  issuer text,
-  session_key text,
-  client_id text,
-  partition_key text
+  home_account_id text
 );
 
 create type msal_logout.ended_session as (
-  client_id text, partition_key text, issuer text, session_key text,
+  id uuid, client_id text, partition_key text, issuer text, session_key text,
   sid text, subject text, account_issuer text, home_account_id text
 );
 
-create type msal_logout.deleted_row as (
-  client_id text, partition_key text, account_issuer text, home_account_id text
+create type msal_logout.deleted_rows as (id uuid, client_id text, rows bigint);
+
+create type msal_logout.purge_counts as (
+  id uuid, accounts bigint, sessions bigint, rows bigint, rows_by_client jsonb
 );
 
 -- Numbers the ended sessions for `ended_since`. The last act of its transaction: from the first position on
@@ -61,24 +58,36 @@ $$;
 
 -- Makes a batch of logouts so, in one transaction: tombstones, sessions, rows, records. A tombstone is
 -- written even where nothing matches, since the login may be under way.
--- The planner is kept to index look-ups: a plan made while the tables were small must not scan them later.
-create function msal_logout.sign_out(batch jsonb)
+-- Of two logouts of one batch that end the same account, the first by id is told of what was deleted.
+-- The planner is kept to index look-ups: a plan made while the tables were small must not scan them later;
+-- and to one plan, since planning anew for each batch takes longer than the work. Hence no joins between
+-- arrays here: they would be nested loops.
+create function msal_logout.sign_out(batch jsonb, patient boolean default true)
 returns table (id uuid, replayed boolean, accounts bigint, sessions bigint, rows bigint, rows_by_client jsonb)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set jit = off
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
   logouts msal_logout.logout[];
   fresh msal_logout.logout[];
-  matched msal_logout.matched_session[];
+  fresh_ids uuid[];
+  accounts msal_logout.ended_account[]; -- of purge scope 'account'
+  matched msal_logout.ended_session[]; -- of purge scope 'session'
   ended msal_logout.ended_session[];
   more_ended msal_logout.ended_session[];
-  deleted msal_logout.deleted_row[];
-  more_deleted msal_logout.deleted_row[];
+  deleted msal_logout.deleted_rows[];
+  more_deleted msal_logout.deleted_rows[];
+  counts msal_logout.purge_counts[];
 begin
   select array_agg(l) into logouts from jsonb_populate_recordset(null::msal_logout.logout, batch) l;
+  if not patient then
+    -- A lock that somebody holds is the matter of one logout, which then goes alone and patiently.
+    perform set_config('lock_timeout', '100ms', true);
+  end if;
 
   perform msal_logout.hold(array_agg(k.issuer), array_agg(k.key), array_agg(k.not_after))
   from (
@@ -92,14 +101,11 @@ begin
   ) k (issuer, key, not_after);
 
   -- After the locks, so that the same token in another transaction has committed its record.
-  select array_agg(l) into fresh
-  from (select distinct on (l.id) l.* from unnest(logouts) l order by l.id) l
-  where not exists (select from msal_logout.purges p where p.id = l.id);
+  select array_agg(d.l order by (d.l).id), array_agg((d.l).id order by (d.l).id) into fresh, fresh_ids
+  from (select distinct on (l.id) l from unnest(logouts) l order by l.id) d
+  where not exists (select from msal_logout.purges p where p.id = (d.l).id);
 
-  select array_agg((m.id, m.purge_scope, m.account_issuer, m.home_account_id,
-    m.issuer, m.session_key, m.client_id, m.partition_key)::msal_logout.matched_session)
-  into matched
-  from (
+  with m as materialized (
     select l.id, l.purge_scope, s.*
     from unnest(fresh) l
     join msal_logout.sessions s on s.issuer = l.issuer and s.session_key = 'sid=' || l.sid
@@ -113,120 +119,123 @@ begin
     from unnest(fresh) l
     join msal_logout.sessions s on s.issuer = l.issuer and s.subject = l.subject
     where l.whole_subject and s.issued_at <= l.not_after
-  ) m;
+  )
+  select
+    (
+      select array_agg((a.id, a.account_issuer, a.home_account_id)::msal_logout.ended_account)
+      from (
+        select distinct on (m.account_issuer, m.home_account_id) m.account_issuer, m.home_account_id, m.id
+        from m where m.purge_scope = 'account'
+        order by m.account_issuer, m.home_account_id, m.id
+      ) a
+    ),
+    (
+      select array_agg((e.id, e.client_id, e.partition_key, e.issuer, e.session_key,
+        e.sid, e.subject, e.account_issuer, e.home_account_id)::msal_logout.ended_session)
+      from (
+        select distinct on (m.issuer, m.session_key, m.client_id, m.partition_key) m.*
+        from m where m.purge_scope = 'session'
+        order by m.issuer, m.session_key, m.client_id, m.partition_key, m.id
+      ) e
+    )
+  into accounts, matched;
+
+  if accounts is not null or matched is not null then
+    perform msal_logout.hold(array_agg(a.issuer), array_agg('account=' || a.id), array_agg(0))
+    from (
+      select a.account_issuer, a.home_account_id from unnest(accounts) a
+      union all
+      select m.account_issuer, m.home_account_id from unnest(matched) m
+    ) a (issuer, id);
+  end if;
+
+  if accounts is not null then
+    with gone as (
+      delete from msal_logout.token_cache t
+      using unnest(accounts) a
+      where t.home_account_id = a.home_account_id and t.account_issuer = a.account_issuer
+      returning a.id, t.client_id
+    )
+    select array_agg((g.id, g.client_id, g.rows)::msal_logout.deleted_rows) into deleted
+    from (select g.id, g.client_id, count(*) as rows from gone g group by g.id, g.client_id) g;
+
+    with gone as (
+      delete from msal_logout.sessions s
+      using unnest(accounts) a
+      where s.home_account_id = a.home_account_id and s.account_issuer = a.account_issuer
+      returning (a.id, s.client_id, s.partition_key, s.issuer, s.session_key,
+        s.sid, s.subject, s.account_issuer, s.home_account_id)::msal_logout.ended_session as e
+    )
+    select array_agg(g.e) into ended from gone g;
+  end if;
 
   if matched is not null then
-    perform msal_logout.hold(array_agg(m.account_issuer), array_agg('account=' || m.home_account_id), array_agg(0))
-    from unnest(matched) m;
+    with gone as (
+      delete from msal_logout.sessions s
+      using unnest(matched) m
+      where s.issuer = m.issuer and s.session_key = m.session_key
+        and s.client_id = m.client_id and s.partition_key = m.partition_key
+      returning (m.id, s.client_id, s.partition_key, s.issuer, s.session_key,
+        s.sid, s.subject, s.account_issuer, s.home_account_id)::msal_logout.ended_session as e
+    )
+    select array_agg(g.e) into more_ended from gone g;
+    ended := ended || more_ended;
 
     with gone as (
       delete from msal_logout.token_cache t
       using (
-        select distinct m.account_issuer, m.home_account_id from unnest(matched) m where m.purge_scope = 'account'
-      ) a
-      where t.home_account_id = a.home_account_id and t.account_issuer = a.account_issuer
-      returning (t.client_id, t.partition_key, t.account_issuer, t.home_account_id)::msal_logout.deleted_row as r
+        select distinct on (e.client_id, e.partition_key) e.client_id, e.partition_key, e.id
+        from unnest(more_ended) e
+        order by e.client_id, e.partition_key, e.id
+      ) e
+      where t.partition_key = e.partition_key and t.client_id = e.client_id
+        and not exists (
+          select from msal_logout.sessions s
+          where s.partition_key = t.partition_key and s.client_id = t.client_id and s.expires_at > now())
+      returning e.id, t.client_id
     )
-    select array_agg(g.r) into deleted from gone g;
-
-    with gone as (
-      delete from msal_logout.sessions s
-      using (
-        select distinct m.account_issuer, m.home_account_id from unnest(matched) m where m.purge_scope = 'account'
-      ) a
-      where s.home_account_id = a.home_account_id and s.account_issuer = a.account_issuer
-      returning (s.client_id, s.partition_key, s.issuer, s.session_key,
-        s.sid, s.subject, s.account_issuer, s.home_account_id)::msal_logout.ended_session as e
-    )
-    select array_agg(g.e) into ended from gone g;
-
-    if exists (select from unnest(matched) m where m.purge_scope = 'session') then
-      with gone as (
-        delete from msal_logout.sessions s
-        using (
-          select distinct m.issuer, m.session_key, m.client_id, m.partition_key
-          from unnest(matched) m where m.purge_scope = 'session'
-        ) m
-        where s.issuer = m.issuer and s.session_key = m.session_key
-          and s.client_id = m.client_id and s.partition_key = m.partition_key
-        returning (s.client_id, s.partition_key, s.issuer, s.session_key,
-          s.sid, s.subject, s.account_issuer, s.home_account_id)::msal_logout.ended_session as e
-      )
-      select array_agg(g.e) into more_ended from gone g;
-      ended := ended || more_ended;
-
-      with gone as (
-        delete from msal_logout.token_cache t
-        using (select distinct e.client_id, e.partition_key from unnest(more_ended) e) e
-        where t.partition_key = e.partition_key and t.client_id = e.client_id
-          and not exists (
-            select from msal_logout.sessions s
-            where s.partition_key = t.partition_key and s.client_id = t.client_id and s.expires_at > now())
-        returning (t.client_id, t.partition_key, t.account_issuer, t.home_account_id)::msal_logout.deleted_row as r
-      )
-      select array_agg(g.r) into more_deleted from gone g;
-      deleted := deleted || more_deleted;
-    end if;
+    select array_agg((g.id, g.client_id, g.rows)::msal_logout.deleted_rows) into more_deleted
+    from (select g.id, g.client_id, count(*) as rows from gone g group by g.id, g.client_id) g;
+    deleted := deleted || more_deleted;
   end if;
 
-  -- What was deleted is counted once, for the first logout that asked for it.
-  return query
-  with owner as (
-    select distinct on (m.account_issuer, m.home_account_id) m.account_issuer, m.home_account_id, m.id
-    from unnest(matched) m
-    order by m.account_issuer, m.home_account_id, m.id
-  ),
-  session_owner as (
-    select distinct on (m.issuer, m.session_key, m.client_id, m.partition_key)
-      m.issuer, m.session_key, m.client_id, m.partition_key, m.id
-    from unnest(matched) m
-    order by m.issuer, m.session_key, m.client_id, m.partition_key, m.id
-  ),
-  row_count as (
-    select c.id, sum(c.n) as n, jsonb_object_agg(c.client_id, c.n) as by_client
+  select array_agg((c.id, c.accounts, c.sessions, c.rows, c.rows_by_client)::msal_logout.purge_counts order by c.id)
+  into counts
+  from (
+    select c.id, sum(c.accounts) as accounts, sum(c.sessions) as sessions, sum(c.rows)::bigint as rows,
+      coalesce(jsonb_object_agg(c.client_id, c.rows) filter (where c.client_id is not null), '{}') as rows_by_client
     from (
-      select o.id, d.client_id, count(*) as n
-      from unnest(deleted) d
-      join owner o on o.account_issuer = d.account_issuer and o.home_account_id = d.home_account_id
-      group by o.id, d.client_id
-    ) c
+      select f.id, 0, 0, 0::bigint, null::text from unnest(fresh_ids) f (id)
+      union all
+      select a.id, 1, 0, 0, null from unnest(accounts) a
+      union all
+      select m.id, 1, 0, 0, null
+      from (select distinct m.id, m.account_issuer, m.home_account_id from unnest(matched) m) m
+      union all
+      select e.id, 0, 1, 0, null from unnest(ended) e
+      union all
+      select d.id, 0, 0, d.rows, d.client_id from unnest(deleted) d
+    ) c (id, accounts, sessions, rows, client_id)
     group by c.id
-  ),
-  session_count as (
-    select coalesce(so.id, o.id) as id, count(*) as n
-    from unnest(ended) e
-    join owner o on o.account_issuer = e.account_issuer and o.home_account_id = e.home_account_id
-    left join session_owner so on so.issuer = e.issuer and so.session_key = e.session_key
-      and so.client_id = e.client_id and so.partition_key = e.partition_key
-    group by 1
-  ),
-  account_count as (
-    select m.id, count(distinct (m.account_issuer, m.home_account_id)) as n from unnest(matched) m group by m.id
-  ),
-  done as (
-    select l.*, coalesce(a.n, 0) as accounts, coalesce(s.n, 0)::bigint as sessions,
-      coalesce(r.n, 0)::bigint as rows, coalesce(r.by_client, '{}') as rows_by_client
-    from unnest(fresh) l
-    left join account_count a on a.id = l.id
-    left join session_count s on s.id = l.id
-    left join row_count r on r.id = l.id
-  ),
-  recorded as (
+  ) c;
+
+  return query
+  with recorded as (
     insert into msal_logout.purges (
       id, source, issuer, client_id, jti, sid, subject, reason, actor, request_hash,
       total, accounts, sessions, rows, rows_by_client, finished_at)
     select d.id, d.source, d.issuer, d.client_id, d.jti, d.sid, d.subject, d.reason, d.actor, d.request_hash,
       d.accounts, d.accounts, d.sessions, d.rows, d.rows_by_client, now()
-    from done d
+    from rows from (unnest(fresh), unnest(counts)) d ( -- side by side: both stand in the order of their ids
+      id, source, issuer, client_id, jti, sid, subject, not_after, whole_subject, purge_scope, reason, actor,
+      request_hash, same_id, accounts, sessions, rows, rows_by_client)
     -- a front-channel call is unsigned: one that ends nothing leaves no record
     where d.source <> 'frontchannel' or d.accounts > 0
-    order by d.id
     on conflict (id) do nothing
   )
-  select l.id, d.id is null, coalesce(d.accounts, 0), coalesce(d.sessions, 0), coalesce(d.rows, 0),
-    coalesce(d.rows_by_client, '{}')
-  from unnest(logouts) l
-  left join done d on d.id = l.id;
+  select c.id, false, c.accounts, c.sessions, c.rows, c.rows_by_client from unnest(counts) c
+  union all
+  select l.id, true, 0, 0, 0, '{}' from unnest(logouts) l where fresh_ids is null or l.id <> all (fresh_ids);
 
   perform msal_logout.announce(ended);
 end
@@ -331,7 +340,7 @@ declare
   account_issuers text[];
   account_ids text[];
   ended msal_logout.ended_session[];
-  deleted msal_logout.deleted_row[];
+  deleted text[];
   counts jsonb;
 begin
   select r.* into p from msal_logout.purges r where r.id = purge_step.id for update skip locked;
@@ -366,15 +375,15 @@ begin
     using unnest(account_issuers, account_ids) a (account_issuer, home_account_id)
     where t.home_account_id = a.home_account_id and t.account_issuer = a.account_issuer
       and (p.client_id is null or t.client_id = p.client_id)
-    returning (t.client_id, t.partition_key, t.account_issuer, t.home_account_id)::msal_logout.deleted_row as r
+    returning t.client_id
   )
-  select array_agg(g.r) into deleted from gone g;
+  select array_agg(g.client_id) into deleted from gone g;
   with gone as (
     delete from msal_logout.sessions s
     using unnest(account_issuers, account_ids) a (account_issuer, home_account_id)
     where s.home_account_id = a.home_account_id and s.account_issuer = a.account_issuer
       and (p.client_id is null or s.client_id = p.client_id)
-    returning (s.client_id, s.partition_key, s.issuer, s.session_key,
+    returning (p.id, s.client_id, s.partition_key, s.issuer, s.session_key,
       s.sid, s.subject, s.account_issuer, s.home_account_id)::msal_logout.ended_session as e
   )
   select array_agg(g.e) into ended from gone g;
@@ -382,13 +391,13 @@ begin
   if account_ids is null and p.client_id is not null then
     with gone as (
       delete from msal_logout.token_cache t where t.client_id = p.client_id and t.kind = 'app'
-      returning (t.client_id, t.partition_key, t.account_issuer, t.home_account_id)::msal_logout.deleted_row as r
+      returning t.client_id
     )
-    select array_agg(g.r) into deleted from gone g;
+    select array_agg(g.client_id) into deleted from gone g;
   end if;
 
   select coalesce(jsonb_object_agg(c.client_id, c.n), '{}') into counts
-  from (select d.client_id, count(*) as n from unnest(deleted) d group by d.client_id) c;
+  from (select d.client_id, count(*) as n from unnest(deleted) d (client_id) group by d.client_id) c;
   update msal_logout.purges r set
     accounts = r.accounts + coalesce(cardinality(account_ids), 0),
     sessions = r.sessions + coalesce(cardinality(ended), 0),
@@ -430,8 +439,14 @@ begin
   get diagnostics gone = row_count;
   total := total + gone;
   delete from msal_logout.ended_sessions e where (e.client_id, e.position) in (
-    select d.client_id, d.position from msal_logout.ended_sessions d
-    where d.at <= now() - keep_ended order by d.at limit max_rows for update skip locked);
+    -- the oldest have the lowest positions; an index on `at` would cost every sign-out
+    select d.client_id, d.position
+    from msal_logout.apps a
+    cross join lateral (
+      select o.client_id, o.position, o.at from msal_logout.ended_sessions o
+      where o.client_id = a.client_id order by o.position limit max_rows
+    ) d
+    where d.at <= now() - keep_ended limit max_rows);
   get diagnostics gone = row_count;
   total := total + gone;
   delete from msal_logout.purges p where p.id in (

@@ -39,6 +39,7 @@ export class RefusedError extends Error {
 const outages = {
   ERR_DATABASE_UNAVAILABLE: 'the database is out of reach',
   ERR_DATABASE_FAILED: 'the database refused the transaction',
+  ERR_DATABASE_CONFLICT: 'the transaction lost against another one',
   ERR_KEYS_UNAVAILABLE: 'the keys of the issuer are out of reach',
   ERR_DEADLINE: 'the sign-out was not done in time'
 } as const

@@ -116,9 +116,15 @@ export function createStore(pool: pg.Pool) {
   }
 
   return {
-    /** Carries out many logouts in one transaction; the results stand in the order of the logouts. */
-    async signOut(logouts: readonly Logout[]): Promise<Purged[]> {
-      const rows = await query<PurgedRow>('sign_out', 'select * from msal_logout.sign_out($1::jsonb)', [batch(logouts)])
+    /**
+     * Carries out many logouts in one transaction; the results stand in the order of the logouts. A patient one
+     * waits for locks as long as the connection allows, else it fails soon.
+     */
+    async signOut(logouts: readonly Logout[], { patient = true }: { patient?: boolean } = {}): Promise<Purged[]> {
+      const rows = await query<PurgedRow>('sign_out', 'select * from msal_logout.sign_out($1::jsonb, $2)', [
+        batch(logouts),
+        patient
+      ])
       return inOrder(logouts, rows)
     },
 
@@ -134,7 +140,7 @@ export function createStore(pool: pg.Pool) {
         client.on('error', onLost)
         try {
           await client.query('begin')
-          const { rows } = await client.query<PurgedRow>('select * from msal_logout.sign_out($1::jsonb)', [
+          const { rows } = await client.query<PurgedRow>('select * from msal_logout.sign_out($1::jsonb, true)', [
             batch([logout])
           ])
           await client.query('rollback')
@@ -310,8 +316,18 @@ async function translate<T>(work: () => Promise<T>): Promise<T> {
   try {
     return await work()
   } catch (error) {
-    throw new UnavailableError(isOutage(error) ? 'ERR_DATABASE_UNAVAILABLE' : 'ERR_DATABASE_FAILED', { cause: error })
+    throw new UnavailableError(codeOf(error), { cause: error })
   }
+}
+
+function codeOf(error: unknown): UnavailableError['code'] {
+  if (isOutage(error)) {
+    return 'ERR_DATABASE_UNAVAILABLE'
+  }
+  // serialization_failure, deadlock_detected: the same again may well succeed
+  return error instanceof DatabaseError && /^(40001|40P01)$/.test(error.code ?? '')
+    ? 'ERR_DATABASE_CONFLICT'
+    : 'ERR_DATABASE_FAILED'
 }
 
 /**
