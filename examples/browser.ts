@@ -2,6 +2,8 @@ import { request as requestHttp } from 'node:http'
 import { request as requestHttps } from 'node:https'
 import { CookieJar } from 'tough-cookie'
 
+const timeoutMs = 10_000
+
 export interface Page {
   readonly url: string
   readonly status: number
@@ -58,18 +60,22 @@ async function send(
     ...(form === undefined ? {} : { 'content-type': 'application/x-www-form-urlencoded' })
   }
   return new Promise((resolve, reject) => {
-    const sent = request(url, { method: form === undefined ? 'GET' : 'POST', headers, ca }, (response) => {
-      let body = ''
-      response.setEncoding('utf8').on('data', (chunk: string) => {
-        body += chunk
-      })
-      response.on('error', reject).on('end', () => {
-        for (const cookie of response.headers['set-cookie'] ?? []) {
-          jar.setCookieSync(cookie, url)
-        }
-        resolve({ url, status: response.statusCode ?? 0, body, location: response.headers.location })
-      })
-    })
+    const sent = request(
+      url,
+      { method: form === undefined ? 'GET' : 'POST', headers, ca, signal: AbortSignal.timeout(timeoutMs) },
+      (response) => {
+        let body = ''
+        response.setEncoding('utf8').on('data', (chunk: string) => {
+          body += chunk
+        })
+        response.on('error', reject).on('end', () => {
+          for (const cookie of response.headers['set-cookie'] ?? []) {
+            jar.setCookieSync(cookie, url)
+          }
+          resolve({ url, status: response.statusCode ?? 0, body, location: response.headers.location })
+        })
+      }
+    )
     sent.on('error', reject).end(form?.toString())
   })
 }

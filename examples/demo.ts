@@ -9,6 +9,7 @@ import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
+import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import pg from 'pg'
 import { generate } from 'selfsigned'
@@ -17,8 +18,30 @@ import { type Browser, createBrowser } from './browser.ts'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const stay = process.argv.includes('--stay')
+const startWithinMs = 20_000
+const storyWithinMs = 60_000
+const stopWithinMs = 12_000
+
+const { cert: certificate, private: key } = await generate([{ name: 'commonName', value: 'localhost' }], {
+  extensions: [
+    { name: 'basicConstraints', cA: true },
+    { name: 'subjectAltName', altNames: [{ type: 2, value: 'localhost' }] }
+  ]
+})
+
+// Whoever interrupts it, at whatever step, finds no process and no file of it afterwards.
+const interrupted = new Promise<NodeJS.Signals>((resolve) => {
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+    process.on(signal, resolve)
+  }
+})
+let isStopping = false
+
+const postgres = await startEmbeddedPostgres()
+const owner = new pg.Pool({ connectionString: postgres.url })
+owner.on('error', () => {}) // Ctrl+C ends PostgreSQL, too
 const folder = mkdtempSync(join(tmpdir(), 'msal-logout-demo-'))
-const children: ChildProcess[] = []
+const children: { name: string; child: ChildProcess; lines: string[] }[] = []
 const told: string[] = [] // what the provider says of its logout tokens
 let steps = 0
 
@@ -37,33 +60,50 @@ function expect(what: string, ok: boolean): void {
   }
 }
 
-/** Starts a program of this project and waits until it answers. */
-async function start(name: string, args: string[], env: Record<string, string>, ready: string): Promise<void> {
+function launch(name: string, args: string[], env: Record<string, string>): ChildProcess {
+  if (isStopping) {
+    throw new Error('the demo is being stopped')
+  }
   const child = spawn(process.execPath, args, {
     cwd: root,
     env: { PATH: process.env.PATH ?? '', NODE_EXTRA_CA_CERTS: join(folder, 'certificate.pem'), ...env },
     stdio: ['ignore', 'pipe', 'pipe']
   })
-  children.push(child)
-  const errors: string[] = []
-  createInterface(child.stdout).on('line', (line) => told.push(line))
-  createInterface(child.stderr).on('line', (line) => errors.push(line))
-  let ended = false
-  child.once('exit', () => {
-    ended = true
+  const lines: string[] = []
+  children.push({ name, child, lines })
+  createInterface(child.stdout).on('line', (line) => {
+    told.push(line)
+    lines.push(line)
   })
-  for (;;) {
-    if (ended) {
-      throw new Error(`${name} did not start:\n${errors.join('\n')}`)
-    }
-    const page = await createBrowser(certificate)
-      .open(ready)
-      .catch(() => undefined)
-    if (page !== undefined) {
-      return
-    }
-    await new Promise((resolve) => setTimeout(resolve, 50))
+  createInterface(child.stderr).on('line', (line) => lines.push(line))
+  return child
+}
+
+/** Starts a program of this project and waits until it answers. */
+async function start(name: string, args: string[], env: Record<string, string>, ready: string): Promise<void> {
+  const child = launch(name, args, env)
+  const startedAt = Date.now()
+  while (!(await answers(ready))) {
+    expect(`${name} starts`, !hasEnded(child) && Date.now() - startedAt < startWithinMs)
+    await delay(50)
   }
+}
+
+async function answers(url: string): Promise<boolean> {
+  return createBrowser(certificate)
+    .open(url)
+    .then(
+      () => true,
+      () => false
+    )
+}
+
+function hasEnded({ exitCode, signalCode }: ChildProcess): boolean {
+  return exitCode !== null || signalCode !== null
+}
+
+function random(): string {
+  return randomBytes(24).toString('hex')
 }
 
 async function freePort(): Promise<number> {
@@ -78,33 +118,28 @@ async function freePort(): Promise<number> {
   return address.port
 }
 
-const { cert: certificate, private: key } = await generate([{ name: 'commonName', value: 'localhost' }], {
-  extensions: [
-    { name: 'basicConstraints', cA: true },
-    { name: 'subjectAltName', altNames: [{ type: 2, value: 'localhost' }] }
-  ]
-})
-writeFileSync(join(folder, 'certificate.pem'), certificate)
-writeFileSync(join(folder, 'key.pem'), key, { mode: 0o600 })
-
-const postgres = await startEmbeddedPostgres()
-const owner = new pg.Pool({ connectionString: postgres.url })
-
+/** Ends everything, in any state of it. */
 async function stop(): Promise<void> {
-  await owner.end()
+  isStopping = true
   await Promise.all(
-    children.map(async (child) => {
-      if (child.exitCode === null && child.signalCode === null) {
+    children.map(async ({ child }) => {
+      if (!hasEnded(child)) {
+        const exited = once(child, 'exit')
+        const timer = setTimeout(() => child.kill('SIGKILL'), stopWithinMs)
         child.kill('SIGTERM')
-        await once(child, 'exit')
+        await exited
+        clearTimeout(timer)
       }
     })
   )
+  await owner.end()
   await postgres.stop()
   rmSync(folder, { recursive: true, force: true })
 }
 
-try {
+async function story(): Promise<string> {
+  writeFileSync(join(folder, 'certificate.pem'), certificate)
+  writeFileSync(join(folder, 'key.pem'), key, { mode: 0o600 })
   const [providerPort, shopPort, deskPort, publicPort, adminPort] = await Promise.all([
     freePort(),
     freePort(),
@@ -113,29 +148,26 @@ try {
     freePort()
   ])
   const issuer = `https://localhost:${providerPort}`
-  const shop = { name: 'shop', id: 'shop', url: `http://localhost:${shopPort}`, program: 'examples/fastify-app.ts' }
-  const desk = { name: 'desk', id: 'desk', url: `http://localhost:${deskPort}`, program: 'examples/express-app.ts' }
+  const shop = { id: 'shop', url: `http://localhost:${shopPort}`, program: 'examples/fastify-app.ts' } as const
+  const desk = { id: 'desk', url: `http://localhost:${deskPort}`, program: 'examples/express-app.ts' } as const
   const service = `http://127.0.0.1:${publicPort}`
   const admin = `http://127.0.0.1:${adminPort}`
-  const adminToken = randomBytes(24).toString('hex')
-  const secrets = { shop: randomBytes(24).toString('hex'), desk: randomBytes(24).toString('hex') }
+  const adminToken = random()
+  const secrets = { shop: random(), desk: random() }
 
   step('The parts are started: PostgreSQL, an OpenID provider, the service, two web apps')
-  await owner.query(
-    'create role service login password $$service$$; create role shop login password $$shop$$; create role desk login password $$desk$$'
-  )
-  const as = (role: string) => {
+  const passwords = { service: random(), shop: random(), desk: random() }
+  for (const [role, password] of Object.entries(passwords)) {
+    await owner.query(`create role ${role} login password '${password}'`)
+  }
+  const as = (role: keyof typeof passwords) => {
     const url = new URL(postgres.url)
     url.username = role
-    url.password = role
+    url.password = passwords[role]
     return url.href
   }
   const [migrated] = await once(
-    spawn(process.execPath, ['dist/server.js', 'migrate'], {
-      cwd: root,
-      env: { PATH: process.env.PATH ?? '', DATABASE_URL: postgres.url },
-      stdio: 'ignore'
-    }),
+    launch('the migration', ['dist/server.js', 'migrate'], { DATABASE_URL: postgres.url }),
     'exit'
   )
   expect('the migration ends with 0', migrated === 0)
@@ -145,7 +177,7 @@ try {
 
   const clients = [shop, desk].map(({ id, url }) => ({
     client_id: id,
-    client_secret: id === 'shop' ? secrets.shop : secrets.desk,
+    client_secret: secrets[id],
     redirect_uris: [`${url}/callback`],
     post_logout_redirect_uris: [url],
     grant_types: ['authorization_code', 'refresh_token'],
@@ -154,18 +186,18 @@ try {
     backchannel_logout_session_required: true
   }))
   const tsx = ['--import', 'tsx']
+  await start(
+    'the provider', // before the service, which fetches its keys when it starts
+    [...tsx, 'examples/provider.ts'],
+    {
+      PORT: String(providerPort),
+      CERT: join(folder, 'certificate.pem'),
+      KEY: join(folder, 'key.pem'),
+      CLIENTS: JSON.stringify(clients)
+    },
+    `${issuer}/.well-known/openid-configuration`
+  )
   await Promise.all([
-    start(
-      'the provider',
-      [...tsx, 'examples/provider.ts'],
-      {
-        PORT: String(providerPort),
-        CERT: join(folder, 'certificate.pem'),
-        KEY: join(folder, 'key.pem'),
-        CLIENTS: JSON.stringify(clients)
-      },
-      `${issuer}/.well-known/openid-configuration`
-    ),
     start(
       'the service',
       ['dist/server.js'],
@@ -181,16 +213,16 @@ try {
       },
       `${service}/healthz`
     ),
-    ...[shop, desk].map(({ name, id, url, program }) =>
+    ...[shop, desk].map(({ id, url, program }) =>
       start(
-        name,
+        id,
         [...tsx, program],
         {
           PORT: new URL(url).port,
           DATABASE_URL: as(id),
           AUTHORITY: issuer,
           CLIENT_ID: id,
-          CLIENT_SECRET: id === 'shop' ? secrets.shop : secrets.desk,
+          CLIENT_SECRET: secrets[id],
           API_URL: `${issuer}/me`
         },
         url
@@ -219,17 +251,17 @@ try {
     }
     expect(`${expected} rows of ${account}`, found.length === expected)
   }
-  async function signIn(browser: Browser, app: typeof shop, login: string): Promise<void> {
+  async function signIn(browser: Browser, app: typeof shop | typeof desk, login: string): Promise<void> {
     let page = await browser.open(`${app.url}/sign-in`)
     for (let i = 0; i < 3 && page.url.startsWith(issuer); i += 1) {
       page = await browser.submit(page, page.body.includes('name="password"') ? { login, password: 'any' } : {})
     }
-    expect(`${login} is signed in to ${app.name}`, page.body === `signed in as ${login}\n`)
-    tell(`${app.name}: ${page.body.trim()}`)
+    expect(`${login} is signed in to ${app.id}`, page.body === `signed in as ${login}\n`)
+    tell(`${app.id}: ${page.body.trim()}`)
   }
-  async function callApi(browser: Browser, app: typeof shop, status: number): Promise<void> {
+  async function callApi(browser: Browser, app: typeof shop | typeof desk, status: number): Promise<void> {
     const page = await browser.open(`${app.url}/api`)
-    tell(`${app.name}: GET /api answers ${page.status} ${page.body.trim()}`)
+    tell(`${app.id}: GET /api answers ${page.status} ${page.body.trim()}`)
     expect(`GET /api answers ${status}`, page.status === status)
   }
 
@@ -242,6 +274,13 @@ try {
   await callApi(alice, shop, 200)
   await callApi(alice, desk, 200)
   await showRows('alice', 2)
+  const metadata = await alice.open(`${issuer}/.well-known/openid-configuration`)
+  async function askSilently(expected: string): Promise<void> {
+    const answer = await silentRequest(as('shop'), issuer, metadata.body)
+    tell(`another process of shop, asking MSAL silently for a token of alice, gets: ${answer}`)
+    expect(`a silent request gets ${expected}`, answer === expected)
+  }
+  await askSilently('a token from the cache')
 
   step('Alice signs out at the provider')
   const leaving = await alice.submit(await alice.open(`${shop.url}/sign-out`), { logout: 'yes' })
@@ -261,10 +300,7 @@ try {
   step('What the apps say afterwards, though the browser still has their cookies')
   await callApi(alice, shop, 401)
   await callApi(alice, desk, 401)
-  const metadata = await alice.open(`${issuer}/.well-known/openid-configuration`)
-  const silent = await silentRequest(as('shop'), issuer, metadata.body)
-  tell(`a silent token request for alice says: ${silent}`)
-  expect('there is no token', silent.startsWith('no_'))
+  await askSilently('no_tokens_found')
 
   step('Bob signs in, loses his laptop, and an operator purges him')
   const bob = createBrowser(certificate)
@@ -284,24 +320,16 @@ try {
   await callApi(bob, shop, 401)
 
   console.log('\nDone: every token of both users is gone.')
-  if (stay) {
-    console.log(`
+  return `
 It stays. In a browser (the certificate is made here: accept it):
   ${shop.url}/sign-in and ${desk.url}/sign-in: any name and password
   ${shop.url}/api, ${shop.url}/sign-out
   rows: psql ${postgres.url} -c 'select client_id, home_account_id from msal_logout.token_cache'
   operators: ${admin}, token ${adminToken}
-Ctrl+C ends it.`)
-    await Promise.race([once(process, 'SIGINT'), once(process, 'SIGTERM')])
-  }
-} catch (error) {
-  console.error(`\n${error instanceof Error ? error.message : error}`)
-  process.exitCode = 1
-} finally {
-  await stop()
+Ctrl+C ends it.`
 }
 
-/** Asks MSAL, in this process, for a token of an account that has been signed out: the error's code. */
+/** Asks MSAL for a token of alice's, without her: what it gets, or the error's code. */
 async function silentRequest(databaseUrl: string, authority: string, authorityMetadata: string): Promise<string> {
   const { createTokenCache } = await import('msal-logout/token-cache')
   const { ConfidentialClientApplication } = await import('@azure/msal-node')
@@ -325,11 +353,33 @@ async function silentRequest(databaseUrl: string, authority: string, authorityMe
       tenantId: '',
       username: ''
     }
-    const result = await client.acquireTokenSilent({ account, scopes: ['openid'] })
-    return `a token, fromCache ${result.fromCache}`
+    const { fromCache } = await client.acquireTokenSilent({ account, scopes: ['openid'] })
+    return `a token from the ${fromCache ? 'cache' : 'provider'}`
   } catch (error) {
     return error instanceof Error && 'errorCode' in error ? String(error.errorCode) : String(error)
   } finally {
     await pool.end()
   }
+}
+
+try {
+  const invitation = await Promise.race([
+    story(),
+    interrupted.then((signal) => Promise.reject(new Error(`interrupted by ${signal}`))),
+    delay(storyWithinMs, undefined, { ref: false }).then(() => Promise.reject(new Error('it takes too long')))
+  ])
+  if (stay) {
+    console.log(invitation)
+    await interrupted
+  }
+} catch (error) {
+  console.error(`\n${error instanceof Error ? error.message : error}`)
+  for (const { name, lines } of children) {
+    for (const line of lines.slice(-5)) {
+      console.error(`${name}: ${line}`)
+    }
+  }
+  process.exitCode = 1
+} finally {
+  await stop()
 }

@@ -1,10 +1,10 @@
 // A web app on Express that shares the token cache. Environment: PORT, DATABASE_URL, AUTHORITY, CLIENT_ID,
 // CLIENT_SECRET, API_URL.
 import { randomBytes } from 'node:crypto'
-import { type AccountInfo, CryptoProvider } from '@azure/msal-node'
+import { type AccountInfo, CryptoProvider, InteractionRequiredAuthError } from '@azure/msal-node'
 import cookieParser from 'cookie-parser'
-import express, { type Request } from 'express'
-import { createClients, createExpressGuard, createTokenCache } from 'msal-logout/token-cache'
+import express, { type NextFunction, type Request, type Response } from 'express'
+import { createClients, createExpressGuard, createTokenCache, SignedOutError } from 'msal-logout/token-cache'
 import pg from 'pg'
 
 const { PORT = '4002', DATABASE_URL, AUTHORITY = '', CLIENT_ID = '', CLIENT_SECRET = '', API_URL = '' } = process.env
@@ -14,6 +14,7 @@ const cookieName = `session-of-${CLIENT_ID}` // cookies know no ports: two apps 
 const scopes = ['openid', 'offline_access', 'profile']
 
 const pool = new pg.Pool({ connectionString: DATABASE_URL })
+pool.on('error', () => {}) // an idle connection was lost: the pool opens another one
 const tokenCache = createTokenCache({ pool, clientId: CLIENT_ID })
 const clients = createClients({
   tokenCache,
@@ -108,6 +109,20 @@ app.get('/api', async (request, response) => {
 app.get('/sign-out', (_request, response) => {
   response.redirect(`${AUTHORITY}/session/end?client_id=${CLIENT_ID}&post_logout_redirect_uri=${home}`)
 })
+
+app.use((error: unknown, request: Request, response: Response, next: NextFunction) => {
+  if (!mustSignIn(error)) {
+    next(error)
+    return
+  }
+  sessions.delete(request.cookies[cookieName] ?? '')
+  response.status(401).send('not signed in\n')
+})
+
+/** A sign-out was faster than this request, or it left no token. */
+function mustSignIn(error: unknown): boolean {
+  return error instanceof SignedOutError || error instanceof InteractionRequiredAuthError
+}
 
 function random(): string {
   return randomBytes(16).toString('base64url')

@@ -1,5 +1,6 @@
 // A real OpenID provider, `oidc-provider`, with back-channel logout on; any name and password sign in.
 // Environment: PORT, CERT and KEY (paths of PEM files), CLIENTS (JSON, as oidc-provider takes them).
+import { generateKeyPairSync, randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { createServer } from 'node:https'
 import { Provider } from 'oidc-provider'
@@ -7,8 +8,13 @@ import { Provider } from 'oidc-provider'
 const { PORT = '4000', CERT = '', KEY = '', CLIENTS = '[]' } = process.env
 const issuer = `https://localhost:${PORT}`
 
+// Keys of its own: those that oidc-provider has for trying it out are known to everybody.
+const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 })
+
 const provider = new Provider(issuer, {
   clients: JSON.parse(CLIENTS),
+  jwks: { keys: [{ ...privateKey.export({ format: 'jwk' }), alg: 'RS256', use: 'sig' }] },
+  cookies: { keys: [randomBytes(32).toString('base64url')] },
   features: { backchannelLogout: { enabled: true } },
   claims: { openid: ['sub'], profile: ['name'] },
   findAccount: (_context, accountId) => ({
@@ -25,6 +31,8 @@ provider.on('backchannel.error', (_context, error, client) =>
   console.log(`logout token for ${client.clientId}: ${error.message}`)
 )
 
-createServer({ cert: readFileSync(CERT), key: readFileSync(KEY) }, provider.callback()).listen(Number(PORT), () =>
-  console.log(`provider: ${issuer}`)
+createServer({ cert: readFileSync(CERT), key: readFileSync(KEY) }, provider.callback()).listen(
+  Number(PORT),
+  '127.0.0.1',
+  () => console.log(`provider: ${issuer}`)
 )
