@@ -10,6 +10,7 @@ import fastify, {
 import { RefusedError, UnavailableError } from './errors.ts'
 import type { Issuers } from './issuers.ts'
 import { isIdentifier } from './logout-token.ts'
+import { createRejectionLimit } from './rejection-limit.ts'
 import type { CarryOut, LogoutRequest } from './sign-out.ts'
 import { type Spool, SpoolError } from './spool.ts'
 
@@ -22,6 +23,10 @@ export interface AppOptions {
   readonly deadlineMs?: number
   /** Milliseconds since 1970; default `Date.now`. */
   readonly now?: () => number
+  /** Proxies whose `X-Forwarded-For` is believed: addresses or CIDR ranges; default none. */
+  readonly trustedProxies?: readonly string[]
+  /** Counts a refused request of an address: seconds until its next one is due; default {@link createRejectionLimit}. */
+  readonly limitRejections?: (address: string) => number
 }
 
 const bodyLimitBytes = 64 * 1024
@@ -42,7 +47,9 @@ export function createApp({
   spool,
   logger,
   deadlineMs = 1_500,
-  now = Date.now
+  now = Date.now,
+  trustedProxies = [],
+  limitRejections = createRejectionLimit()
 }: AppOptions): FastifyInstance {
   const app = fastify({
     loggerInstance: logger,
@@ -50,12 +57,22 @@ export function createApp({
     bodyLimit: bodyLimitBytes,
     exposeHeadRoutes: false,
     requestTimeout: 5_000,
+    http: { connectionsCheckingInterval: 1_000, headersTimeout: 5_000 }, // slow senders are cut then
+    trustProxy: trustedProxies.length > 0 && [...trustedProxies],
     keepAliveTimeout: 65_000,
     return503OnClosing: false
   })
   app.removeAllContentTypeParsers()
   app.register(formbody, { bodyLimit: bodyLimitBytes })
-  app.setErrorHandler(answerError)
+  app.setErrorHandler((error: FastifyError, request, reply) => {
+    if (error instanceof RefusedError) {
+      const retryAfterSeconds = limitRejections(request.ip)
+      if (retryAfterSeconds > 0) {
+        return answerLimited(reply, retryAfterSeconds)
+      }
+    }
+    return answerError(error, request, reply)
+  })
 
   app.addHook('onRequest', async (_request, reply) => {
     reply.header('cache-control', 'no-store')
@@ -148,6 +165,14 @@ function formToken(body: unknown): string {
     throw new RefusedError('ERR_REQUEST_FORM')
   }
   return token
+}
+
+/** Without a line in the log: a flood fills no disk. */
+function answerLimited(reply: FastifyReply, retryAfterSeconds: number): FastifyReply {
+  return reply
+    .code(429)
+    .header('retry-after', String(retryAfterSeconds))
+    .send({ error: 'invalid_request', error_description: 'too many invalid requests from this address' })
 }
 
 function answerError(error: FastifyError, request: FastifyRequest, reply: FastifyReply): FastifyReply {

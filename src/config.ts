@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs'
+import { isIP } from 'node:net'
 import { type Static, Type } from 'typebox'
 import { Value } from 'typebox/value'
 import { ConfigurationError } from './errors.ts'
@@ -63,6 +64,8 @@ export interface Config {
   readonly adminHost: string
   readonly adminPort: number
   readonly adminToken: string | undefined
+  /** Addresses or CIDR ranges whose `X-Forwarded-For` is believed. */
+  readonly trustedProxies: readonly string[]
   readonly spoolDir: string
   readonly logLevel: string
   readonly issuers: readonly IssuerConfig[]
@@ -85,6 +88,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     adminHost: get('ADMIN_HOST') ?? '127.0.0.1',
     adminPort: port('ADMIN_PORT', get('ADMIN_PORT'), 3001, problems),
     adminToken: adminToken(get('ADMIN_TOKEN'), problems),
+    trustedProxies: trustedProxies(get('TRUSTED_PROXIES'), problems),
     spoolDir: get('SPOOL_DIR') ?? '.data/spool',
     logLevel: logLevel(get('LOG_LEVEL'), problems),
     issuers: readIssuers(get, problems)
@@ -127,6 +131,24 @@ function adminToken(value: string | undefined, problems: string[]): string | und
     problems.push('ADMIN_TOKEN: must have 32 characters or more')
   }
   return value
+}
+
+function trustedProxies(value: string | undefined, problems: string[]): string[] {
+  const proxies = (value ?? '')
+    .split(',')
+    .map((proxy) => proxy.trim())
+    .filter((proxy) => proxy !== '')
+  const isRange = (proxy: string) => {
+    const [address = '', prefix, ...rest] = proxy.split('/')
+    const bits = isIP(address) === 4 ? 32 : isIP(address) === 6 ? 128 : -1
+    return (
+      rest.length === 0 && bits > 0 && (prefix === undefined || (/^\d{1,3}$/.test(prefix) && Number(prefix) <= bits))
+    )
+  }
+  if (!proxies.every(isRange)) {
+    problems.push('TRUSTED_PROXIES: must be addresses or CIDR ranges, comma separated')
+  }
+  return proxies
 }
 
 function logLevel(value: string | undefined, problems: string[]): string {

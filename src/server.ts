@@ -59,7 +59,7 @@ async function main(config: Config): Promise<void> {
   const carryOut = createCarryOut({ issuers, verify: createLogoutTokenVerifier(issuers), signOut, store })
   const spool = createSpool({ dir: config.spoolDir, logger })
   const replay = startReplay({ spool, carryOut, logger })
-  const app = createApp({ issuers, carryOut, spool, logger })
+  const app = createApp({ issuers, carryOut, spool, logger, trustedProxies: config.trustedProxies })
   const admin = createAdmin({ purges, store: slowStore, spool, logger, token: config.adminToken })
 
   issuers.warmUp()

@@ -74,7 +74,8 @@ t.test('every variable is taken', async (t) => {
     ADMIN_PORT: '65535',
     ADMIN_TOKEN: 'x'.repeat(32),
     SPOOL_DIR: '/spool',
-    LOG_LEVEL: 'debug'
+    LOG_LEVEL: 'debug',
+    TRUSTED_PROXIES: '10.0.0.1, fd00::/8'
   })
   t.match(config, {
     databaseUrl: 'postgres://u@h/d',
@@ -84,7 +85,8 @@ t.test('every variable is taken', async (t) => {
     adminPort: 65_535,
     adminToken: 'x'.repeat(32),
     spoolDir: '/spool',
-    logLevel: 'debug'
+    logLevel: 'debug',
+    trustedProxies: ['10.0.0.1', 'fd00::/8']
   })
 })
 

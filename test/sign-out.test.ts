@@ -241,7 +241,7 @@ t.test('a serialization failure that does not end is told after three tries, eac
 })
 
 t.test('a logout that waited too long is not begun', async (t) => {
-  const bench = await build(t, { maxWaitMs: 20 })
+  const bench = await build(t, { maxWaitMs: 300 })
   await login(bench.database, ['s0', 's1', 's2'])
   let open = () => {}
   bench.gate = new Promise((resolve) => {
@@ -250,7 +250,7 @@ t.test('a logout that waited too long is not begun', async (t) => {
   const begun = bench.signOut(logout({ sid: 's0' }))
   const late = bench.signOut(logout({ sid: 's1' }))
   const lateSince = performance.now()
-  while (performance.now() - lateSince <= 20) {
+  while (performance.now() - lateSince <= 300) {
     await new Promise(setImmediate)
   }
   const inTime = bench.signOut(logout({ sid: 's2' }))
