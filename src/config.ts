@@ -32,6 +32,7 @@ const IssuerSchema = Type.Object(
     jwksUri: Type.Optional(text),
     algorithms: Type.Optional(Type.Array(Type.Enum([...algorithms]), { minItems: 1 })),
     types: Type.Optional(Type.Array(Type.Union([text, Type.Null()]), { minItems: 1 })),
+    maxStaleKeysSeconds: Type.Optional(Type.Integer({ minimum: 0, maximum: 30 * 86_400 })),
     requireExp: Type.Optional(Type.Boolean()),
     maxTokenAgeSeconds: Type.Optional(Type.Integer({ minimum: 1, maximum: 86_400 })),
     clockToleranceSeconds: Type.Optional(Type.Integer({ minimum: 0, maximum: 600 })),
@@ -46,6 +47,7 @@ const IssuersFileSchema = Type.Object({ issuers: Type.Array(IssuerSchema, { minI
 const issuerDefaults: Omit<IssuerConfig, 'name' | 'issuer' | 'clientIds'> = {
   algorithms: ['RS256'],
   types: ['logout+jwt', 'JWT', null],
+  maxStaleKeysSeconds: 86_400,
   requireExp: true,
   maxTokenAgeSeconds: 600,
   clockToleranceSeconds: 60,

@@ -14,6 +14,8 @@ export interface IssuerConfig {
   readonly algorithms: readonly string[]
   /** Accepted `typ` headers; null stands for none. */
   readonly types: readonly (string | null)[]
+  /** How long keys serve while the issuer cannot be reached, in seconds. */
+  readonly maxStaleKeysSeconds: number
   readonly requireExp: boolean
   readonly maxTokenAgeSeconds: number
   readonly clockToleranceSeconds: number
@@ -64,8 +66,10 @@ export interface IssuersOptions {
 
 // Below the 2 s in which every answer comes; discovery and keys share it.
 const fetchTimeoutMs = 1_200
-const maxAgeMs = 10 * 60_000
+const refreshAfterMs = 10 * 60_000
 const coolDownMs = 30_000
+// With no keys at all every logout waits for them.
+const coldCoolDownMs = 1_000
 const maxDocumentBytes = 512 * 1024
 
 const guid = '[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}'
@@ -126,6 +130,7 @@ function createKeys(config: IssuerConfig, { now = Date.now, fetch: get = fetch }
   let keys: KeySet | undefined
   let issuerByKid = new Map<string, string>()
   let loadedAt = Number.NEGATIVE_INFINITY
+  let refreshMs = refreshAfterMs
   // When a fetch failed, or was made because a token found no key: neither is repeated at once, whoever asks.
   let coolSince = Number.NEGATIVE_INFINITY
   let loading: Promise<KeySet> | undefined
@@ -141,6 +146,8 @@ function createKeys(config: IssuerConfig, { now = Date.now, fetch: get = fetch }
       published.flatMap(({ kid, issuer }) => (kid !== undefined && typeof issuer === 'string' ? [[kid, issuer]] : []))
     )
     loadedAt = now()
+    // Not all instances at once.
+    refreshMs = refreshAfterMs * (0.8 + Math.random() * 0.2)
     keys = loaded
     return loaded
   }
@@ -158,12 +165,16 @@ function createKeys(config: IssuerConfig, { now = Date.now, fetch: get = fetch }
     return loading
   }
 
-  const coolingDown = () => loading === undefined && now() - coolSince < coolDownMs
+  /** Milliseconds since then; a clock that was set back makes it long ago. */
+  const since = (time: number) => (now() < time ? Number.POSITIVE_INFINITY : now() - time)
+  const coolingDown = () =>
+    loading === undefined && since(coolSince) < (keys === undefined ? coldCoolDownMs : coolDownMs)
 
   return {
     async current() {
-      if (keys !== undefined) {
-        if (now() - loadedAt > maxAgeMs && !coolingDown()) {
+      const age = since(loadedAt)
+      if (keys !== undefined && (age <= config.maxStaleKeysSeconds * 1_000 || now() < loadedAt)) {
+        if (age > refreshMs && !coolingDown()) {
           reload().catch(() => {}) // the keys at hand still serve
         }
         return keys

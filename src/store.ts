@@ -230,8 +230,12 @@ export function createStore(pool: pg.Pool) {
 
     /** @throws {UnavailableError} where the database is out of reach, or is a standby that takes no writes */
     async checkReady(): Promise<void> {
-      const [row] = await query<{ standby: boolean }>('check_ready', 'select pg_is_in_recovery() as standby', [])
-      if (row?.standby !== false) {
+      const [row] = await query<{ writable: boolean }>(
+        'check_ready',
+        `select not pg_is_in_recovery() and current_setting('transaction_read_only') = 'off' as writable`,
+        []
+      )
+      if (row?.writable !== true) {
         throw new UnavailableError('ERR_DATABASE_UNAVAILABLE')
       }
     }

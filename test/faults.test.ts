@@ -238,3 +238,19 @@ t.test('keys are rotated under load, and no valid token is refused', { timeout: 
   )
   t.same(second.filter(({ status }) => status === 400).length, 0, summary(second))
 })
+
+t.test('a disk that takes no byte more is told honestly, and ends nothing', { timeout: 60_000 }, async (t) => {
+  const scene = await setUp(t)
+  scene.provider.behaviour = 'down'
+  // A limit of the process on the size of files is as good as a full disk, and needs no root.
+  const server = await startServer(t, scene.env, ['bash', '-c', 'ulimit -f 0; exec "$0" "$@"', process.execPath])
+  const [{ token } = { token: '' }] = await scene.prepare(1)
+  const answer = await fetch(`${server.publicUrl}/backchannel-logout`, {
+    method: 'POST',
+    body: new URLSearchParams({ logout_token: token })
+  })
+  t.equal(answer.status, 503)
+  t.match(await answer.json(), { error_description: /could not be kept/ })
+  t.equal((await fetch(`${server.adminUrl}/readyz`)).status, 503)
+  t.equal((await fetch(`${server.publicUrl}/healthz`)).status, 200)
+})

@@ -1,7 +1,9 @@
 import { once } from 'node:events'
 import { rmSync, writeFileSync } from 'node:fs'
 import { connect, createServer, type Socket } from 'node:net'
+import pg from 'pg'
 import t, { type Test } from 'tap'
+import { serverUrl } from './fixtures/database.ts'
 import { createSigningKey } from './fixtures/identity-provider.ts'
 import { build, type Service, storeLogin } from './fixtures/service.ts'
 
@@ -215,6 +217,76 @@ t.test('keys at hand serve while the issuer is down', async (t) => {
     const iat = Math.floor(time / 1_000)
     t.equal((await service.post(await service.provider.logoutToken({ iat, exp: iat + 120 }))).statusCode, 200)
   }
+})
+
+t.test('keys that are too old serve no more', async (t) => {
+  let time = Date.now()
+  const service = await build(t, { now: () => time, policy: { maxStaleKeysSeconds: 3_600 } })
+  await service.post(await service.provider.logoutToken())
+  service.provider.behaviour = 'down'
+  time += 3_700_000
+  const iat = Math.floor(time / 1_000)
+  t.equal((await service.post(await service.provider.logoutToken({ iat, exp: iat + 120 }))).statusCode, 503)
+})
+
+t.test('a clock that is set back holds nothing up', async (t) => {
+  let time = Date.now() + 86_400_000
+  const service = await build(t, { now: () => time })
+  service.provider.behaviour = 'down'
+  const iat = Math.floor(time / 1_000)
+  t.equal((await service.post(await service.provider.logoutToken({ iat, exp: iat + 120 }))).statusCode, 503)
+  service.provider.behaviour = 'up'
+  time -= 86_400_000
+  t.equal(
+    (await service.post(await service.provider.logoutToken())).statusCode,
+    200,
+    'not the cool-down of a failed fetch'
+  )
+  const next = await createSigningKey()
+  service.provider.keys = [next]
+  t.equal((await service.post(await service.provider.logoutToken({}, {}, next))).statusCode, 200, 'nor a rotation')
+})
+
+t.test('a server that takes no writes is an outage, and logouts go to the next one', async (t) => {
+  const service = await build(t, { poolOptions: (connectionString) => ({ connectionString }) })
+  await service.login({ sid: 's1' })
+  await service.post(await service.provider.logoutToken())
+  const name = new URL(service.database.url).pathname.slice(1)
+  const admin = new pg.Client({ connectionString: serverUrl() })
+  await admin.connect()
+  t.teardown(() => admin.end())
+  // As in a failover: connections are cut, and what answers next is read-only for a while.
+  const failOver = async (readOnly: 'on' | 'off') => {
+    await admin.query(`alter database ${name} set default_transaction_read_only = ${readOnly}`)
+    if (readOnly === 'on') {
+      await admin.query('select pg_terminate_backend(pid) from pg_stat_activity where datname = $1', [name])
+    }
+  }
+  await failOver('on')
+  const answer = await service.post(await service.provider.logoutToken({ sid: 's1' }))
+  t.equal(answer.statusCode, 503)
+  t.match(JSON.parse(answer.body).error_description, /is kept/)
+  t.equal((await service.admin.inject('/readyz')).statusCode, 503)
+
+  await failOver('off') // connections that are still read-only stay so: they must not be used again
+  service.replay()
+  await untilReplayed(service)
+  t.same(await service.rows(), [])
+})
+
+t.test('a body that comes too slowly is cut', async (t) => {
+  const service = await build(t)
+  await service.app.listen({ port: 0, host: '127.0.0.1' })
+  const { port } = service.app.server.address() as { port: number }
+  const socket = connect(port, '127.0.0.1')
+  socket.on('error', () => {})
+  socket.write(
+    'POST /backchannel-logout HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-www-form-urlencoded\r\ncontent-length: 1000\r\n\r\nlogout'
+  )
+  const begun = Date.now()
+  socket.resume()
+  await once(socket, 'close')
+  t.ok(Date.now() - begun < 10_000)
 })
 
 t.test('a discovery document that bears another issuer is no source of keys', async (t) => {
