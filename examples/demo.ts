@@ -226,6 +226,7 @@ async function story(): Promise<string> {
           AUTHORITY: issuer,
           CLIENT_ID: id,
           CLIENT_SECRET: secrets[id],
+          END_SESSION_URL: `${issuer}/session/end`,
           API_URL: `${issuer}/me`
         },
         url
