@@ -37,7 +37,10 @@ const interrupted = new Promise<NodeJS.Signals>((resolve) => {
 })
 let isStopping = false
 
-const postgres = await startEmbeddedPostgres()
+const postgres = await startEmbeddedPostgres().catch((error: unknown) => {
+  console.error(error instanceof Error ? error.message : error)
+  process.exit(1)
+})
 const owner = new pg.Pool({ connectionString: postgres.url })
 owner.on('error', () => {}) // Ctrl+C ends PostgreSQL, too
 const folder = mkdtempSync(join(tmpdir(), 'msal-logout-demo-'))
@@ -223,6 +226,7 @@ async function story(): Promise<string> {
           AUTHORITY: issuer,
           CLIENT_ID: id,
           CLIENT_SECRET: secrets[id],
+          END_SESSION_URL: `${issuer}/session/end`,
           API_URL: `${issuer}/me`
         },
         url

@@ -1,5 +1,5 @@
 // A web app on Express that shares the token cache. Environment: PORT, DATABASE_URL, AUTHORITY, CLIENT_ID,
-// CLIENT_SECRET, API_URL.
+// CLIENT_SECRET, END_SESSION_URL, API_URL.
 import { randomBytes } from 'node:crypto'
 import { type AccountInfo, CryptoProvider, InteractionRequiredAuthError } from '@azure/msal-node'
 import cookieParser from 'cookie-parser'
@@ -7,7 +7,8 @@ import express, { type NextFunction, type Request, type Response } from 'express
 import { createClients, createExpressGuard, createTokenCache, SignedOutError } from 'msal-logout/token-cache'
 import pg from 'pg'
 
-const { PORT = '4002', DATABASE_URL, AUTHORITY = '', CLIENT_ID = '', CLIENT_SECRET = '', API_URL = '' } = process.env
+const { PORT = '4002', DATABASE_URL, AUTHORITY = '', CLIENT_ID = '', CLIENT_SECRET = '' } = process.env
+const { END_SESSION_URL = '', API_URL = '' } = process.env
 const home = `http://localhost:${PORT}`
 const redirectUri = `${home}/callback`
 const cookieName = `session-of-${CLIENT_ID}` // cookies know no ports: two apps on one host need two names
@@ -107,7 +108,9 @@ app.get('/api', async (request, response) => {
 })
 
 app.get('/sign-out', (_request, response) => {
-  response.redirect(`${AUTHORITY}/session/end?client_id=${CLIENT_ID}&post_logout_redirect_uri=${home}`)
+  response.redirect(
+    `${END_SESSION_URL}?${new URLSearchParams({ client_id: CLIENT_ID, post_logout_redirect_uri: home })}`
+  )
 })
 
 app.use((error: unknown, request: Request, response: Response, next: NextFunction) => {

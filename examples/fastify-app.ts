@@ -1,5 +1,5 @@
 // A web app on Fastify that shares the token cache. Environment: PORT, DATABASE_URL, AUTHORITY, CLIENT_ID,
-// CLIENT_SECRET, API_URL.
+// CLIENT_SECRET, END_SESSION_URL, API_URL.
 import { randomBytes } from 'node:crypto'
 import { type AccountInfo, CryptoProvider, InteractionRequiredAuthError } from '@azure/msal-node'
 import cookie from '@fastify/cookie'
@@ -7,7 +7,8 @@ import fastify, { type FastifyRequest } from 'fastify'
 import { createClients, createFastifyGuard, createTokenCache, SignedOutError } from 'msal-logout/token-cache'
 import pg from 'pg'
 
-const { PORT = '4001', DATABASE_URL, AUTHORITY = '', CLIENT_ID = '', CLIENT_SECRET = '', API_URL = '' } = process.env
+const { PORT = '4001', DATABASE_URL, AUTHORITY = '', CLIENT_ID = '', CLIENT_SECRET = '' } = process.env
+const { END_SESSION_URL = '', API_URL = '' } = process.env
 const home = `http://localhost:${PORT}`
 const redirectUri = `${home}/callback`
 const cookieName = `session-of-${CLIENT_ID}` // cookies know no ports: two apps on one host need two names
@@ -105,7 +106,9 @@ app.get('/api', async (request, reply) => {
 })
 
 app.get('/sign-out', async (_request, reply) => {
-  return reply.redirect(`${AUTHORITY}/session/end?client_id=${CLIENT_ID}&post_logout_redirect_uri=${home}`)
+  return reply.redirect(
+    `${END_SESSION_URL}?${new URLSearchParams({ client_id: CLIENT_ID, post_logout_redirect_uri: home })}`
+  )
 })
 
 app.setErrorHandler(async (error, request, reply) => {

@@ -82,7 +82,7 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions = {
       '--locale=C',
       '--no-sync'
     ]
-    await run(join(programs, 'initdb'), args, { ...as, cwd: home })
+    await run(join(programs, 'initdb'), args, { ...as, cwd: home }).catch(discard)
   }
   const password = readFileSync(passwordFile, 'utf8')
 
@@ -110,8 +110,14 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions = {
     }
     server = undefined
   }
+  function discard(error: unknown): never {
+    if (owned) {
+      rmSync(home, { recursive: true, force: true })
+    }
+    throw error
+  }
   if (running === undefined) {
-    await start()
+    await start().catch(discard)
   }
 
   return {

@@ -243,7 +243,12 @@ t.test('a disk that takes no byte more is told honestly, and ends nothing', { ti
   const scene = await setUp(t)
   scene.provider.behaviour = 'down'
   // A limit of the process on the size of files is as good as a full disk, and needs no root.
-  const server = await startServer(t, scene.env, ['bash', '-c', 'ulimit -f 0; exec "$0" "$@"', process.execPath])
+  const server = await startServer(t, scene.env, [
+    'bash',
+    '-c',
+    'trap "" XFSZ; ulimit -f 0; exec "$0" "$@"',
+    process.execPath
+  ])
   const [{ token } = { token: '' }] = await scene.prepare(1)
   const answer = await fetch(`${server.publicUrl}/backchannel-logout`, {
     method: 'POST',
