@@ -5,7 +5,6 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -13,7 +12,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import pg from 'pg'
 import { generate } from 'selfsigned'
-import { startEmbeddedPostgres } from '../src/embedded-postgres.ts'
+import { freePort, startEmbeddedPostgres } from '../src/embedded-postgres.ts'
 import { type Browser, createBrowser } from './browser.ts'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
@@ -107,18 +106,6 @@ function hasEnded({ exitCode, signalCode }: ChildProcess): boolean {
 
 function random(): string {
   return randomBytes(24).toString('hex')
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const address = server.address()
-  server.close()
-  await once(server, 'close')
-  if (address === null || typeof address === 'string') {
-    throw new Error('no free port')
-  }
-  return address.port
 }
 
 /** Ends everything, in any state of it. */

@@ -17,9 +17,8 @@ import { createStore } from './store.ts'
 const chores = { everyMs: 10_000, cleanUpRows: 1_000 }
 const stopWithinMs = 10_000
 
-async function main(config: Config): Promise<void> {
+async function serve(config: Config, embedded: EmbeddedPostgres | undefined): Promise<void> {
   const logger = pino({ level: config.logLevel })
-  const embedded = config.databaseUrl === undefined ? await startEmbedded() : undefined
   if (embedded !== undefined) {
     logger.warn(
       { dataDir: embedded.dataDir },
@@ -71,14 +70,11 @@ async function main(config: Config): Promise<void> {
   async function doChores(): Promise<void> {
     try {
       await purges.resume()
-      while (!stopping && (await slowStore.cleanUp(chores.cleanUpRows)) === chores.cleanUpRows) {
-        // a small step each, until less than one is left
+      while (!stopping && ((await slowStore.cleanUp(chores.cleanUpRows)) ?? 0) > 0) {
+        // a small step each, until nothing is left
       }
     } catch (error) {
-      if (!(error instanceof UnavailableError)) {
-        throw error
-      }
-      logger.warn({ code: error.code }, 'chores put off')
+      logger.warn({ code: error instanceof UnavailableError ? error.code : String(error) }, 'chores put off')
     }
     if (!stopping) {
       choreTimer = setTimeout(doChores, chores.everyMs)
@@ -103,11 +99,6 @@ async function main(config: Config): Promise<void> {
   process.on('SIGINT', stop)
 }
 
-async function startEmbedded(): Promise<EmbeddedPostgres> {
-  const { startEmbeddedPostgres } = await import('./embedded-postgres.ts')
-  return startEmbeddedPostgres({ dataDir: resolve('.data/postgres') })
-}
-
 /** On connections of its own: a migration may take longer than the service's statements. */
 async function migrateAt(connectionString: string | undefined): Promise<string[]> {
   const pool = new pg.Pool({ connectionString, max: 1, connectionTimeoutMillis: 10_000 })
@@ -118,15 +109,38 @@ async function migrateAt(connectionString: string | undefined): Promise<string[]
   }
 }
 
-async function migrateAndExit(databaseUrl: string | undefined): Promise<void> {
-  const embedded = databaseUrl === undefined ? await startEmbedded() : undefined
+async function migrateAndEnd(databaseUrl: string | undefined, embedded: EmbeddedPostgres | undefined): Promise<void> {
   const migrations = await migrateAt(databaseUrl ?? embedded?.url)
   process.stdout.write(migrations.length === 0 ? 'the schema is current\n' : `migrated: ${migrations.join(', ')}\n`)
   await embedded?.stop()
 }
 
+/** Where no database is named: one of our own, which goes when the work has failed. */
+async function withDatabase(
+  databaseUrl: string | undefined,
+  work: (embedded: EmbeddedPostgres | undefined) => Promise<void>
+): Promise<void> {
+  if (databaseUrl !== undefined) {
+    return work(undefined)
+  }
+  const { startEmbeddedPostgres } = await import('./embedded-postgres.ts')
+  const embedded = await startEmbeddedPostgres({ dataDir: resolve('.data/postgres') })
+  try {
+    await work(embedded)
+  } catch (error) {
+    await embedded.stop()
+    throw error
+  }
+}
+
 try {
-  await (process.argv[2] === 'migrate' ? migrateAndExit(readDatabaseUrl(process.env)) : main(readConfig(process.env)))
+  if (process.argv[2] === 'migrate') {
+    const databaseUrl = readDatabaseUrl(process.env)
+    await withDatabase(databaseUrl, (embedded) => migrateAndEnd(databaseUrl, embedded))
+  } else {
+    const config = readConfig(process.env)
+    await withDatabase(config.databaseUrl, (embedded) => serve(config, embedded))
+  }
 } catch (error) {
   const told =
     error instanceof ConfigurationError ? error.message : error instanceof Error ? error.stack : String(error)

@@ -1,7 +1,8 @@
 import t from 'tap'
+import { freePort } from '../src/embedded-postgres.ts'
 import { createDatabase, createRole, type Database } from './fixtures/database.ts'
 import { clientId, startIdentityProvider } from './fixtures/identity-provider.ts'
-import { freePort, runServer, type Server, startServer } from './fixtures/server.ts'
+import { runServer, type Server, startServer } from './fixtures/server.ts'
 import { storeLogin } from './fixtures/service.ts'
 
 const post = (server: Server, token: string) =>
