@@ -27,7 +27,10 @@ export interface EndedSession {
   readonly homeAccountId: string
 }
 
-/** Every call is one round trip, but for a login whose payload depends on the generation it is given. */
+/**
+ * Every call is one round trip, but for a login whose payload depends on the generation it is given. The statements
+ * have no names: a pooler in transaction mode may send each to another connection (PgBouncer before 1.21).
+ */
 export function createRows(pool: Pool, clientId: string, ttlSeconds: number) {
   const ttl = `${ttlSeconds} seconds`
 
@@ -39,7 +42,6 @@ export function createRows(pool: Pool, clientId: string, ttlSeconds: number) {
   ): Promise<Saved> {
     return client
       .query<{ outcome: Saved['outcome']; version: string }>({
-        name: 'msal_logout_save',
         text: 'select * from msal_logout.save($1, $2, $3, $4, $5, $6, $7::interval)',
         values: [clientId, partitionKey, generation, version, payload, encoding, ttl]
       })
@@ -56,7 +58,6 @@ export function createRows(pool: Pool, clientId: string, ttlSeconds: number) {
     { payload, encoding }: Encoded
   ): Promise<Pick<Row, 'generation' | 'version'> | undefined> {
     const { rows } = await client.query<{ accepted: boolean; generation: string; version: string }>({
-      name: 'msal_logout_login',
       text: 'select * from msal_logout.login($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::interval, $11)',
       values: [
         clientId,
@@ -79,7 +80,6 @@ export function createRows(pool: Pool, clientId: string, ttlSeconds: number) {
   return {
     async load(partitionKey: string): Promise<Row | undefined> {
       const { rows } = await pool.query<Row>({
-        name: 'msal_logout_load',
         text: 'select * from msal_logout.load($1, $2)',
         values: [clientId, partitionKey]
       })
@@ -119,7 +119,6 @@ export function createRows(pool: Pool, clientId: string, ttlSeconds: number) {
     /** False where the session was ended, or the row is gone. */
     async addSession(partitionKey: string, { issuer, sid, subject, issuedAt }: SessionClaims): Promise<boolean> {
       const { rows } = await pool.query<{ added: boolean }>({
-        name: 'msal_logout_add_session',
         text: 'select msal_logout.add_session($1, $2, $3, $4, $5, $6) as added',
         values: [clientId, partitionKey, issuer, sid, subject, issuedAt]
       })
@@ -128,7 +127,6 @@ export function createRows(pool: Pool, clientId: string, ttlSeconds: number) {
 
     async forget(partitionKey: string, generation: string): Promise<boolean> {
       const { rows } = await pool.query<{ forgotten: boolean }>({
-        name: 'msal_logout_forget',
         text: 'select msal_logout.forget($1, $2, $3) as forgotten',
         values: [clientId, partitionKey, generation]
       })
@@ -137,7 +135,6 @@ export function createRows(pool: Pool, clientId: string, ttlSeconds: number) {
 
     async storeApp(partitionKey: string, { payload, encoding }: Encoded): Promise<void> {
       await pool.query({
-        name: 'msal_logout_store_app',
         text: 'select msal_logout.store_app($1, $2, $3, $4, $5::interval)',
         values: [clientId, partitionKey, payload, encoding, ttl]
       })
@@ -145,7 +142,6 @@ export function createRows(pool: Pool, clientId: string, ttlSeconds: number) {
 
     async sessionActive(issuer: string, sid: string): Promise<boolean> {
       const { rows } = await pool.query<{ active: boolean }>({
-        name: 'msal_logout_session_active',
         text: 'select msal_logout.session_active($1, $2, $3) as active',
         values: [clientId, issuer, sid]
       })
@@ -155,7 +151,6 @@ export function createRows(pool: Pool, clientId: string, ttlSeconds: number) {
     /** Sessions ended after this position, in order; null: the last one alone, to begin with. */
     async endedSince(after: string | null): Promise<(EndedSession & { position: string })[]> {
       const { rows } = await pool.query<EndedSession & { position: string }>({
-        name: 'msal_logout_ended_since',
         text: `select position, issuer, sid, subject, home_account_id as "homeAccountId" from msal_logout.ended_since($1, $2)`,
         values: [clientId, after]
       })
