@@ -1,7 +1,12 @@
 import { randomBytes, randomUUID } from 'node:crypto'
 import pg from 'pg'
 import t, { type Test } from 'tap'
-import { createTokenCache, type TokenCache, type TokenCacheOptions } from '../src/token-cache/index.ts'
+import {
+  checkMsalVersion,
+  createTokenCache,
+  type TokenCache,
+  type TokenCacheOptions
+} from '../src/token-cache/index.ts'
 import { createDatabase, type Database } from './fixtures/database.ts'
 import {
   audience,
@@ -243,6 +248,14 @@ t.test('misuse fails loudly', async (t) => {
     await t.rejects(client.acquireTokenByClientCredential({ scopes: ['x/.default'] }), {
       code: 'ERR_TOKEN_CACHE_MISUSE'
     })
+  })
+  await t.test('a version of MSAL that does not read the cache', async (t) => {
+    for (const version of ['1.18.4', '2.16.3', '3.0.1', '3.1.0']) {
+      t.throws(() => checkMsalVersion(version), { code: 'ERR_TOKEN_CACHE_MISUSE' }, version)
+    }
+    for (const version of ['3.2.0', '3.10.0', '5.0.1', '7.2.1', '10.0.0']) {
+      t.doesNotThrow(() => checkMsalVersion(version), version)
+    }
   })
   await t.test('a key that is no key', async (t) => {
     const { pool } = await createDatabase(t)

@@ -1,6 +1,7 @@
-import type { ICachePlugin } from '@azure/msal-node'
+import { type ICachePlugin, version as msalVersion } from '@azure/msal-node'
 import type { Pool } from 'pg'
 import { createCodec, type Encryption } from './encoding.ts'
+import { TokenCacheMisuseError } from './errors.ts'
 import { listenForPurges, type PurgeListener } from './listener.ts'
 import { createAccountPlugin, createAppPlugin, createAssertionPlugin, createLoginPlugin } from './plugin.ts'
 import { createRows } from './rows.ts'
@@ -51,6 +52,9 @@ export interface TokenCache {
   removeAccount(homeAccountId: string): Promise<boolean>
 }
 
+// Before it, acquireTokenSilent looks in memory alone.
+const lowestMsalVersion = [3, 2]
+
 const defaultTtlSeconds = 90 * 24 * 60 * 60
 
 /**
@@ -58,9 +62,11 @@ const defaultTtlSeconds = 90 * 24 * 60 * 60
  * A login or a refresh that lost against a sign-out rejects with {@link SignedOutError}.
  *
  * @throws {TypeError} where a key has not 32 bytes or the time to live is not positive
+ * @throws {TokenCacheMisuseError} where `@azure/msal-node` is older than 3.2.0
  */
 export function createTokenCache(options: TokenCacheOptions): TokenCache {
   const { pool, clientId, ttlSeconds = defaultTtlSeconds, encryption } = options
+  checkMsalVersion(msalVersion)
   if (!(ttlSeconds > 0)) {
     throw new TypeError('ttlSeconds must be positive')
   }
@@ -89,5 +95,16 @@ export function createTokenCache(options: TokenCacheOptions): TokenCache {
       const row = await rows.load(homeAccountId)
       return row !== undefined && rows.forget(homeAccountId, row.generation)
     }
+  }
+}
+
+/** @throws {TokenCacheMisuseError} where this version of `@azure/msal-node` does not read what is stored */
+export function checkMsalVersion(version: string): void {
+  const [major = 0, minor = 0] = version.split('.').map(Number)
+  const [lowestMajor = 0, lowestMinor = 0] = lowestMsalVersion
+  if (major < lowestMajor || (major === lowestMajor && minor < lowestMinor)) {
+    throw new TokenCacheMisuseError(
+      `@azure/msal-node ${version} does not read a shared cache: update it to 3.2.0 or later`
+    )
   }
 }
