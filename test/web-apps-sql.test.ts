@@ -1,0 +1,237 @@
+// Contract section 5, as a web app in any language calls it.
+import { randomUUID } from 'node:crypto'
+import t, { type Test } from 'tap'
+import { createDatabase } from './fixtures/database.ts'
+
+const issuer = 'https://issuer.example'
+type Row = Record<string, unknown>
+
+async function setUp(t: Test) {
+  const database = await createDatabase(t)
+  const one = async (text: string, values: unknown[] = []): Promise<Row> =>
+    (await database.query<Row>(text, values))[0] ?? {}
+  return {
+    ...database,
+    one,
+    login: (changes: Partial<Record<string, unknown>> = {}) => {
+      const args: Record<string, unknown> = {
+        client_id: 'a',
+        partition_key: 'u.t',
+        home_account_id: 'u.t',
+        issuer,
+        sid: 's1',
+        subject: 'sub',
+        issued_at: 1_000,
+        payload: 'one',
+        encoding: 'json',
+        ttl: '1 hour',
+        ...changes
+      }
+      const names = Object.keys(args)
+      return one(
+        `select * from msal_logout.login(${names.map((name, i) => `${name} => $${i + 1}`).join(', ')})`,
+        names.map((name) => (name === 'payload' ? Buffer.from(String(args[name])) : args[name]))
+      )
+    },
+    load: () =>
+      one(
+        `select generation, version, convert_from(payload, 'UTF8') as payload, encoding from msal_logout.load('a', 'u.t')`
+      ),
+    save: (generation: unknown, version: unknown, payload = 'two', ttl = '1 hour') =>
+      one(`select * from msal_logout.save('a', 'u.t', $1, $2, $3, 'json', $4::interval)`, [
+        generation,
+        version,
+        Buffer.from(payload),
+        ttl
+      ]),
+    signOut: (by: Row) =>
+      database.query('select * from msal_logout.sign_out($1)', [
+        JSON.stringify([
+          {
+            id: randomUUID(),
+            source: 'backchannel',
+            issuer,
+            not_after: 2_000,
+            whole_subject: false,
+            purge_scope: 'account',
+            ...by
+          }
+        ])
+      ])
+  }
+}
+
+t.test('login stores the row and its session, and tells generation and version', async (t) => {
+  const { login, load, query } = await setUp(t)
+  const stored = await login()
+  t.match(stored, { accepted: true, generation: /^\d+$/, version: '1' })
+  t.same(await load(), { generation: stored.generation, version: '1', payload: 'one', encoding: 'json' })
+  t.match(await query('select issuer, sid, subject, client_id, home_account_id, issued_at from msal_logout.sessions'), [
+    { issuer, sid: 's1', subject: 'sub', client_id: 'a', home_account_id: 'u.t', issued_at: '1000' }
+  ])
+})
+
+t.test(
+  'a second login of the account keeps the generation; its first session goes on, and may save again',
+  async (t) => {
+    const { login, load, save, query } = await setUp(t)
+    const first = await login()
+    const second = await login({ sid: 's2', payload: 'of the second' })
+    t.match(second, { accepted: true, generation: first.generation, version: '2' })
+    t.match(await save(first.generation, first.version), { outcome: 'conflict', version: null })
+    t.match(await load(), { payload: 'of the second' })
+    t.match(await save(first.generation, '2'), { outcome: 'saved', version: '3' })
+    t.equal((await query('select * from msal_logout.sessions')).length, 2)
+  }
+)
+
+t.test('a row that was purged is gone for every save, and a new login has a new generation', async (t) => {
+  const { login, load, save, signOut } = await setUp(t)
+  const first = await login()
+  await signOut({ sid: 's1' })
+  t.same(await load(), {})
+  t.match(await save(first.generation, '1'), { outcome: 'gone', version: null })
+  const second = await login({ issued_at: 3_000 })
+  t.not(second.generation, first.generation)
+  t.match(await save(first.generation, '1', 'of the old session'), { outcome: 'gone' })
+  t.match(await load(), { payload: 'one' })
+})
+
+t.test('save never makes a row', async (t) => {
+  const { save, query } = await setUp(t)
+  t.match(await save(1, 1), { outcome: 'gone' })
+  t.same(await query('select * from msal_logout.token_cache'), [])
+})
+
+t.test('what has expired is as good as gone, and a save makes row and sessions live longer', async (t) => {
+  const { login, load, save, query, one } = await setUp(t)
+  const { generation } = await login()
+  await query(`update msal_logout.token_cache set expires_at = now() + interval '1 second'`)
+  await query(`update msal_logout.sessions set expires_at = now() + interval '1 second'`)
+  t.match(await save(generation, '1', 'two', '2 hours'), { outcome: 'saved' })
+  const [row] = await query<{ all: boolean }>(
+    `select bool_and(expires_at > now() + interval '1 hour') as all
+    from (select expires_at from msal_logout.token_cache union all select expires_at from msal_logout.sessions) e`
+  )
+  t.equal(row?.all, true)
+
+  await query('update msal_logout.token_cache set expires_at = now()')
+  await query('update msal_logout.sessions set expires_at = now()')
+  t.same(await load(), {})
+  t.match(await save(generation, '2'), { outcome: 'gone' })
+  t.match(await one(`select msal_logout.session_active('a', $1, 's1') as active`, [issuer]), { active: false })
+  const again = await login({ home_account_id: 'other.t' })
+  t.match(again, { accepted: true }, 'and its place is free for another account')
+  t.not(again.generation, generation)
+})
+
+t.test('a row belongs to one account, and to one kind', async (t) => {
+  const { login, one } = await setUp(t)
+  await login()
+  await t.rejects(login({ home_account_id: 'v.t' }), { code: 'ML001' })
+  await t.rejects(login({ kind: 'obo' }), { code: 'ML001' })
+  await t.rejects(login({ home_account_id: 'u.t', subject: 'u.t' }), { code: 'ML001' }, 'a bare subject that equals it')
+  await t.rejects(one(`select msal_logout.store_app('a', 'u.t', 'x', 'json', '1 hour')`), { code: 'ML001' })
+  await one(`select msal_logout.store_app('a', 'app', 'x', 'json', '1 hour')`)
+  await one(`select msal_logout.store_app('a', 'app', 'y', 'json', '1 hour')`)
+  t.match(await one(`select version, convert_from(payload, 'UTF8') as payload from msal_logout.load('a', 'app')`), {
+    version: '2',
+    payload: 'y'
+  })
+  await t.rejects(login({ partition_key: 'app' }), { code: 'ML001' })
+  t.match(await one(`select * from msal_logout.save('a', 'app', 1, 2, 'z', 'json', '1 hour')`), { outcome: 'gone' })
+})
+
+t.test('an equal partition of another client id is another row', async (t) => {
+  const { login, query } = await setUp(t)
+  await login()
+  t.match(await login({ client_id: 'b', home_account_id: 'v.t' }), { accepted: true })
+  t.equal((await query('select * from msal_logout.token_cache')).length, 2)
+})
+
+t.test('add_session registers a further ID token, unless it was ended or the row is another account’s', async (t) => {
+  const { login, one, signOut } = await setUp(t)
+  const add = (changes: Row = {}) => {
+    const { sid, subject, issuedAt } = { sid: 's2', subject: 'guest', issuedAt: 1_000, ...changes }
+    return one(`select msal_logout.add_session('a', 'u.t', $1, $2, $3, $4) as added`, [
+      'https://other.example',
+      sid,
+      subject,
+      issuedAt
+    ])
+  }
+  t.match(await add(), { added: false }, 'there is no row')
+  await login()
+  t.match(await add(), { added: true })
+  t.match(await one(`select msal_logout.session_active('a', 'https://other.example', 's2') as active`), {
+    active: true
+  })
+  await t.rejects(add({ subject: 'u.t' }), { code: 'ML001' })
+  await signOut({ issuer: 'https://other.example', sid: 's3' })
+  t.match(await add({ sid: 's3', issuedAt: 2_000 }), { added: false })
+  t.match(await add({ sid: 's3', issuedAt: 2_001 }), { added: true })
+})
+
+t.test('forget takes the row and its sessions, of that generation alone', async (t) => {
+  const { login, one, query } = await setUp(t)
+  const { generation } = await login()
+  t.match(await one(`select msal_logout.forget('a', 'u.t', $1) as forgotten`, [Number(generation) + 1]), {
+    forgotten: false
+  })
+  t.match(await one(`select msal_logout.forget('a', 'u.t', $1) as forgotten`, [generation]), { forgotten: true })
+  t.same(await query('select * from msal_logout.sessions'), [])
+  t.same(await query(`select * from msal_logout.ended_since('a', 0)`), [], 'it was no purge')
+  t.match(await login(), { accepted: true }, 'nor does it refuse a login')
+})
+
+t.test('ended_since tells each app its own, in order, and null tells where to begin', async (t) => {
+  const { login, query, signOut } = await setUp(t)
+  for (const sid of ['s1', 's2', 's3']) {
+    await login({ sid, partition_key: `${sid}.t`, home_account_id: `${sid}.t` })
+    await login({ sid, partition_key: `${sid}.t`, home_account_id: `${sid}.t`, client_id: 'b' })
+    await signOut({ sid })
+  }
+  const all = await query<Row>(`select * from msal_logout.ended_since('a', 0)`)
+  t.match(all, [
+    { position: '1', issuer, sid: 's1', subject: 'sub', home_account_id: 's1.t', at: Date },
+    { position: '2', sid: 's2' },
+    { position: '3', sid: 's3' }
+  ])
+  t.match(await query(`select * from msal_logout.ended_since('a', 2)`), [{ position: '3' }])
+  t.same(await query(`select * from msal_logout.ended_since('a', 3)`), [])
+  t.match(await query(`select * from msal_logout.ended_since('a', null)`), [{ position: '3' }])
+  t.same(await query(`select * from msal_logout.ended_since('unknown', null)`), [])
+})
+
+t.test('a mistake in a call is told, and nothing is written', async (t) => {
+  const { login, query } = await setUp(t)
+  for (const changes of [
+    { home_account_id: null },
+    { home_account_id: '' },
+    { issuer: null },
+    { issuer: '' },
+    { subject: null },
+    { subject: '' },
+    { issued_at: null },
+    { issued_at: 0 },
+    { issued_at: -1 },
+    { ttl: '0 seconds' },
+    { ttl: null },
+    { kind: 'app' },
+    { client_id: null },
+    { client_id: '' },
+    { partition_key: '' },
+    { partition_key: null },
+    { encoding: null }
+  ]) {
+    await t.rejects(login(changes), JSON.stringify(changes))
+  }
+  t.same(await query('select * from msal_logout.token_cache'), [])
+  t.same(await query('select * from msal_logout.sessions'), [])
+})
+
+t.test('an empty sid is none', async (t) => {
+  const { login, query } = await setUp(t)
+  await login({ sid: '' })
+  t.match(await query('select sid, session_key from msal_logout.sessions'), [{ sid: null, session_key: 'sub=sub' }])
+})
