@@ -1,0 +1,23 @@
+// The same server, verifying only: everything but the sign-out itself, down to the log line.
+import { pino } from 'pino'
+import { createApp } from '../../src/app.ts'
+import { readConfig } from '../../src/config.ts'
+import { createIssuers } from '../../src/issuers.ts'
+import { createLogoutTokenVerifier } from '../../src/logout-token.ts'
+import { createCarryOut } from '../../src/sign-out.ts'
+import { createSpool } from '../../src/spool.ts'
+
+const config = readConfig(process.env)
+const logger = pino({ level: config.logLevel })
+const issuers = createIssuers(config.issuers)
+const carryOut = createCarryOut({
+  issuers,
+  verify: createLogoutTokenVerifier(issuers),
+  signOut: async ({ id }) => ({ id, replayed: false, accounts: 1, sessions: 3, rows: 3, rowsByClient: {} }),
+  store: { issuersOfSid: async () => [] }
+})
+const spool = createSpool({ dir: config.spoolDir, logger })
+const app = createApp({ issuers, carryOut, spool, logger })
+issuers.warmUp()
+await app.listen({ host: config.host, port: config.port })
+process.on('SIGTERM', () => process.exit(0))

@@ -1,0 +1,199 @@
+// `npm run bench`: see docs/performance.md. Arguments: --rounds=5; --scale, --purge[=accounts] and
+// --soak[=minutes] instead of the usual measures. What was measured goes into results.json, by section.
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { cpus, tmpdir, totalmem } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { parseArgs } from 'node:util'
+import { settings } from './database.ts'
+import type { Server } from './processes.ts'
+import { measurePurge } from './purge.ts'
+import { measureScale } from './scale.ts'
+import { measureSilent, type SilentName } from './silent.ts'
+import { soak } from './soak.ts'
+import {
+  type Contender,
+  type ContenderName,
+  contenders,
+  measure,
+  measureBareCommit,
+  signTokens,
+  startSetting
+} from './speed.ts'
+import { spread } from './statistics.ts'
+
+const resultsFile = fileURLToPath(new URL('results.json', import.meta.url))
+const { values } = parseArgs({
+  args: process.argv.slice(2).map((argument) => (/^--(purge|soak)$/.test(argument) ? `${argument}=` : argument)),
+  options: {
+    rounds: { type: 'string', default: '5' },
+    scale: { type: 'boolean', default: false },
+    purge: { type: 'string' },
+    soak: { type: 'string' }
+  }
+})
+
+const folder = mkdtempSync(join(tmpdir(), 'msal-logout-bench-'))
+const setting = await startSetting(folder)
+try {
+  if (values.scale) {
+    save('scale', await measureScale(setting))
+  } else if (values.purge !== undefined) {
+    save('purge', await measurePurge(setting, Number(values.purge || 1_000_000)))
+  } else if (values.soak !== undefined) {
+    save('soak', await soak(setting, Number(values.soak || 30)))
+  } else {
+    save('speed', await speed(Number(values.rounds)))
+  }
+} finally {
+  await setting.stop()
+  rmSync(folder, { recursive: true, force: true })
+}
+
+async function speed(rounds: number) {
+  const tokens = join(folder, 'tokens')
+  await signTokens(setting.provider, 13_000, tokens)
+  const all = contenders(setting)
+  const servers = await Promise.all(all.map(async (contender) => ({ contender, server: await contender.start() })))
+  try {
+    return await measureRounds(rounds, tokens, servers)
+  } finally {
+    await Promise.all(servers.map(({ server }) => server.stop()))
+  }
+}
+
+async function measureRounds(
+  rounds: number,
+  tokens: string,
+  servers: readonly { contender: Contender; server: Server }[]
+) {
+  const at64 = new Map<ContenderName, { perSecond: number[]; p50Ms: number[]; p99Ms: number[] }>()
+  const at1 = new Map<ContenderName, number[]>()
+  const bareCommit: number[] = []
+  const silent: Record<SilentName, number>[] = []
+  for (let round = 1; round <= rounds; round++) {
+    for (const { contender, server } of servers) {
+      const result = await measure(setting, contender, server, tokens, { connections: 64, count: contender.tokens })
+      const known = at64.get(contender.name) ?? { perSecond: [], p50Ms: [], p99Ms: [] }
+      known.perSecond.push(result.perSecond)
+      known.p50Ms.push(result.p50Ms)
+      known.p99Ms.push(result.p99Ms)
+      at64.set(contender.name, known)
+      say(
+        `round ${round}  ${contender.name.padEnd(24)} ${result.perSecond.toFixed(0).padStart(6)}/s  p50 ${ms(result.p50Ms)}  p99 ${ms(result.p99Ms)}`
+      )
+    }
+    for (const { contender, server } of servers) {
+      const result = await measure(setting, contender, server, tokens, { connections: 1, count: 1_000 })
+      at1.set(contender.name, [...(at1.get(contender.name) ?? []), result.p50Ms])
+    }
+    bareCommit.push(await measureBareCommit(setting, 1_000))
+    silent.push(await measureSilent(setting.database, 1_000))
+  }
+  // Ratios are of neighbours in one round; their median is what counts.
+  const ratios = (a: readonly number[], b: readonly number[]) =>
+    spread(a.map((value, i) => value / (b[i] ?? Number.NaN)))
+  const of = (name: ContenderName) => at64.get(name) ?? { perSecond: [], p50Ms: [], p99Ms: [] }
+  const own = of('msal-logout')
+  const lone = at1.get('msal-logout') ?? []
+  const floor = (at1.get('verifying only') ?? []).map((p50, i) => p50 + (bareCommit[i] ?? Number.NaN))
+  const silentOf = (name: SilentName) => silent.map((result) => result[name])
+  const measures = [
+    measureRow(
+      'sign-outs/s at 64 connections ÷ verifying only',
+      ratios(own.perSecond, of('verifying only').perSecond),
+      'least',
+      0.8
+    ),
+    measureRow(
+      '… ÷ a transaction of statements per token',
+      ratios(own.perSecond, of('statements per token').perSecond),
+      'least',
+      4
+    ),
+    measureRow(
+      '… ÷ express-openid-connect with connect-pg-simple',
+      ratios(own.perSecond, of('express-openid-connect').perSecond),
+      'least',
+      4
+    ),
+    measureRow('p99 at 64 connections ÷ verifying only', ratios(own.p99Ms, of('verifying only').p99Ms), 'most', 2),
+    measureRow('one connection: p50 ÷ (verifying only + a bare commit)', ratios(lone, floor), 'most', 1.5),
+    measureRow(
+      'silent token: our plugin ÷ DistributedCachePlugin',
+      ratios(silentOf('our plugin'), silentOf('DistributedCachePlugin')),
+      'most',
+      1.1
+    ),
+    measureRow('silent token: encrypted ÷ not', ratios(silentOf('our plugin, encrypted'), silentOf('our plugin')))
+  ]
+  for (const { measure, ratio, bound, reached } of measures) {
+    say(
+      `${measure.padEnd(60)} ${ratio.median.toFixed(2)} (${ratio.min.toFixed(2)} to ${ratio.max.toFixed(2)})  ${bound ?? ''}  ${reached === undefined ? '' : reached ? 'reached' : 'NOT REACHED'}`
+    )
+  }
+  return {
+    rounds,
+    at64: Object.fromEntries(
+      [...at64].map(([name, { perSecond, p50Ms, p99Ms }]) => [
+        name,
+        { perSecond: spread(perSecond), p50Ms: spread(p50Ms), p99Ms: spread(p99Ms), rounds: perSecond }
+      ])
+    ),
+    oneConnectionP50Ms: {
+      ...Object.fromEntries([...at1].map(([name, p50s]) => [name, spread(p50s)])),
+      'bare commit': spread(bareCommit)
+    },
+    silentP50Ms: Object.fromEntries(
+      (['our plugin', 'DistributedCachePlugin', 'our plugin, encrypted'] as const).map((name) => [
+        name,
+        spread(silentOf(name))
+      ])
+    ),
+    measures
+  }
+}
+
+function measureRow(measure: string, ratio: ReturnType<typeof spread>, side?: 'least' | 'most', limit?: number) {
+  return {
+    measure,
+    ratio,
+    ...(side === undefined || limit === undefined
+      ? {}
+      : { bound: `at ${side} ${limit}`, reached: side === 'least' ? ratio.median >= limit : ratio.median <= limit })
+  }
+}
+
+function save(section: string, result: object): void {
+  const results: Record<string, unknown> = JSON.parse(readIfThere(resultsFile) ?? '{}')
+  results[section] = {
+    date: new Date().toISOString().slice(0, 10),
+    machine: `${cpus().length} × ${cpus()[0]?.model}, ${Math.round(totalmem() / 2 ** 30)} GB`,
+    node: process.version,
+    postgres: setting.database.version,
+    settings,
+    ...result
+  }
+  writeFileSync(resultsFile, `${JSON.stringify(results, rounded, 2)}\n`)
+  say(`bench/results.json: ${section}`)
+}
+
+function rounded(_key: string, value: unknown): unknown {
+  return typeof value === 'number' ? Number(value.toPrecision(4)) : value
+}
+
+function readIfThere(file: string): string | undefined {
+  try {
+    return readFileSync(file, 'utf8')
+  } catch {
+    return undefined
+  }
+}
+
+function ms(value: number): string {
+  return `${value.toFixed(2).padStart(7)} ms`
+}
+
+function say(line: string): void {
+  console.log(line)
+}

@@ -1,0 +1,79 @@
+// Half load for a long time: memory must not grow after the first minutes.
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { insertSessions } from './database.ts'
+import { contenders, type Setting } from './speed.ts'
+import { quantile } from './statistics.ts'
+
+const perSecond = 1_500
+const warmUpShare = 1 / 6 // the first 5 minutes of 30
+
+export async function soak(setting: Setting, minutes: number) {
+  const { database, provider, loader, folder } = setting
+  const contender = contenders(setting)[0]
+  if (contender === undefined) {
+    throw new Error('no contender')
+  }
+  await database.fill(provider.issuer, 0)
+  const server = await contender.start()
+  const samples: { minute: number; residentMb: number; p99Ms: number }[] = []
+  const startedAt = performance.now()
+  let session = 0
+  const tokens = join(folder, 'tokens')
+  while (performance.now() - startedAt < minutes * 60_000) {
+    const chunkStartedAt = performance.now()
+    const from = session
+    session += perSecond
+    await insertSessions(database.pool, provider.issuer, from, session)
+    writeFileSync(
+      tokens,
+      (await Promise.all(Array.from({ length: perSecond }, (_, i) => provider.logoutToken(from + i)))).join('\n')
+    )
+    const result = await loader.run({
+      port: server.port,
+      path: contender.path,
+      tokens,
+      from: 0,
+      to: perSecond,
+      connections: 16
+    })
+    if (result.statuses['200'] !== perSecond) {
+      throw new Error(`answers ${JSON.stringify(result.statuses)}`)
+    }
+    await contender.check(from, session)
+    samples.push({
+      minute: (performance.now() - startedAt) / 60_000,
+      residentMb: residentMb(server.pid),
+      p99Ms: result.p99Ms
+    })
+    // At most half of what the service can do, whatever the rest of a turn costs.
+    const pause = 1_000 - (performance.now() - chunkStartedAt)
+    await new Promise((resolve) => setTimeout(resolve, Math.max(0, pause)))
+  }
+  await server.stop()
+  const afterWarmUp = samples.filter(({ minute }) => minute >= minutes * warmUpShare)
+  const half = afterWarmUp.length >> 1
+  const first = quantile(
+    afterWarmUp.slice(0, half).map(({ residentMb }) => residentMb),
+    0.5
+  )
+  const second = quantile(
+    afterWarmUp.slice(half).map(({ residentMb }) => residentMb),
+    0.5
+  )
+  const result = {
+    minutes,
+    signOuts: session,
+    perSecond: session / (minutes * 60),
+    residentMbFirstHalf: first,
+    residentMbSecondHalf: second,
+    growthMb: second - first,
+    samples: samples.filter((_, i) => i % Math.ceil(samples.length / 120) === 0)
+  }
+  console.log({ ...result, samples: undefined })
+  return result
+}
+
+function residentMb(pid: number): number {
+  return Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]) / 1_024
+}

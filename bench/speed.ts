@@ -1,0 +1,200 @@
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import pg from 'pg'
+import { type Database, startDatabase } from './database.ts'
+import type { LoadResult } from './load.ts'
+import { type Loader, type Server, startLoader, startServer } from './processes.ts'
+import { audience, type Provider, sidOf, startProvider } from './provider.ts'
+
+export type ContenderName = 'msal-logout' | 'verifying only' | 'statements per token' | 'express-openid-connect'
+
+export interface Contender {
+  readonly name: ContenderName
+  readonly path: string
+  /** Tokens of one round at 64 connections; a slow one needs fewer for as long a time. */
+  readonly tokens: number
+  readonly start: () => Promise<Server>
+  /** What must be true in the database once these sessions were answered; throws where it is not. */
+  readonly check: (from: number, to: number) => Promise<void>
+}
+
+export interface Setting {
+  readonly database: Database
+  readonly provider: Provider
+  readonly loader: Loader
+  /** A folder for logs and tokens that goes away. */
+  readonly folder: string
+}
+
+/** Sessions which no token names: they must be there afterwards. */
+const bystanders = 2_000
+const warmUpTokens = 1_000
+
+export function contenders({ database, provider, folder }: Setting): Contender[] {
+  const issuersFile = join(folder, 'issuers.json')
+  writeFileSync(
+    issuersFile,
+    JSON.stringify({
+      issuers: [
+        {
+          name: 'bench',
+          issuer: provider.issuer,
+          jwksUri: `${provider.issuer}/jwks`,
+          clientIds: [audience],
+          maxTokenAgeSeconds: 86_400,
+          algorithms: ['RS256', 'ES256']
+        }
+      ]
+    })
+  )
+  const env = {
+    DATABASE_URL: database.url,
+    ISSUERS_FILE: issuersFile,
+    ISSUER: provider.issuer,
+    SPOOL_DIR: join(folder, 'spool'),
+    NODE_ENV: 'production',
+    POOL_SIZE: '16'
+  }
+  const own = {
+    DATABASE_URL: env.DATABASE_URL,
+    ISSUERS_FILE: issuersFile,
+    SPOOL_DIR: env.SPOOL_DIR,
+    ISSUER: '',
+    NODE_ENV: 'production'
+  }
+  const start = (name: string, program: string, variables: Record<string, string>) => () =>
+    startServer({
+      program,
+      env: { ...variables, SPOOL_DIR: join(folder, `spool-${name}`) },
+      logFile: join(folder, `${name}.log`)
+    })
+
+  async function rowsAreGone(from: number, to: number): Promise<void> {
+    const left = await database.countRows(from, to)
+    if (left > 0) {
+      throw new Error(`${left} rows are still there`)
+    }
+  }
+  return [
+    {
+      name: 'msal-logout',
+      path: '/backchannel-logout',
+      tokens: 12_000,
+      start: start('msal-logout', 'dist/server.js', own),
+      check: rowsAreGone
+    },
+    {
+      name: 'verifying only',
+      path: '/backchannel-logout',
+      tokens: 12_000,
+      start: start('verify-only', 'bench/contenders/verify-only.ts', own),
+      async check() {}
+    },
+    {
+      name: 'statements per token',
+      path: '/backchannel-logout',
+      tokens: 3_000,
+      start: start('statements', 'bench/contenders/statements.ts', env),
+      check: rowsAreGone
+    },
+    {
+      name: 'express-openid-connect',
+      path: '/backchannel-logout',
+      tokens: 3_000,
+      start: start('express', 'bench/peers/express.ts', env),
+      async check(from, to) {
+        const { rows } = await database.pool.query<{ n: string }>('select count(*) as n from public.session')
+        // one mark for the sid and one for the subject
+        if (Number(rows[0]?.n) !== 2 * (to - from)) {
+          throw new Error(`${rows[0]?.n} of ${2 * (to - from)} marks are there`)
+        }
+      }
+    }
+  ]
+}
+
+/** Fills the database, warms the server up, loads it, and lets the result count only where the outcome is right. */
+export async function measure(
+  setting: Setting,
+  contender: Contender,
+  server: Server,
+  tokens: string,
+  { connections, count }: { connections: number; count: number }
+): Promise<LoadResult> {
+  const { database, provider, loader } = setting
+  const total = warmUpTokens + count
+  await database.fill(provider.issuer, total + bystanders)
+  await database.pool.query('truncate public.session')
+  const order = { port: server.port, path: contender.path, tokens }
+  await loader.run({ ...order, from: 0, to: warmUpTokens, connections: 16 })
+  const result = await loader.run({ ...order, from: warmUpTokens, to: total, connections })
+  const odd = Object.entries(result.statuses).filter(([status]) => status !== '200' && status !== '204')
+  if (odd.length > 0) {
+    throw new Error(`${contender.name}: answers ${JSON.stringify(result.statuses)}`)
+  }
+  await contender.check(0, total)
+  const spared = await database.countRows(total, total + bystanders)
+  if (spared !== bystanders * 3) {
+    throw new Error(`${contender.name}: deleted ${bystanders * 3 - spared} rows that nobody asked for`)
+  }
+  return result
+}
+
+/** One token a line, for the sessions from 0 on. */
+export async function signTokens(provider: Provider, count: number, file: string): Promise<void> {
+  const tokens: string[] = []
+  while (tokens.length < count) {
+    const from = tokens.length
+    tokens.push(
+      ...(await Promise.all(
+        Array.from({ length: Math.min(500, count - from) }, (_, i) => provider.logoutToken(from + i))
+      ))
+    )
+  }
+  writeFileSync(file, tokens.join('\n'))
+}
+
+export async function startSetting(folder: string): Promise<Setting & { stop(): Promise<void> }> {
+  const [database, provider] = await Promise.all([startDatabase(), startProvider()])
+  await database.pool.query(
+    'create table public.session (sid varchar primary key, sess json not null, expire timestamp(6) not null)'
+  )
+  await database.pool.query('create index on public.session (expire)')
+  const loader = startLoader()
+  return {
+    database,
+    provider,
+    loader,
+    folder,
+    async stop() {
+      loader.stop()
+      provider.close()
+      await database.close()
+    }
+  }
+}
+
+/** The bare work in the database: one commit that finds the session's keys and deletes its rows by them. */
+export async function measureBareCommit({ database, provider }: Setting, count: number): Promise<number> {
+  await database.fill(provider.issuer, count + bystanders)
+  const client = new pg.Client({ connectionString: database.url })
+  await client.connect()
+  const latencies: number[] = []
+  for (let session = 0; session < count; session++) {
+    const startedAt = performance.now()
+    await client.query({
+      name: 'bare',
+      text: `with gone as (select partition_key, client_id from msal_logout.sessions where issuer = $1 and session_key = $2)
+        delete from msal_logout.token_cache t using gone
+        where t.partition_key = gone.partition_key and t.client_id = gone.client_id`,
+      values: [provider.issuer, `sid=${sidOf(session)}`]
+    })
+    latencies.push(performance.now() - startedAt)
+  }
+  await client.end()
+  if ((await database.countRows(0, count)) > 0) {
+    throw new Error('the bare commit left rows')
+  }
+  latencies.sort((a, b) => a - b)
+  return latencies[count >> 1] ?? 0
+}
