@@ -320,9 +320,10 @@ begin
       'tenant=' || start_purge.tenant_id)],
     array[extract(epoch from clock_timestamp())::bigint]);
   insert into msal_logout.purges (
-    id, source, issuer, client_id, home_account_id, tenant_id, reason, actor, status, request_hash, total)
+    id, at, source, issuer, client_id, home_account_id, tenant_id, reason, actor, status, request_hash, total)
   values (
-    start_purge.id, 'admin', coalesce(start_purge.issuer, nullif(issuers[1], '')),
+    -- the time when the lock was had: what was stored before it is older, what comes later is let be
+    start_purge.id, clock_timestamp(), 'admin', coalesce(start_purge.issuer, nullif(issuers[1], '')),
     start_purge.client_id, start_purge.home_account_id, start_purge.tenant_id,
     start_purge.reason, start_purge.actor, 'running', start_purge.request_hash, accounts)
   on conflict (id) do nothing;
@@ -330,7 +331,7 @@ begin
 end
 $$;
 
--- One step of a running purge, of up to `max_accounts` accounts; true when another one is due, false when
+-- One step of a running purge, of up to `max_accounts` accounts that were there when it began; true when another one is due, false when
 -- the purge is done, null when another instance is at it.
 create function msal_logout.purge_step(id uuid, max_accounts int) returns boolean
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -354,17 +355,17 @@ begin
   select array_agg(a.account_issuer), array_agg(a.home_account_id) into account_issuers, account_ids
   from (
     select t.account_issuer, t.home_account_id from msal_logout.token_cache t
-    where t.home_account_id = p.home_account_id and t.account_issuer in ('', p.issuer)
+    where t.home_account_id = p.home_account_id and t.account_issuer in ('', p.issuer) and t.created_at <= p.at
     union
     select s.account_issuer, s.home_account_id from msal_logout.sessions s
-    where s.home_account_id = p.home_account_id and s.account_issuer in ('', p.issuer)
+    where s.home_account_id = p.home_account_id and s.account_issuer in ('', p.issuer) and s.created_at <= p.at
     union
     (select distinct t.account_issuer, t.home_account_id from msal_logout.token_cache t
-    where t.client_id = p.client_id and t.home_account_id is not null
+    where t.client_id = p.client_id and t.home_account_id is not null and t.created_at <= p.at
     order by 2, 1 limit purge_step.max_accounts)
     union
     (select distinct t.account_issuer, t.home_account_id from msal_logout.token_cache t
-    where t.tenant_id = p.tenant_id
+    where t.tenant_id = p.tenant_id and t.created_at <= p.at
     order by 2, 1 limit purge_step.max_accounts)
   ) a;
 
@@ -374,7 +375,7 @@ begin
     delete from msal_logout.token_cache t
     using unnest(account_issuers, account_ids) a (account_issuer, home_account_id)
     where t.home_account_id = a.home_account_id and t.account_issuer = a.account_issuer
-      and (p.client_id is null or t.client_id = p.client_id)
+      and (p.client_id is null or t.client_id = p.client_id) and t.created_at <= p.at
     returning t.client_id
   )
   select array_agg(g.client_id) into deleted from gone g;
@@ -382,7 +383,7 @@ begin
     delete from msal_logout.sessions s
     using unnest(account_issuers, account_ids) a (account_issuer, home_account_id)
     where s.home_account_id = a.home_account_id and s.account_issuer = a.account_issuer
-      and (p.client_id is null or s.client_id = p.client_id)
+      and (p.client_id is null or s.client_id = p.client_id) and s.created_at <= p.at
     returning (p.id, s.client_id, s.partition_key, s.issuer, s.session_key,
       s.sid, s.subject, s.account_issuer, s.home_account_id)::msal_logout.ended_session as e
   )

@@ -117,11 +117,15 @@ export function createPurges({ store, signOut, logger, now = Date.now }: PurgesO
     }
   }
 
+  /** Each step is a transaction of its own, so that sign-outs get their turns in between. */
   async function finish(id: string): Promise<void> {
-    while (await store.purgeStep(id, accountsPerStep)) {
-      // each step is a transaction of its own, so that sign-outs get their turns in between
+    let more: boolean | null = true
+    while (more) {
+      more = await store.purgeStep(id, accountsPerStep)
     }
-    logger.info({ purge: id }, 'purged')
+    if (more === false) {
+      logger.info({ purge: id }, 'purged')
+    } // else another instance is at it, and finishes it
   }
 
   async function recorded(id: string, requestHash: Buffer): Promise<PurgeResult | undefined> {

@@ -12,7 +12,7 @@ export interface SignOutOptions {
   /** The most logouts in one transaction; default 128. */
   maxBatch?: number
   /**
-   * How long a logout may wait for its turn, in milliseconds; default 1500. One that waited longer is not begun:
+   * How long a logout may wait for its turn, in milliseconds; default 1000. One that waited longer is not begun:
    * its sender is about to be told 503, and has its token kept for later.
    */
   maxWaitMs?: number
@@ -40,7 +40,7 @@ const lanesForSingles = 2
  */
 export function createSignOut(
   store: Pick<Store, 'signOut'>,
-  { maxBatch = 128, maxWaitMs = 1_500 }: SignOutOptions = {}
+  { maxBatch = 128, maxWaitMs = 1_000 }: SignOutOptions = {}
 ): SignOut {
   const waiting: Waiting[] = []
   const singles: Waiting[] = []

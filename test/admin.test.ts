@@ -193,6 +193,75 @@ t.test('more than 1,000 accounts need force, and more than 10,000 go on in the b
   t.same(await service.rows(), [])
 })
 
+t.test('a login that comes while a purge is running lives, and the purge ends', async (t) => {
+  const service = await build(t)
+  const issuedAt = Math.floor(Date.now() / 1_000) + 5
+  for (let i = 0; i < 6; i += 1) {
+    await service.login({ clientId: 'a', homeAccountId: `old-${i}.t`, sid: `old-${i}` })
+  }
+  const purge = {
+    id: randomUUID(),
+    tenantId: 't',
+    reason,
+    actor: 'test',
+    dryRun: false,
+    maxAccounts: 100,
+    requestHash: Buffer.alloc(1)
+  }
+  t.equal((await service.store.startPurge(purge)).outcome, 'running')
+  let steps = 0
+  do {
+    steps += 1
+    await service.login({ clientId: 'a', homeAccountId: `new-${steps}.t`, sid: `new-${steps}`, issuedAt })
+  } while (steps < 50 && (await service.store.purgeStep(purge.id, 2)))
+  t.equal(steps, 4, 'three of two accounts, and one that finds nothing')
+  t.same(await service.rows(), ['a/new-1.t', 'a/new-2.t', 'a/new-3.t', 'a/new-4.t'])
+  t.match(await service.store.findPurge(purge.id), { status: 'done', accounts: 6, rows: 6, sessions: 6 })
+})
+
+t.test('a purge that was interrupted is taken up, by another instance too, and is done once', async (t) => {
+  const service = await build(t)
+  for (let i = 0; i < 6; i += 1) {
+    await service.login({ clientId: 'a', homeAccountId: `old-${i}.t`, sid: `old-${i}` })
+  }
+  const purge = {
+    id: randomUUID(),
+    clientId: 'a',
+    reason,
+    actor: 'test',
+    dryRun: false,
+    maxAccounts: 100,
+    requestHash: Buffer.alloc(1)
+  }
+  await service.store.startPurge(purge)
+  await service.store.purgeStep(purge.id, 2)
+  t.equal((await service.rows()).length, 4)
+  await Promise.all([service.purges.resume(), service.purges.resume(), service.purges.resume()])
+  while ((await service.store.findPurge(purge.id))?.status === 'running') {
+    await service.purges.resume()
+  }
+  t.same(await service.rows(), [])
+  t.match(await service.store.findPurge(purge.id), { status: 'done', accounts: 6, rows: 6, sessions: 6 })
+})
+
+t.test('an Idempotency-Key gives the first answer again, and stands for one request', async (t) => {
+  const service = await build(t)
+  await populate(service)
+  const { issuer } = service.provider
+  for (const [key, selector] of [
+    ['k1', { homeAccountId: 'u.t1' }],
+    ['k2', { issuer, sid: 's2' }]
+  ] as const) {
+    const order = (body: object) =>
+      service.operate('POST', '/admin/purges', { reason, ...body }, { 'idempotency-key': key })
+    const first = await order(selector)
+    t.match(first, { statusCode: 200 })
+    t.same((await order(selector)).json(), first.json())
+    t.equal((await order({ ...selector, reason: 'another' })).statusCode, 422)
+  }
+  t.equal((await service.database.query('select * from msal_logout.purges')).length, 2)
+})
+
 t.test('an unknown purge is not found', async (t) => {
   const service = await build(t)
   t.equal((await service.operate('GET', `/admin/purges/${randomUUID()}`)).statusCode, 404)
