@@ -51,7 +51,10 @@ export type KeySet = ReturnType<typeof createLocalJWKSet>
 export interface IssuerKeys {
   /** @throws {UnavailableError} where there never were any keys and none can be had now */
   current(): Promise<KeySet>
-  /** Newer keys than `known` where they can be had without breaking the cool-down, or undefined. */
+  /**
+   * Newer keys than `known` where they can be had without breaking the cool-down, or undefined.
+   * @throws {UnavailableError} where the last try to fetch them failed
+   */
   newerThan(known: KeySet): Promise<KeySet | undefined>
   /** The issuer that the key with this id is bound to, where its JWK says so (Entra's `issuer` member). */
   issuerOfKey(kid: string | undefined): string | undefined
@@ -149,6 +152,7 @@ function createKeys(config: IssuerConfig, { now = Date.now, fetch: get = fetch }
     // Not all instances at once.
     refreshMs = refreshAfterMs * (0.8 + Math.random() * 0.2)
     keys = loaded
+    lastError = undefined
     return loaded
   }
 
@@ -189,6 +193,10 @@ function createKeys(config: IssuerConfig, { now = Date.now, fetch: get = fetch }
         return keys
       }
       if (coolingDown()) {
+        if (lastError !== undefined) {
+          // The key may be among those that could not be fetched: not the token's fault.
+          throw new UnavailableError('ERR_KEYS_UNAVAILABLE', { cause: lastError })
+        }
         return undefined
       }
       coolSince = now()

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import { constants } from 'node:fs'
 import { access, mkdir, open, readdir, readFile, rename, unlink } from 'node:fs/promises'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import type { FastifyBaseLogger } from 'fastify'
 import { RefusedError, UnavailableError } from './errors.ts'
 import type { CarryOut, LogoutRequest } from './sign-out.ts'
@@ -30,8 +30,13 @@ export interface Kept {
 export interface Spool {
   /** @throws {SpoolError} where it could not be kept: the answer must not say that it was */
   keep(request: LogoutRequest, at: number, isVerified: boolean): Promise<void>
-  /** The oldest ones. */
+  /** The first ones of the order in which they are to be done. */
   list(limit: number): Promise<Kept[]>
+  /**
+   * All that is kept now, a batch at a time: the oldest first, but what is verified before what nobody has vouched
+   * for, so that a hostile sender holds nothing up.
+   */
+  batches(size: number): AsyncIterable<Kept[]>
   remove(name: string): Promise<void>
   /** Sets one that proved bad aside, in the folder `rejected`, with the reason in its name. */
   reject(name: string, reason: string): Promise<void>
@@ -60,15 +65,29 @@ export function createSpool(options: SpoolOptions): Spool {
   const rejectedDir = join(dir, 'rejected')
   // Names in the folder; read anew by every listing, since other processes may share it.
   let names: Set<string> | undefined
+  // How many of each share, with those that are being written: counting the names anew would cost more the longer
+  // an outage lasts.
+  const counts = { verified: 0, unverified: 0 }
+  const writing = { verified: 0, unverified: 0 }
   let isBroken = false
 
   async function readNames(): Promise<Set<string>> {
-    await mkdir(rejectedDir, { recursive: true, mode: 0o700 })
-    names = new Set((await readdir(dir)).filter(isKept).sort())
+    const made = await mkdir(rejectedDir, { recursive: true, mode: 0o700 })
+    if (made !== undefined) {
+      await syncFolder(dirname(made)) // without it a crash may forget the folder itself
+    }
+    const found = (await readdir(dir)).filter(isKept).sort()
+    names = new Set(found)
+    counts.verified = found.filter((name) => shareOf(name) === 'verified').length
+    counts.unverified = found.length - counts.verified
     return names
   }
 
-  const count = (known: Set<string>, suffix: string) => [...known].filter((name) => name.endsWith(suffix)).length
+  function forget(name: string): void {
+    if (names?.delete(name)) {
+      counts[shareOf(name)] -= 1
+    }
+  }
 
   async function write(name: string, content: string): Promise<void> {
     const temporary = join(dir, `.${randomUUID()}.part`)
@@ -97,17 +116,41 @@ export function createSpool(options: SpoolOptions): Spool {
     return new SpoolError('the spool cannot be written', { cause: error })
   }
 
+  async function* batches(size: number): AsyncGenerator<Kept[]> {
+    const known = [...(await readNames())]
+    const isVerified = (name: string) => shareOf(name) === 'verified'
+    const ordered = [...known.filter(isVerified), ...known.filter((name) => !isVerified(name))]
+    for (let i = 0; i < ordered.length; i += size) {
+      const read = await Promise.all(ordered.slice(i, i + size).map((name) => readKept(dir, name)))
+      const batch = read.filter((entry) => entry !== undefined)
+      if (batch.length > 0) {
+        yield batch
+      }
+    }
+  }
+
   return {
     async keep(request, at, isVerified) {
       const suffix = isVerified ? verifiedSuffix : unverifiedSuffix
+      const share = shareOf(suffix)
       try {
-        const known = names ?? (await readNames())
-        if (count(known, suffix) >= (isVerified ? maxVerified : maxUnverified)) {
+        if (names === undefined) {
+          await readNames()
+        }
+        if (counts[share] + writing[share] >= (isVerified ? maxVerified : maxUnverified)) {
           throw new Error('it is full')
         }
         const name = `${String(at).padStart(15, '0')}-${randomUUID()}${suffix}`
-        await write(name, JSON.stringify({ at, request }))
-        known.add(name)
+        writing[share] += 1
+        try {
+          await write(name, JSON.stringify({ at, request }))
+        } finally {
+          writing[share] -= 1
+        }
+        if (names !== undefined && !names.has(name)) {
+          names.add(name)
+          counts[share] += 1
+        }
         isBroken = false
       } catch (error) {
         throw broken(error)
@@ -115,26 +158,21 @@ export function createSpool(options: SpoolOptions): Spool {
     },
 
     async list(limit) {
-      const kept: Kept[] = []
-      for (const name of await readNames()) {
-        if (kept.length === limit) {
-          break
-        }
-        const entry = await readKept(dir, name)
-        if (entry !== undefined) {
-          kept.push(entry)
-        }
+      for await (const batch of batches(limit)) {
+        return batch
       }
-      return kept
+      return []
     },
 
+    batches,
+
     async remove(name) {
-      names?.delete(name)
+      forget(name)
       await unlinkIfThere(join(dir, name))
     },
 
     async reject(name, reason) {
-      names?.delete(name)
+      forget(name)
       const target = join(rejectedDir, `${name.replace(/\.(un)?verified\.json$/, '')}.${reason}.json`)
       await rename(join(dir, name), target).catch(ignoreMissing)
       const rejected = (await readdir(rejectedDir)).sort()
@@ -147,15 +185,18 @@ export function createSpool(options: SpoolOptions): Spool {
 
     async depth() {
       const known = names ?? (await readNames())
-      const [oldest] = known
-      return { count: known.size, oldestAt: oldest === undefined ? undefined : arrivalOf(oldest) }
+      let oldestAt: number | undefined
+      for (const name of known) {
+        oldestAt = Math.min(oldestAt ?? Number.POSITIVE_INFINITY, arrivalOf(name))
+      }
+      return { count: known.size, oldestAt }
     },
 
     async checkWritable() {
       try {
-        const known = await readNames()
+        await readNames()
         await access(dir, constants.W_OK | constants.X_OK)
-        if (count(known, verifiedSuffix) >= maxVerified || count(known, unverifiedSuffix) >= maxUnverified) {
+        if (counts.verified >= maxVerified || counts.unverified >= maxUnverified) {
           throw new Error('it is full')
         }
       } catch (error) {
@@ -168,6 +209,10 @@ export function createSpool(options: SpoolOptions): Spool {
   }
 }
 
+function shareOf(name: string): 'verified' | 'unverified' {
+  return name.endsWith(verifiedSuffix) ? 'verified' : 'unverified'
+}
+
 function arrivalOf(name: string): number {
   return Number(name.slice(0, 15))
 }
@@ -178,12 +223,33 @@ async function readKept(dir: string, name: string): Promise<Kept | undefined> {
   if (content === undefined) {
     return undefined
   }
+  // One of another form is none of ours: refused, and so set aside.
+  return { name, at: arrivalOf(name), request: requestOf(content) ?? { token: '' } }
+}
+
+function requestOf(content: string): LogoutRequest | undefined {
+  let value: unknown
   try {
-    const { at, request }: { at: number; request: LogoutRequest } = JSON.parse(content)
-    return { name, at, request }
+    value = JSON.parse(content)
   } catch {
-    return { name, at: arrivalOf(name), request: { token: '' } } // refused, and so set aside
+    return undefined // cut short by a crash
   }
+  const request = isObject(value) ? value.request : undefined
+  if (!isObject(request)) {
+    return undefined
+  }
+  const { token, issuerName, issuer, sid } = request
+  if (typeof token === 'string') {
+    return { token }
+  }
+  const hasIssuer = issuer === undefined || typeof issuer === 'string'
+  return typeof issuerName === 'string' && typeof sid === 'string' && hasIssuer
+    ? { issuerName, issuer, sid }
+    : undefined
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
 async function syncFolder(dir: string): Promise<void> {
@@ -223,7 +289,7 @@ const minWaitMs = 100
 const maxWaitMs = 1_000
 
 /**
- * Carries out what is kept, oldest first and in batches, verified as of its arrival. It tries again every second at
+ * Carries out what is kept, in batches, verified as of its arrival. It tries again every second at
  * the latest, also what another process or an earlier run has left.
  */
 export function startReplay({ spool, carryOut, logger }: ReplayOptions): Replay {
@@ -231,37 +297,52 @@ export function startReplay({ spool, carryOut, logger }: ReplayOptions): Replay 
   let timer: NodeJS.Timeout | undefined
   let running: Promise<void> | undefined
   let stopped = false
+  let told: string | undefined
 
-  async function replayOne({ name, at, request }: Kept): Promise<boolean> {
+  async function replayOne({ name, at, request }: Kept): Promise<'done' | 'stays' | 'database'> {
     try {
       await carryOut(request, at)
       await spool.remove(name)
-      return true
+      return 'done'
     } catch (error) {
       if (error instanceof RefusedError) {
         await spool.reject(name, error.code)
         logger.warn({ code: error.code }, 'a logout that was kept proved bad')
-        return true
+        return 'done'
       }
-      if (error instanceof UnavailableError) {
-        return false // still out of reach; it stays where it is
+      if (!(error instanceof UnavailableError)) {
+        // A mistake of ours must not cost the others their turn; its message could quote a token.
+        tellOnce(error instanceof Error ? error.name : 'unknown')
+        return 'stays'
       }
-      throw error
+      return error.code === 'ERR_DATABASE_UNAVAILABLE' || error.code === 'ERR_DEADLINE' ? 'database' : 'stays'
     }
   }
 
   /** Whether anything was done. */
   async function replay(): Promise<boolean> {
-    const kept = await spool.list(batchSize * 8)
     let done = 0
-    for (let i = 0; i < kept.length && !stopped; i += batchSize) {
-      const results = await Promise.all(kept.slice(i, i + batchSize).map(replayOne))
-      done += results.filter(Boolean).length
+    for await (const batch of spool.batches(batchSize)) {
+      const outcomes = await Promise.all(batch.map(replayOne))
+      done += outcomes.filter((outcome) => outcome === 'done').length
+      // Where the database is away, the rest need not try.
+      if (stopped || outcomes.every((outcome) => outcome === 'database')) {
+        break
+      }
     }
     if (done > 0) {
       logger.info({ done }, 'carried out logouts that were kept')
+      told = undefined
     }
     return done > 0
+  }
+
+  /** Not a line each second while it lasts. */
+  function tellOnce(cause: string): void {
+    if (cause !== told) {
+      told = cause
+      logger.error({ cause }, 'replaying the spool failed')
+    }
   }
 
   async function round(): Promise<void> {
@@ -269,7 +350,7 @@ export function startReplay({ spool, carryOut, logger }: ReplayOptions): Replay 
       waitMs = (await replay()) ? minWaitMs : Math.min(waitMs * 2, maxWaitMs)
     } catch (error) {
       waitMs = maxWaitMs
-      logger.error({ cause: error instanceof Error ? error.message : error }, 'replaying the spool failed')
+      tellOnce(error instanceof Error ? error.message : 'unknown') // of the folder
     }
     running = undefined
     schedule()

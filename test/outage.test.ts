@@ -219,6 +219,25 @@ t.test('keys at hand serve while the issuer is down', async (t) => {
   }
 })
 
+t.test('a new key that cannot be fetched is our failure, also in the cool-down', async (t) => {
+  let time = Date.now()
+  const service = await build(t, { now: () => time })
+  await service.login({ homeAccountId: 'u.t', sid: 's1' })
+  await service.login({ homeAccountId: 'v.t', sid: 's2' })
+  await service.post(await service.provider.logoutToken())
+  const next = await createSigningKey()
+  service.provider.keys = [next]
+  service.provider.behaviour = 'down'
+  for (const sid of ['s1', 's2']) {
+    t.equal((await service.post(await service.provider.logoutToken({ sid }, {}, next))).statusCode, 503, sid)
+  }
+  service.provider.behaviour = 'up'
+  time += 31_000
+  service.replay()
+  await untilReplayed(service)
+  t.same(await service.rows(), [])
+})
+
 t.test('keys that are too old serve no more', async (t) => {
   let time = Date.now()
   const service = await build(t, { now: () => time, policy: { maxStaleKeysSeconds: 3_600 } })

@@ -130,6 +130,95 @@ t.test('it is carried out as of its arrival', async (t) => {
   t.same(times, [1_234])
 })
 
+t.test('many that are out of reach hold up none that came after them', async (t) => {
+  const dir = folder(t)
+  const spool = open(dir)
+  for (let i = 0; i < 1_100; i += 1) {
+    await spool.keep({ token: 'keys are away' }, 1_000 + i, true)
+  }
+  await spool.keep({ token: 'good' }, 9_000, true)
+  await new Promise<void>((resolve) => {
+    const replay = startReplay({
+      spool,
+      logger,
+      async carryOut(request) {
+        if ('token' in request && request.token === 'good') {
+          resolve()
+          return []
+        }
+        throw new UnavailableError('ERR_KEYS_UNAVAILABLE')
+      }
+    })
+    t.teardown(() => replay.stop())
+  })
+  t.pass('the last one was done')
+})
+
+t.test('what is verified goes before what nobody has vouched for', async (t) => {
+  const spool = open(folder(t))
+  await spool.keep({ token: 'hostile' }, 1_000, false)
+  await spool.keep({ token: 'verified' }, 2_000, true)
+  t.same(tokens(await spool.list(10)), ['verified', 'hostile'])
+})
+
+t.test('one that fails in a way nobody thought of stays, and stops nothing', async (t) => {
+  const dir = folder(t)
+  const spool = open(dir)
+  await spool.keep({ token: 'odd' }, 1_000, true)
+  for (let i = 0; i < 200; i += 1) {
+    await spool.keep({ token: 'good' }, 2_000 + i, true)
+  }
+  const lines: string[] = []
+  const done: string[] = []
+  await new Promise<void>((resolve) => {
+    const replay = startReplay({
+      spool,
+      logger: pino({}, { write: (line: string) => void lines.push(line) }),
+      async carryOut(request) {
+        const token = 'token' in request ? request.token : ''
+        if (token === 'odd') {
+          throw new TypeError('a mistake of ours, quoting a value')
+        }
+        if (done.push(token) === 200) {
+          resolve()
+        }
+        return []
+      }
+    })
+    t.teardown(() => replay.stop())
+  })
+  const left = open(dir)
+  while ((await left.depth()).count !== 1) {
+    await left.list(1)
+  }
+  t.same(tokens(await left.list(10)), ['odd'])
+  t.match(lines.join('\n'), /TypeError/)
+  t.notMatch(lines.join('\n'), /quoting a value/)
+})
+
+t.test('a file of another form is set aside', async (t) => {
+  const dir = folder(t)
+  const spool = open(dir)
+  await spool.keep({ token: 'good' }, 2_000, true)
+  for (const [i, content] of ['{}', 'null', '{"at":"x","request":{"token":1}}', ''].entries()) {
+    writeFileSync(join(dir, `00000000000100${i}-x.verified.json`), content)
+  }
+  await untilReplayed(t, dir, async (request) => {
+    if ('token' in request && request.token === '') {
+      throw new RefusedError('ERR_TOKEN_MALFORMED')
+    }
+    return []
+  })
+  t.equal(readdirSync(join(dir, 'rejected')).length, 4)
+})
+
+t.test('the bound holds for many at once', async (t) => {
+  const spool = open(folder(t), { maxUnverified: 5 })
+  const kept = await Promise.allSettled(Array.from({ length: 50 }, () => spool.keep({ token: 'x' }, 1_000, false)))
+  t.equal(kept.filter(({ status }) => status === 'fulfilled').length, 5)
+  t.equal((await spool.list(100)).length, 5)
+})
+
 /** Replays the folder until nothing is left in it. */
 async function untilReplayed(t: Test, dir: string, carryOut: CarryOut): Promise<void> {
   const spool = open(dir)
