@@ -15,7 +15,7 @@ import { type Server, startServer, temporaryFolder } from './fixtures/server.ts'
 
 const rounds = Number(process.env.FAULT_ROUNDS ?? 2)
 const connections = 64
-const tokensPerRound = 1_500
+const tokensPerRound = Number(process.env.FAULT_TOKENS ?? 500)
 
 interface Answer {
   readonly sid: string

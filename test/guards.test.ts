@@ -71,7 +71,7 @@ for (const kind of ['fastify', 'express'] as const) {
   })
 
   t.test(`${kind}: with the database out of reach a request fails, and is not let through`, async (t) => {
-    const database = await createDatabase(t)
+    const database = await createDatabase(t, { own: true })
     await storeLogin(database, { issuer, sid: 's1' })
     const { state, url, close } = await setUp(database, kind)
     t.teardown(close)

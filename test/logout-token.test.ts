@@ -26,9 +26,9 @@ type Make = (context: Context) => Promise<string> | string
 
 /** The token of a story in which the claims are as given and all else is right. */
 const claims =
-  (changes: Record<string, unknown>): Make =>
+  (changes: Record<string, unknown> | (() => Record<string, unknown>)): Make =>
   ({ provider }) =>
-    provider.logoutToken({ sid: 'a-session', ...changes })
+    provider.logoutToken({ sid: 'a-session', ...(typeof changes === 'function' ? changes() : changes) })
 const header =
   (changes: Record<string, unknown>): Make =>
   ({ provider }) =>
@@ -180,9 +180,9 @@ const badTokens: [name: string, make: Make, code: RefusalCode][] = [
   ['an aud that is an object', claims({ aud: { [clientId]: true } }), 'ERR_TOKEN_AUDIENCE'],
   // iat
   ['no iat', claims({ iat: undefined }), 'ERR_TOKEN_IAT'],
-  ['an iat that is a string', claims({ iat: String(now()) }), 'ERR_TOKEN_IAT'],
-  ['an iat in the future', claims({ iat: now() + 120 }), 'ERR_TOKEN_IAT'],
-  ['an iat in milliseconds', claims({ iat: Date.now() }), 'ERR_TOKEN_IAT'],
+  ['an iat that is a string', claims(() => ({ iat: String(now()) })), 'ERR_TOKEN_IAT'],
+  ['an iat in the future', claims(() => ({ iat: now() + 120 })), 'ERR_TOKEN_IAT'],
+  ['an iat in milliseconds', claims(() => ({ iat: Date.now() })), 'ERR_TOKEN_IAT'],
   ['a negative iat', claims({ iat: -1 }), 'ERR_TOKEN_IAT'],
   [
     'an iat beyond every number',
@@ -190,18 +190,18 @@ const badTokens: [name: string, make: Make, code: RefusalCode][] = [
     'ERR_TOKEN_IAT'
   ],
   ['an iat that is null', claims({ iat: null }), 'ERR_TOKEN_IAT'],
-  ['an iat too long ago', claims({ iat: now() - 3_600 }), 'ERR_TOKEN_TOO_OLD'],
+  ['an iat too long ago', claims(() => ({ iat: now() - 3_600 })), 'ERR_TOKEN_TOO_OLD'],
   // exp, nbf
   ['no exp', claims({ exp: undefined }), 'ERR_TOKEN_EXP'],
-  ['an exp that is a string', claims({ exp: String(now() + 60) }), 'ERR_TOKEN_EXP'],
+  ['an exp that is a string', claims(() => ({ exp: String(now() + 60) })), 'ERR_TOKEN_EXP'],
   ['an exp that is null', claims({ exp: null }), 'ERR_TOKEN_EXP'],
   [
     'an exp beyond every number',
     payload((c) => JSON.stringify({ ...c, exp: 0 }).replace('"exp":0', '"exp":1e999')),
     'ERR_TOKEN_EXP'
   ],
-  ['an exp in the past', claims({ iat: now() - 300, exp: now() - 120 }), 'ERR_TOKEN_EXPIRED'],
-  ['an nbf in the future', claims({ nbf: now() + 120 }), 'ERR_TOKEN_NBF'],
+  ['an exp in the past', claims(() => ({ iat: now() - 300, exp: now() - 120 })), 'ERR_TOKEN_EXPIRED'],
+  ['an nbf in the future', claims(() => ({ nbf: now() + 120 })), 'ERR_TOKEN_NBF'],
   ['an nbf that is a string', claims({ nbf: '1' }), 'ERR_TOKEN_NBF'],
   // jti
   ['no jti', claims({ jti: undefined }), 'ERR_TOKEN_JTI'],
@@ -331,9 +331,9 @@ const goodTokens: [name: string, make: Make, options?: ServiceOptions][] = [
     'with a further event',
     claims({ events: { [backChannelLogoutEvent]: { revoke_offline_access: true }, revoke_offline_access: true } })
   ],
-  ['with a fraction of a second', claims({ iat: now() + 0.5, exp: now() + 60.25 })],
-  ['a little in the future, within the tolerance', claims({ iat: now() + 30, nbf: now() + 30 })],
-  ['just expired, within the tolerance', claims({ iat: now() - 120, exp: now() - 30 })],
+  ['with a fraction of a second', claims(() => ({ iat: now() + 0.5, exp: now() + 60.25 }))],
+  ['a little in the future, within the tolerance', claims(() => ({ iat: now() + 30, nbf: now() + 30 }))],
+  ['just expired, within the tolerance', claims(() => ({ iat: now() - 120, exp: now() - 30 }))],
   [
     'with header names that point elsewhere, which are not followed',
     header({ jku: 'http://127.0.0.1:1/', x5u: 'http://127.0.0.1:1/' })
@@ -341,7 +341,7 @@ const goodTokens: [name: string, make: Make, options?: ServiceOptions][] = [
   ['without exp, where the issuer is configured so', claims({ exp: undefined }), { policy: { requireExp: false } }],
   [
     'of another age, where the issuer is configured so',
-    claims({ iat: now() - 3_000 }),
+    claims(() => ({ iat: now() - 3_000 })),
     { policy: { maxTokenAgeSeconds: 4_000 } }
   ]
 ]

@@ -4,9 +4,9 @@ import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
-import { createDatabase } from './fixtures/database.ts'
+import { createDatabase } from '../fixtures/database.ts'
 
-const root = fileURLToPath(new URL('..', import.meta.url))
+const root = fileURLToPath(new URL('../..', import.meta.url))
 const home = mkdtempSync(join(tmpdir(), 'msal-logout-package-'))
 t.teardown(() => rmSync(home, { recursive: true, force: true }))
 

@@ -8,7 +8,7 @@ import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import t, { type Test } from 'tap'
 
-const program = fileURLToPath(new URL('../examples/demo.ts', import.meta.url))
+const program = fileURLToPath(new URL('../../examples/demo.ts', import.meta.url))
 
 /** Runs the demo with a temporary folder of its own, and sends it a signal at the first line that matches. */
 async function runDemo(t: Test, args: string[], stopAt: RegExp) {
