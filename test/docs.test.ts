@@ -1,0 +1,311 @@
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import pg from 'pg'
+import t from 'tap'
+import { readConfig } from '../src/config.ts'
+import { createIssuers, type IssuerConfig } from '../src/issuers.ts'
+import { createLogoutTokenVerifier } from '../src/logout-token.ts'
+import { createRole } from './fixtures/database.ts'
+import { startIdentityProvider } from './fixtures/identity-provider.ts'
+import { adminToken, build, type Service } from './fixtures/service.ts'
+
+const pages = ['README.md', 'docs/entra-id.md', 'docs/operating.md', 'docs/providers.md', 'docs/troubleshooting.md']
+const entraIssuer = 'https://login.microsoftonline.com/11111111-1111-1111-1111-111111111111/v2.0'
+const issuer = 'https://login.example.com'
+const sid = 'the-sid'
+const homeAccountId = 'uid.utid'
+
+const folder = mkdtempSync(join(tmpdir(), 'msal-logout-docs-'))
+t.teardown(() => rmSync(folder, { recursive: true }))
+
+const read = (page: string) => readFileSync(page, 'utf8')
+
+/** The fenced blocks of a language, also those in lists, with the indentation taken off. */
+function blocks(text: string, language: string): string[] {
+  const fenced = new RegExp(`^( *)\`\`\`${language}\n(.*?)^ *\`\`\``, 'gms')
+  return [...text.matchAll(fenced)].map(([, indent = '', code = '']) =>
+    code.replace(new RegExp(`^${indent}`, 'gm'), '')
+  )
+}
+
+function readIssuersFile(json: string): readonly IssuerConfig[] {
+  const file = join(folder, 'issuers.json')
+  writeFileSync(file, json)
+  return readConfig({ ISSUERS_FILE: file }).issuers
+}
+
+interface HttpExample {
+  readonly listener: 'app' | 'admin'
+  readonly request: { method: 'GET' | 'POST'; url: string; headers: Record<string, string>; payload?: string }
+  readonly expectedStatus: number
+  readonly expectedText: string
+}
+
+/** The curl commands of a page; a comment in the line after one tells the status, and what the answer says. */
+function httpExamples(text: string): HttpExample[] {
+  return blocks(text, 'sh').flatMap((code) =>
+    [...code.replaceAll('\\\n', ' ').matchAll(/^curl (.*)\n(?:# (\d{3}) ?(.*)\n)?/gm)].map(
+      ([, command = '', status = '200', expectedText = '']) => {
+        const words = [...command.matchAll(/'([^']*)'|"([^"]*)"|(\S+)/g)].map(
+          ([, single, double, bare]) => single ?? double?.replace('$ADMIN_TOKEN', adminToken) ?? bare ?? ''
+        )
+        const headers: Record<string, string> = {}
+        let payload: string | undefined
+        let target = ''
+        for (let word = words.shift(); word !== undefined; word = words.shift()) {
+          if (word === '-H') {
+            const [name = '', ...value] = (words.shift() ?? '').split(':')
+            headers[name] = value.join(':').trim()
+          } else if (word === '-d') {
+            payload = words.shift() ?? ''
+            headers['content-type'] ??= 'application/x-www-form-urlencoded'
+          } else if (!/^-[si]+$/.test(word)) {
+            target = word
+          }
+        }
+        const { host, pathname, search } = new URL(target.includes('://') ? target : `http://${target}`)
+        const listeners = { 'localhost:3000': 'app', 'localhost:3001': 'admin' } as const
+        return {
+          listener: listeners[host as keyof typeof listeners],
+          request: {
+            method: payload === undefined ? 'GET' : 'POST',
+            url: pathname + search,
+            headers,
+            ...(payload === undefined ? {} : { payload })
+          },
+          expectedStatus: Number(status),
+          expectedText
+        }
+      }
+    )
+  )
+}
+
+t.test('every ISSUERS_FILE example is one that the service starts with', async (t) => {
+  for (const page of pages) {
+    for (const json of blocks(read(page), 'json')) {
+      const [first] = readIssuersFile(json)
+      t.type(first?.name, 'string', `${page}: ${first?.name}`)
+    }
+  }
+})
+
+t.test("each provider's tokens are taken with its example, and an unsound one is not", async (t) => {
+  const older = Math.floor(Date.now() / 1_000) - 5
+  const forms: Record<string, { claims?: object; header?: object; settings?: object; refusedByDefault?: string }> = {
+    keycloak: { claims: { sub: 'u', events: revokingOfflineAccess() } },
+    'keycloak before 23.0.4': {
+      claims: { sub: 'u', exp: undefined },
+      header: { typ: 'JWT' },
+      settings: { requireExp: false },
+      refusedByDefault: 'ERR_TOKEN_EXP'
+    },
+    auth0: { claims: { sub: 'auth0|AbC', trace_id: 'x' }, header: { typ: 'JWT' } },
+    duende: { claims: { sub: 'u', nbf: older } },
+    'duende before 6.3': {
+      claims: { sub: 'u', nbf: older },
+      header: { typ: 'at+jwt' },
+      settings: { types: ['logout+jwt', 'at+jwt'] },
+      refusedByDefault: 'ERR_TOKEN_TYPE'
+    },
+    hydra: { claims: { aud: ['client-a'], exp: undefined }, header: { typ: 'JWT' } },
+    main: { claims: { sub: 'u' } },
+    authentik: { claims: { sub: 'u', sid: undefined } },
+    'authentik before 2025.8.2': {
+      claims: { sub: 'u', sid: undefined, exp: undefined },
+      header: { typ: undefined },
+      settings: { requireExp: false },
+      refusedByDefault: 'ERR_TOKEN_EXP'
+    },
+    dex: { claims: { sub: 'u' }, header: { typ: undefined } }
+  }
+  const provider = await startIdentityProvider(t)
+  const examples = new Map(
+    blocks(read('docs/providers.md'), 'json').flatMap((json) =>
+      readIssuersFile(json).map((config) => [config.name, config])
+    )
+  )
+  t.same(
+    [...examples.keys()].filter((name) => name !== 'okta'),
+    [...new Set(Object.keys(forms).map((form) => form.split(' ')[0]))],
+    'every provider that sends logout tokens is tried'
+  )
+
+  for (const [form, { claims = {}, header = {}, settings = {}, refusedByDefault }] of Object.entries(forms)) {
+    const example = examples.get(form.split(' ')[0] ?? '') as IssuerConfig
+    const verifierFor = (config: IssuerConfig) =>
+      createLogoutTokenVerifier(createIssuers([{ ...config, issuer: provider.issuer }]))
+    const verify = verifierFor({ ...example, ...settings })
+    const token = await provider.logoutToken({ ...claims }, { ...header })
+    t.match(await verify(token), { issuer: provider.issuer, clientId: 'client-a' }, form)
+    if (refusedByDefault !== undefined) {
+      await t.rejects(
+        verifierFor(example)(token),
+        { code: refusedByDefault },
+        `${form}: not without the settings named`
+      )
+    }
+    const stale = await provider.logoutToken({ ...claims, iat: older - 3_600 }, { ...header })
+    await t.rejects(verify(stale), { code: 'ERR_TOKEN_TOO_OLD' }, `${form}: an old one is refused`)
+  }
+  const [hydra] = [examples.get('hydra') as IssuerConfig]
+  const strict = createLogoutTokenVerifier(createIssuers([{ ...hydra, requireExp: true, issuer: provider.issuer }]))
+  await t.rejects(strict(await provider.logoutToken({ exp: undefined })), { code: 'ERR_TOKEN_EXP' })
+})
+
+/** Keycloak puts a boolean beside the event. */
+function revokingOfflineAccess(): object {
+  return { 'http://schemas.openid.net/event/backchannel-logout': {}, revoke_offline_access: true }
+}
+
+async function buildForExamples(t: Parameters<typeof build>[0]): Promise<Service> {
+  const service = await build(t, {
+    issuers: [{ name: 'contoso', issuer: entraIssuer }]
+  })
+  await service.login({ clientId: 'client-a', issuer: entraIssuer, sid, homeAccountId: 'entra.utid', subject: 'x' })
+  await service.login({ clientId: 'client-a', issuer, sid: 's2', homeAccountId, subject: 'y' })
+  await service.login({ clientId: 'client-b', issuer, sid: 's2', homeAccountId, subject: 'y' })
+  return service
+}
+
+async function performHttpExamples(service: Service, page: string) {
+  const answers = []
+  for (const { listener, request, ...expected } of httpExamples(read(page))) {
+    const answer = await service[listener].inject(request)
+    answers.push({ url: request.url, status: answer.statusCode, body: answer.body, ...expected })
+  }
+  return answers
+}
+
+t.test('every curl example is answered as the page says', async (t) => {
+  let count = 0
+  for (const page of pages) {
+    const service = await buildForExamples(t)
+    for (const { url, status, body, expectedStatus, expectedText } of await performHttpExamples(service, page)) {
+      count += 1
+      t.equal(status, expectedStatus, `${page}: ${url}`)
+      t.ok(body.includes(expectedText), `${page}: ${url} says so`)
+    }
+  }
+  t.ok(count >= 8, 'the examples were found')
+})
+
+t.test("the curl examples of Entra's page end the session, and purge the account", async (t) => {
+  const service = await buildForExamples(t)
+  t.same(await service.rows(), ['client-a/entra.utid', 'client-a/uid.utid', 'client-b/uid.utid'])
+  await performHttpExamples(service, 'docs/entra-id.md')
+  t.same(await service.rows(), [])
+})
+
+t.test("every SQL example runs with the service's role and finds what it is about", async (t) => {
+  const service = await buildForExamples(t)
+  const { database } = service
+  // What the queries look for: purges of each source, one that is running, sessions and rows.
+  await performHttpExamples(service, 'docs/entra-id.md')
+  await service.signOut({
+    id: '11111111-1111-4111-8111-111111111111',
+    source: 'backchannel',
+    issuer,
+    sid,
+    notAfter: 1,
+    wholeSubject: false,
+    purgeScope: 'account'
+  })
+  await database.query(
+    `insert into msal_logout.purges (id, source, client_id, reason, actor, status)
+      values ('22222222-2222-4222-8222-222222222222', 'admin', 'client-z', 'gone', 'x', 'running')`
+  )
+  const issuedAt = Math.floor(Date.now() / 1_000) + 60 // a new login, after the purges
+  for (const at of [entraIssuer, issuer]) {
+    const login = await service.login({ clientId: 'client-a', issuer: at, sid, homeAccountId, subject: 'y', issuedAt })
+    t.equal(login.accepted, true)
+  }
+
+  const role = await createRole(database, 'service')
+  await database.query('select msal_logout.register_service($1)', [role])
+  const url = new URL(database.url)
+  url.username = role
+  url.password = 'test'
+  const pool = new pg.Pool({ connectionString: url.href, max: 1 })
+  t.teardown(() => pool.end())
+
+  let count = 0
+  for (const page of pages) {
+    for (const sql of blocks(read(page), 'sql')) {
+      count += 1
+      if (!/register_|truncate/.test(sql)) {
+        const { rows } = await pool.query(sql)
+        t.ok(rows.length > 0, `${page}: ${sql.split('\n')[0]}`)
+      }
+    }
+  }
+  t.ok(count >= 10, 'the examples were found')
+})
+
+t.test("the SQL examples for the schema's owner give the roles their rights, and empty a restored cache", async (t) => {
+  const { database, rows } = await buildForExamples(t)
+  const roles: Record<string, string> = {
+    msal_logout_service: await createRole(database, 'service'),
+    app_a: await createRole(database, 'app_a'),
+    app_b: await createRole(database, 'app_b')
+  }
+  const examples = pages.flatMap((page) => blocks(read(page), 'sql'))
+  for (const sql of examples.filter((example) => example.includes('register_'))) {
+    await database.query(sql.replace(/'(msal_logout_service|app_[ab])'/g, (_, name) => `'${roles[name]}'`))
+  }
+  t.same(
+    await database.query('select client_id, db_role::text from msal_logout.apps where db_role is not null order by 1'),
+    [
+      { client_id: 'client-a', db_role: roles.app_a },
+      { client_id: 'client-b', db_role: roles.app_b }
+    ]
+  )
+  t.same(
+    await database.query(
+      `select has_table_privilege($1, 'msal_logout.purges', 'select') as service,
+        has_table_privilege($2, 'msal_logout.purges', 'select') as app`,
+      [roles.msal_logout_service, roles.app_a]
+    ),
+    [{ service: true, app: false }]
+  )
+  t.not((await rows()).length, 0)
+  for (const sql of examples.filter((example) => example.includes('truncate'))) {
+    await database.query(sql)
+  }
+  t.same(await rows(), [])
+})
+
+t.test('every code that a log or an answer can bear is explained, and none is made up', async (t) => {
+  const codes = (text: string) => new Set(text.match(/\bERR_[A-Z_]+[A-Z]/g))
+  const told = codes(read('docs/troubleshooting.md'))
+  const service = codes(`${read('src/errors.ts')}${read('src/spool.ts')}`)
+  service.delete('ERR_CONFIGURATION') // tells its problems itself, at the start
+  t.same(
+    [...service].filter((code) => !told.has(code)),
+    []
+  )
+  const known = codes([...service, read('src/token-cache/errors.ts')].join(' '))
+  t.same(
+    [...told].filter((code) => !known.has(code)),
+    []
+  )
+})
+
+t.test('every link inside the docs leads somewhere', async (t) => {
+  const slug = (heading: string) =>
+    heading
+      .toLowerCase()
+      .replace(/[^\w\- ]/g, '')
+      .replaceAll(' ', '-')
+  const anchors = (page: string) => [...read(page).matchAll(/^#+ (.+)$/gm)].map(([, heading = '']) => slug(heading))
+  for (const page of [...pages, ...readdirSync('docs').map((name) => `docs/${name}`)].filter((p) =>
+    p.endsWith('.md')
+  )) {
+    for (const [, target = ''] of read(page).matchAll(/\]\((?!https?:)([^)\s]+)\)/g)) {
+      const [path = '', anchor] = target.split('#')
+      const linked = path === '' ? page : join(dirname(page), path)
+      t.ok(anchor === undefined ? read(linked) : anchors(linked).includes(anchor), `${page}: ${target}`)
+    }
+  }
+})
