@@ -158,3 +158,53 @@ t.test('stopped, it gives its connection back and tells nothing more', async (t)
     []
   )
 })
+
+t.test('stopped while it connects again, it holds no connection', async (t) => {
+  const database = await createDatabase(t)
+  const events = new EventEmitter()
+  const gate = once(events, 'open')
+  let connects = 0
+  // The second connection is given only when the test says so.
+  const listenPool = new Proxy(database.pool, {
+    get(pool, property) {
+      const value = Reflect.get(pool, property)
+      if (property !== 'connect') {
+        return typeof value === 'function' ? value.bind(pool) : value
+      }
+      return async () => {
+        connects += 1
+        if (connects === 2) {
+          events.emit('waiting')
+          await gate
+        }
+        const client = await pool.connect()
+        if (connects === 2) {
+          setImmediate(() => events.emit('given'))
+        }
+        return client
+      }
+    }
+  })
+  const tokenCache = createTokenCache({ pool: database.pool, listenPool, clientId: 'client-a', onWarning: () => {} })
+  const stop = await tokenCache.onPurge(() => {})
+  const waiting = once(events, 'waiting')
+  await database.query(
+    `select pg_terminate_backend(pid) from pg_stat_activity where query = 'listen msal_logout' and datname = current_database()`
+  )
+  await waiting
+  await stop()
+  const given = once(events, 'given')
+  events.emit('open')
+  await given
+  t.equal(database.pool.idleCount, database.pool.totalCount, 'every connection is back in the pool')
+})
+
+t.test('a start that fails holds no connection', async (t) => {
+  const database = await createDatabase(t, { migrated: false })
+  const tokenCache = createTokenCache({ pool: database.pool, clientId: 'client-a', onWarning: () => {} })
+  await t.rejects(
+    tokenCache.onPurge(() => {}),
+    { code: '3F000' }
+  )
+  t.equal(database.pool.idleCount, database.pool.totalCount)
+})

@@ -326,6 +326,48 @@ t.test('a further ID token of the row is registered as a session', async (t) => 
   t.equal(await app.stored(alice.homeAccountId), undefined)
 })
 
+t.test('a refresh whose ID token has no sid any more leaves the session as it is', async (t) => {
+  const app = await build(t)
+  await redeem(app.tokenCache.forLogin(), app.endpoint, alice)
+  const answer = app.endpoint.sendPostRequestAsync.bind(app.endpoint)
+  app.endpoint.sendPostRequestAsync = (async (url: string, options: never) => {
+    const response = await answer(url, options)
+    const body = response.body as { id_token: string }
+    const { sid, ...claims } = JSON.parse(Buffer.from(String(body.id_token.split('.')[1]), 'base64url').toString())
+    t.equal(sid, 's-alice')
+    return { ...response, body: { ...body, id_token: jwt(claims) } }
+  }) as typeof app.endpoint.sendPostRequestAsync
+  for (const scopes of [['api-2'], ['api-3']]) {
+    await silent(app.tokenCache.forAccount(alice.homeAccountId), app.endpoint, alice.homeAccountId, {
+      scopes,
+      forceRefresh: true
+    })
+  }
+  t.same(await app.database.query('select session_key from msal_logout.sessions'), [{ session_key: 'sid=s-alice' }])
+  t.same(app.warnings, [])
+  await app.signOut('s-alice')
+  t.equal(await app.stored(alice.homeAccountId), undefined)
+})
+
+t.test('a second sign-in of the same account replaces the tokens, and ends nobody', async (t) => {
+  const app = await build(t)
+  await redeem(app.tokenCache.forLogin(), app.endpoint, alice)
+  app.endpoint.beforeAnswer = async (grantType) => {
+    app.endpoint.beforeAnswer = async () => {}
+    t.equal(grantType, 'refresh_token')
+    await redeem(app.tokenCache.forLogin(), app.endpoint, { ...alice, sid: 's-second' }, ['api-3'])
+  }
+  // A refresh of the first session that is under way meanwhile: both are alive, so both results stay.
+  await silent(app.tokenCache.forAccount(alice.homeAccountId), app.endpoint, alice.homeAccountId, {
+    scopes: ['api-2'],
+    forceRefresh: true
+  })
+  t.same(targets(await app.stored(alice.homeAccountId)), ['api-2', 'api-3'])
+  for (const sid of ['s-alice', 's-second']) {
+    t.ok(await app.tokenCache.isSessionActive({ issuer: authority, sid }), sid)
+  }
+})
+
 t.test('ID tokens without a sid are warned of once', async (t) => {
   const app = await build(t)
   await redeem(app.tokenCache.forLogin(), app.endpoint, { ...alice, sid: undefined })

@@ -37,6 +37,10 @@ export async function listenForPurges(
 
   async function connect(): Promise<void> {
     const connected = await pool.connect()
+    if (stopped) {
+      connected.release()
+      return
+    }
     connected.on('notification', read).on('error', reconnect).on('end', reconnect)
     client = connected
     await connected.query(`listen ${channel}`)
@@ -96,11 +100,12 @@ export async function listenForPurges(
   }
 
   // First listen, then take the position: what is ended in between is told.
-  await connect()
   try {
+    await connect()
     position = (await rows.endedSince(null)).at(-1)?.position ?? '0'
   } catch (error) {
     stopped = true
+    clearTimeout(retry)
     drop()
     throw error
   }

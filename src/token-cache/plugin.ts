@@ -173,7 +173,8 @@ function createAccountRow(options: PluginOptions, partitionKey: string, homeAcco
       }
       const known = sessionsOf(base, clientId)
       for (const session of sessionsOf(ours, clientId)) {
-        if (!known.some((other) => isSameSession(session, other))) {
+        // OIDC Core 1.0 §12.2: the ID token of a refresh may lack what the first one told.
+        if (!known.some((other) => isSameSession(session, other) || isSameSession(session, { ...other, sid: null }))) {
           await addSession(session)
         }
       }
