@@ -19,6 +19,7 @@ async function setUp(t: Test) {
     url.username = role
     url.password = 'test'
     const pool = new pg.Pool({ connectionString: url.href, max: 1 })
+    pool.on('error', () => {}) // cut by the drop of the database, before it has closed
     t.teardown(() => pool.end())
     return (text: string, values: unknown[] = []) => pool.query(text, values)
   }
