@@ -24,6 +24,7 @@ create table msal_logout.token_cache (
   generation bigint not null default nextval('msal_logout.generations'),
   version bigint not null default 1,
   payload bytea not null,
+  payload_bytes int not null generated always as (octet_length(payload)) stored, -- for those who may not read it
   encoding text not null,
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),

@@ -29,7 +29,7 @@ begin
     db_role);
   execute format(
     'grant select (client_id, partition_key, kind, account_issuer, home_account_id, tenant_id, generation, version,
-      encoding, created_at, updated_at, expires_at) on msal_logout.token_cache to %I',
+      payload_bytes, encoding, created_at, updated_at, expires_at) on msal_logout.token_cache to %I',
     db_role);
   execute format('grant select on msal_logout.sessions, msal_logout.purges, msal_logout.migrations to %I', db_role);
 end

@@ -58,6 +58,14 @@ const issuerDefaults: Omit<IssuerConfig, 'name' | 'issuer' | 'clientIds'> = {
   tenants: undefined
 }
 
+/** Which JWT access tokens let an operator in. */
+export interface AdminAccessTokens {
+  readonly issuer: IssuerConfig
+  readonly audience: string
+  /** Looked for in the claim `roles`. */
+  readonly role: string
+}
+
 export interface Config {
   /** Undefined: an embedded PostgreSQL is started. */
   readonly databaseUrl: string | undefined
@@ -66,6 +74,8 @@ export interface Config {
   readonly adminHost: string
   readonly adminPort: number
   readonly adminToken: string | undefined
+  /** Operators' JWT access tokens; undefined: none are accepted. */
+  readonly adminAccessTokens: AdminAccessTokens | undefined
   /** Addresses or CIDR ranges whose `X-Forwarded-For` is believed. */
   readonly trustedProxies: readonly string[]
   readonly spoolDir: string
@@ -90,6 +100,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     adminHost: get('ADMIN_HOST') ?? '127.0.0.1',
     adminPort: port('ADMIN_PORT', get('ADMIN_PORT'), 3001, problems),
     adminToken: adminToken(get('ADMIN_TOKEN'), problems),
+    adminAccessTokens: adminAccessTokens(get, problems),
     trustedProxies: trustedProxies(get('TRUSTED_PROXIES'), problems),
     spoolDir: get('SPOOL_DIR') ?? '.data/spool',
     logLevel: logLevel(get('LOG_LEVEL'), problems),
@@ -133,6 +144,37 @@ function adminToken(value: string | undefined, problems: string[]): string | und
     problems.push('ADMIN_TOKEN: must have 32 characters or more')
   }
   return value
+}
+
+function adminAccessTokens(
+  get: (name: string) => string | undefined,
+  problems: string[]
+): AdminAccessTokens | undefined {
+  const names = ['ADMIN_ISSUER', 'ADMIN_AUDIENCE', 'ADMIN_ROLE']
+  const missing = names.filter((name) => get(name) === undefined)
+  if (missing.length === names.length) {
+    return undefined
+  }
+  for (const name of missing) {
+    problems.push(`${name}: must be given, since ${names.filter((other) => !missing.includes(other)).join(' and ')} is`)
+  }
+  const issuer = get('ADMIN_ISSUER') ?? ''
+  if (issuer !== '') {
+    checkUrl('ADMIN_ISSUER', issuer, problems)
+  }
+  if (/[{}]/.test(issuer)) {
+    problems.push('ADMIN_ISSUER: must be one issuer, not a template') // or any tenant could name operators
+  }
+  const audience = get('ADMIN_AUDIENCE') ?? ''
+  return Object.freeze({
+    issuer: Object.freeze({
+      ...complete({ name: 'operators', issuer, clientIds: [audience] }),
+      algorithms,
+      types: ['at+jwt', 'JWT', null]
+    }),
+    audience,
+    role: get('ADMIN_ROLE') ?? ''
+  })
 }
 
 function trustedProxies(value: string | undefined, problems: string[]): string[] {

@@ -37,18 +37,34 @@ export function createLogoutTokenVerifier(
   issuers: Issuers,
   { now = Date.now }: { now?: () => number } = {}
 ): VerifyLogoutToken {
-  return async (token, { at = now() } = {}) => {
-    const { header, payload } = decode(token)
-    const issuer = typeof payload.iss === 'string' ? issuers.find(payload.iss) : undefined
-    if (issuer === undefined) {
-      throw new RefusedError('ERR_TOKEN_ISSUER')
-    }
-    checkHeader(header, issuer.config)
-    const logoutToken = checkClaims(payload, issuer, at / 1_000)
-    await verifySignature(token, issuer)
-    checkKeyIssuer(header.kid, issuer)
-    return logoutToken
+  return (token, { at = now() } = {}) =>
+    verifyJwt(token, issuers, (payload, issuer) => checkClaims(payload, issuer, at / 1_000))
+}
+
+/**
+ * Verifies a signed JWT of one of the issuers, by its policy.
+ *
+ * @param issuers whom we trust
+ * @param checkClaims narrows the payload, before the signature is looked at; what it returns is only given out
+ *   for a genuine token
+ * @throws {RefusedError} where the token is at fault
+ * @throws {UnavailableError} where no key can be had
+ */
+export async function verifyJwt<T>(
+  token: string,
+  issuers: Pick<Issuers, 'find'>,
+  checkClaims: (payload: Record<string, unknown>, issuer: Issuer) => T
+): Promise<T> {
+  const { header, payload } = decode(token)
+  const issuer = typeof payload.iss === 'string' ? issuers.find(payload.iss) : undefined
+  if (issuer === undefined) {
+    throw new RefusedError('ERR_TOKEN_ISSUER')
   }
+  checkHeader(header, issuer.config)
+  const claims = checkClaims(payload, issuer)
+  await verifySignature(token, issuer)
+  checkKeyIssuer(header.kid, issuer)
+  return claims
 }
 
 function decode(token: string): { header: Record<string, unknown>; payload: Record<string, unknown> } {
@@ -136,7 +152,7 @@ function isType(typ: unknown, accepted: string | null): boolean {
 
 function checkClaims(payload: Record<string, unknown>, issuer: Issuer, nowSeconds: number): LogoutToken {
   const { config } = issuer
-  const { aud, iat, exp, nbf, jti, events } = payload
+  const { aud, iat, exp, jti, events } = payload
 
   const audiences = Array.isArray(aud) ? aud : [aud]
   const clientId = config.clientIds.find((id) => audiences.includes(id))
@@ -153,12 +169,7 @@ function checkClaims(payload: Record<string, unknown>, issuer: Issuer, nowSecond
   if ('exp' in payload ? !isTime(exp) : config.requireExp) {
     throw new RefusedError('ERR_TOKEN_EXP')
   }
-  if (isTime(exp) && exp <= nowSeconds - config.clockToleranceSeconds) {
-    throw new RefusedError('ERR_TOKEN_EXPIRED')
-  }
-  if ('nbf' in payload && !(isTime(nbf) && nbf <= nowSeconds + config.clockToleranceSeconds)) {
-    throw new RefusedError('ERR_TOKEN_NBF')
-  }
+  checkValidity(payload, nowSeconds, config.clockToleranceSeconds)
 
   if (!isIdentifier(jti)) {
     throw new RefusedError('ERR_TOKEN_JTI')
@@ -193,7 +204,21 @@ function checkClaims(payload: Record<string, unknown>, issuer: Issuer, nowSecond
   }
 }
 
-function isTime(value: unknown): value is number {
+/** `exp` and `nbf`, where they are there; RFC 7519 §4.1.4 and §4.1.5. */
+export function checkValidity(
+  { exp, nbf }: Record<string, unknown>,
+  nowSeconds: number,
+  clockToleranceSeconds: number
+): void {
+  if (isTime(exp) && exp <= nowSeconds - clockToleranceSeconds) {
+    throw new RefusedError('ERR_TOKEN_EXPIRED')
+  }
+  if (nbf !== undefined && !(isTime(nbf) && nbf <= nowSeconds + clockToleranceSeconds)) {
+    throw new RefusedError('ERR_TOKEN_NBF')
+  }
+}
+
+export function isTime(value: unknown): value is number {
   return typeof value === 'number' && value > 0 && value < maxSeconds
 }
 

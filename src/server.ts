@@ -9,6 +9,7 @@ import { ConfigurationError, UnavailableError } from './errors.ts'
 import { createIssuers } from './issuers.ts'
 import { createLogoutTokenVerifier } from './logout-token.ts'
 import { migrate } from './migrate.ts'
+import { createOperatorCheck } from './operators.ts'
 import { createPurges } from './purges.ts'
 import { createCarryOut, createSignOut } from './sign-out.ts'
 import { createSpool, startReplay } from './spool.ts'
@@ -59,9 +60,15 @@ async function serve(config: Config, embedded: EmbeddedPostgres | undefined): Pr
   const spool = createSpool({ dir: config.spoolDir, logger })
   const replay = startReplay({ spool, carryOut, logger })
   const app = createApp({ issuers, carryOut, spool, logger, trustedProxies: config.trustedProxies })
-  const admin = createAdmin({ purges, store: slowStore, spool, logger, token: config.adminToken })
+  const operatorIssuers = createIssuers(config.adminAccessTokens === undefined ? [] : [config.adminAccessTokens.issuer])
+  const identifyOperator = createOperatorCheck({
+    token: config.adminToken,
+    accessTokens: config.adminAccessTokens && { ...config.adminAccessTokens, issuers: operatorIssuers }
+  })
+  const admin = createAdmin({ purges, store: slowStore, spool, logger, identify: identifyOperator })
 
   issuers.warmUp()
+  operatorIssuers.warmUp()
   await admin.listen({ host: config.adminHost, port: config.adminPort })
   await app.listen({ host: config.host, port: config.port })
 

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { Kysely, PostgresDialect } from 'kysely'
+import { Kysely, PostgresDialect, sql } from 'kysely'
 import pg from 'pg'
 import { UnavailableError } from './errors.ts'
 
@@ -67,6 +67,34 @@ export interface PurgeRecord extends Purged {
   readonly actor: string | null
   readonly requestHash: Buffer | null
   readonly finishedAt: Date | null
+}
+
+/** What is stored of an account; never a payload. */
+export interface StoredAccount {
+  readonly rows: readonly StoredRow[]
+  readonly sessions: readonly StoredSession[]
+}
+
+export interface StoredRow {
+  readonly clientId: string
+  readonly partitionKey: string
+  readonly kind: 'user' | 'obo'
+  /** The issuer of a bare subject; else null. */
+  readonly accountIssuer: string | null
+  readonly payloadBytes: number
+  readonly createdAt: Date
+  readonly updatedAt: Date
+  readonly expiresAt: Date
+}
+
+export interface StoredSession {
+  readonly clientId: string
+  readonly issuer: string
+  readonly sid: string | null
+  readonly subject: string
+  readonly issuedAt: Date
+  readonly createdAt: Date
+  readonly expiresAt: Date
 }
 
 export type Store = ReturnType<typeof createStore>
@@ -206,6 +234,65 @@ export function createStore(pool: pg.Pool) {
         const row = await kysely.selectFrom('msal_logout.purges').selectAll().where('id', '=', id).executeTakeFirst()
         return row === undefined ? undefined : toRecord(row)
       })
+    },
+
+    /** The newest first; `before` is the id of the last one seen. Undefined where no purge has that id. */
+    async listPurges(limit: number, before?: string): Promise<PurgeRecord[] | undefined> {
+      return translate(async () => {
+        const of = (id: string) =>
+          kysely.selectFrom('msal_logout.purges as b').select(['b.at', 'b.id']).where('b.id', '=', id)
+        if (before !== undefined && (await of(before).executeTakeFirst()) === undefined) {
+          return undefined
+        }
+        const rows = await kysely
+          .selectFrom('msal_logout.purges as p')
+          .selectAll()
+          // Compared in the database: a Date has no microseconds.
+          .$if(before !== undefined, (q) => q.where(sql<boolean>`(p.at, p.id) < (${of(before ?? '')})`))
+          .orderBy('p.at', 'desc')
+          .orderBy('p.id', 'desc')
+          .limit(limit)
+          .execute()
+        return rows.map(toRecord)
+      })
+    },
+
+    /** The oldest `limit` rows and as many sessions; with `issuer` that issuer's account alone, where the id is a bare subject. */
+    async findAccount(homeAccountId: string, issuer: string | undefined, limit: number): Promise<StoredAccount> {
+      const [rows, sessions] = await Promise.all([
+        query<StoredRow>(
+          'account_rows',
+          `select client_id as "clientId", partition_key as "partitionKey", kind,
+            nullif(account_issuer, '') as "accountIssuer", payload_bytes as "payloadBytes",
+            created_at as "createdAt", updated_at as "updatedAt", expires_at as "expiresAt"
+          from msal_logout.token_cache
+          where home_account_id = $1 and ($2::text is null or account_issuer in ('', $2))
+          order by client_id, created_at, partition_key limit $3`,
+          [homeAccountId, issuer, limit]
+        ),
+        query<StoredSession>(
+          'account_sessions',
+          `select client_id as "clientId", issuer, sid, subject, to_timestamp(issued_at) as "issuedAt",
+            created_at as "createdAt", expires_at as "expiresAt"
+          from msal_logout.sessions
+          where home_account_id = $1 and ($2::text is null or account_issuer in ('', $2))
+          order by client_id, created_at, session_key limit $3`,
+          [homeAccountId, issuer, limit]
+        )
+      ])
+      return { rows, sessions }
+    },
+
+    /** The accounts that have a session of this sid or, without one, of this subject. */
+    async accountsOf(issuer: string, sid: string | undefined, subject: string | undefined, limit: number) {
+      return query<{ homeAccountId: string; accountIssuer: string | null }>(
+        'accounts_of',
+        `select distinct home_account_id as "homeAccountId", nullif(account_issuer, '') as "accountIssuer"
+        from msal_logout.sessions
+        where issuer = $1 and (session_key = 'sid=' || $2::text or $2 is null and subject = $3)
+        order by 1, 2 limit $4`,
+        [issuer, sid, subject, limit]
+      )
     },
 
     /** The issuers under which a session of this sid is stored, among those that match `pattern` (SQL `like`). */

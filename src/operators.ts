@@ -1,0 +1,104 @@
+import { createHash, timingSafeEqual } from 'node:crypto'
+import { RefusedError } from './errors.ts'
+import type { Issuers } from './issuers.ts'
+import { checkValidity, isIdentifier, isTime, verifyJwt } from './logout-token.ts'
+
+/** Who asks: an operator with a name for the records, somebody genuine without the role, or nobody we know. */
+export type Operator =
+  | { readonly outcome: 'operator'; readonly actor: string }
+  | { readonly outcome: 'forbidden'; readonly actor: string }
+  | { readonly outcome: 'unauthorized'; readonly code: string }
+
+/** Tells who asks by the header `Authorization`. Throws {@link UnavailableError} where the issuer's keys are out of reach. */
+export type IdentifyOperator = (authorization: string | undefined) => Promise<Operator>
+
+export interface OperatorCheckOptions {
+  /** The static bearer token; undefined: none is accepted. */
+  readonly token?: string | undefined
+  /** JWT access tokens; undefined: none are accepted. */
+  readonly accessTokens?: AccessTokenPolicy | undefined
+}
+
+export interface AccessTokenPolicy {
+  /** Whose tokens are accepted: the one issuer of the operators. */
+  readonly issuers: Pick<Issuers, 'find'>
+  readonly audience: string
+  /** Looked for in the claim `roles`. */
+  readonly role: string
+  /** Milliseconds since 1970; default `Date.now`. */
+  readonly now?: () => number
+}
+
+const maxNameLength = 255 // OpenID Connect Core 1.0 §2, of `sub`
+
+/** Makes the check of operators' credentials; without any configured it lets nobody in. */
+export function createOperatorCheck({ token, accessTokens }: OperatorCheckOptions): IdentifyOperator {
+  // Digests are compared, so that the time tells nothing of the token, not even its length.
+  const digest = (value: string) => createHash('sha256').update(value).digest()
+  const expected = token === undefined ? undefined : digest(token)
+
+  return async (authorization) => {
+    const given = /^Bearer +(\S+)$/i.exec(authorization ?? '')?.[1]
+    if (given === undefined) {
+      return { outcome: 'unauthorized', code: 'ERR_CREDENTIALS_MISSING' }
+    }
+    if (expected !== undefined && timingSafeEqual(digest(given), expected)) {
+      return { outcome: 'operator', actor: 'admin-token' }
+    }
+    if (accessTokens === undefined) {
+      return { outcome: 'unauthorized', code: 'ERR_CREDENTIALS_WRONG' }
+    }
+    try {
+      return await operatorOf(given, accessTokens)
+    } catch (error) {
+      if (error instanceof RefusedError) {
+        return { outcome: 'unauthorized', code: error.code }
+      }
+      throw error
+    }
+  }
+}
+
+function operatorOf(token: string, { issuers, audience, role, now = Date.now }: AccessTokenPolicy): Promise<Operator> {
+  return verifyJwt(token, issuers, (payload, { issuer, config }) => {
+    const { aud, exp, roles } = payload
+    if (!(Array.isArray(aud) ? aud : [aud]).includes(audience)) {
+      throw new RefusedError('ERR_TOKEN_AUDIENCE')
+    }
+    if (!isTime(exp)) {
+      throw new RefusedError('ERR_TOKEN_EXP')
+    }
+    checkValidity(payload, now() / 1_000, config.clockToleranceSeconds)
+    // RFC 8725 §3.12: no other kind of JWT of this issuer passes for an access token.
+    if ('nonce' in payload || 'events' in payload) {
+      throw new RefusedError('ERR_TOKEN_TYPE')
+    }
+    const hasRole = Array.isArray(roles) && roles.includes(role)
+    return { outcome: hasRole ? 'operator' : 'forbidden', actor: actorOf(issuer, payload) }
+  })
+}
+
+/** `<issuer>#oid=…&app=…`: encoded, so that no claim can pass for another. */
+function actorOf(issuer: string, payload: Record<string, unknown>): string {
+  // Entra ID's `sub` is another for each app; its `oid` is the person. RFC 9068 §2.2 names the app `client_id`.
+  const [person] = named(payload, ['oid', 'sub'])
+  const [app] = named(payload, ['azp', 'appid', 'client_id'])
+  if (person === undefined && app === undefined) {
+    throw new RefusedError('ERR_TOKEN_SUBJECT')
+  }
+  const names = new URLSearchParams()
+  if (person !== undefined) {
+    names.append(...person)
+  }
+  if (app !== undefined) {
+    names.append('app', app[1])
+  }
+  return `${issuer}#${names}`
+}
+
+function named(payload: Record<string, unknown>, claims: readonly string[]): [string, string][] {
+  return claims.flatMap((claim): [string, string][] => {
+    const value = payload[claim]
+    return isIdentifier(value) && value.length <= maxNameLength ? [[claim, value]] : []
+  })
+}
