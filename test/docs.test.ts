@@ -149,7 +149,7 @@ t.test("each provider's tokens are taken with its example, and an unsound one is
     const stale = await provider.logoutToken({ ...claims, iat: older - 3_600 }, { ...header })
     await t.rejects(verify(stale), { code: 'ERR_TOKEN_TOO_OLD' }, `${form}: an old one is refused`)
   }
-  const [hydra] = [examples.get('hydra') as IssuerConfig]
+  const hydra = examples.get('hydra') as IssuerConfig
   const strict = createLogoutTokenVerifier(createIssuers([{ ...hydra, requireExp: true, issuer: provider.issuer }]))
   await t.rejects(strict(await provider.logoutToken({ exp: undefined })), { code: 'ERR_TOKEN_EXP' })
 })
@@ -180,7 +180,7 @@ async function performHttpExamples(service: Service, page: string) {
 
 t.test('every curl example is answered as the page says', async (t) => {
   let count = 0
-  for (const page of pages) {
+  for (const page of pages.filter((page) => httpExamples(read(page)).length > 0)) {
     const service = await buildForExamples(t)
     for (const { url, status, body, expectedStatus, expectedText } of await performHttpExamples(service, page)) {
       count += 1
@@ -228,6 +228,7 @@ t.test("every SQL example runs with the service's role and finds what it is abou
   url.username = role
   url.password = 'test'
   const pool = new pg.Pool({ connectionString: url.href, max: 1 })
+  pool.on('error', () => {}) // cut when the database is dropped
   t.teardown(() => pool.end())
 
   let count = 0
