@@ -28,9 +28,7 @@ function operatorsOf(t: Test, service: Service, withStaticToken = true) {
     throw new Error('not configured')
   }
   const admin = createAdmin({
-    purges: service.purges,
-    store: service.store,
-    spool: service.spool,
+    ...service,
     logger: service.admin.log,
     identify: createOperatorCheck({
       token: withStaticToken ? adminToken : undefined,
