@@ -4,6 +4,7 @@ import type { IssuerConfig, Issuers } from './issuers.ts'
 import type { LogoutToken, VerifyLogoutToken } from './logout-token.ts'
 import type { Logout, Purged, Store } from './store.ts'
 import { tokenPurgeId } from './store.ts'
+import { traced } from './traces.ts'
 
 /** Carries out one logout; resolves once it is committed. Throws {@link UnavailableError} where it could not be. */
 export type SignOut = (logout: Logout) => Promise<Purged>
@@ -124,15 +125,15 @@ export function createSignOut(
 }
 
 /** A logout as it came in, before anything is known of it: what the spool keeps. */
-export type LogoutRequest =
-  | { readonly token: string }
-  | {
-      /** The name of the issuer's configuration. */
-      readonly issuerName: string
-      /** The exact issuer, where the call named it. */
-      readonly issuer: string | undefined
-      readonly sid: string
-    }
+export type LogoutRequest = { readonly token: string } | FrontChannelCall
+
+export interface FrontChannelCall {
+  /** The name of the issuer's configuration. */
+  readonly issuerName: string
+  /** The exact issuer, where the call named it. */
+  readonly issuer: string | undefined
+  readonly sid: string
+}
 
 /** What came of a request: one for each issuer that it concerned. */
 export interface CarriedOut extends Purged {
@@ -180,11 +181,9 @@ export function committedOutcome(results: readonly CarriedOut[]): Pick<LogoutOut
  *
  * @param onProgress told whenever more is known of the request
  */
-export type CarryOut = (
-  request: LogoutRequest,
-  at: number,
-  onProgress?: (progress: Progress) => void
-) => Promise<CarriedOut[]>
+export type CarryOut = (request: LogoutRequest, at: number, onProgress?: OnProgress) => Promise<CarriedOut[]>
+
+type OnProgress = (progress: Progress) => void
 
 export interface CarryOutOptions {
   readonly issuers: Issuers
@@ -195,16 +194,27 @@ export interface CarryOutOptions {
 
 /** Makes the function that takes a request all the way: for the answer to it, and for its replay. */
 export function createCarryOut({ issuers, verify, signOut, store }: CarryOutOptions): CarryOut {
-  return async (request, at, onProgress) => {
-    if ('token' in request) {
-      const token = await verify(request.token, {
-        at,
-        onIssuer: ({ name }) => onProgress?.({ issuer: name, isVerified: false })
+  return (request, at, onProgress) =>
+    traced(
+      'logout',
+      () => ('token' in request ? byToken(request.token, at, onProgress) : byFrontChannel(request, at, onProgress)),
+      (results) => ({
+        'msal_logout.issuers': results.map(({ issuer }) => issuer),
+        'msal_logout.sessions': results.reduce((sum, { sessions }) => sum + sessions, 0),
+        'msal_logout.rows': results.reduce((sum, { rows }) => sum + rows, 0)
       })
-      onProgress?.({ issuer: token.config.name, isVerified: true })
-      const { issuer, issuedAt } = token
-      return [{ ...(await signOut(logoutOfToken(token))), issuer, source: 'backchannel', issuedAt }]
-    }
+    )
+
+  async function byToken(raw: string, at: number, onProgress?: OnProgress): Promise<CarriedOut[]> {
+    const onIssuer = ({ name }: IssuerConfig) => onProgress?.({ issuer: name, isVerified: false })
+    const token = await traced('verify', () => verify(raw, { at, onIssuer }))
+    onProgress?.({ issuer: token.config.name, isVerified: true })
+    const { issuer, issuedAt } = token
+    const purged = await traced('sign out', () => signOut(logoutOfToken(token)))
+    return [{ ...purged, issuer, source: 'backchannel', issuedAt }]
+  }
+
+  async function byFrontChannel(request: FrontChannelCall, at: number, onProgress?: OnProgress): Promise<CarriedOut[]> {
     const config = issuers.named(request.issuerName)
     if (config === undefined) {
       throw new RefusedError('ERR_REQUEST_QUERY') // configured no more
@@ -214,7 +224,7 @@ export function createCarryOut({ issuers, verify, signOut, store }: CarryOutOpti
     const concerned = request.issuer === undefined ? await issuersOf(config, sid) : [request.issuer]
     return Promise.all(
       concerned.map(async (issuer) => ({
-        ...(await signOut(logoutOfFrontChannel(issuer, sid, config.purgeScope, at))),
+        ...(await traced('sign out', () => signOut(logoutOfFrontChannel(issuer, sid, config.purgeScope, at)))),
         issuer,
         source: 'frontchannel' as const,
         issuedAt: undefined
