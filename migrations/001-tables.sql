@@ -31,7 +31,10 @@ create table msal_logout.token_cache (
   expires_at timestamptz not null,
   primary key (partition_key, client_id),
   check ((kind = 'app') = (home_account_id is null))
-);
+)
+-- A usual payload (up to 8 KB) stays in its row: four pieces of it in a table beside would have to be looked up by
+-- each reading and deleted by each sign-out.
+with (toast_tuple_target = 8160);
 create index token_cache_account on msal_logout.token_cache (home_account_id);
 create index token_cache_tenant on msal_logout.token_cache (tenant_id, home_account_id);
 create index token_cache_client on msal_logout.token_cache (client_id, home_account_id);
