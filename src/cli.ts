@@ -1,8 +1,8 @@
 #!/usr/bin/env node
 import { readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
-import { Command, CommanderError } from 'commander'
-import { readConfig, readDatabaseUrl } from './config.ts'
+import { Command, CommanderError, Option } from 'commander'
+import type { CommandSurroundings, PurgeOptions } from './commands/purge.ts'
 import type { EmbeddedPostgres } from './embedded-postgres.ts'
 import { ConfigurationError } from './errors.ts'
 
@@ -25,6 +25,7 @@ program
   .description('bring the schema up to date and serve; SIGTERM stops it in good order')
   .action(async () => {
     const { serve } = await import('./server.ts')
+    const { readConfig } = await import('./config.ts')
     const config = readConfig(process.env)
     await withDatabase(config.databaseUrl, (embedded) => serve(config, embedded))
   })
@@ -33,6 +34,7 @@ program
   .command('migrate')
   .description('bring the schema at DATABASE_URL up to date, and exit')
   .action(async () => {
+    const { readDatabaseUrl } = await import('./config.ts')
     const databaseUrl = readDatabaseUrl(process.env)
     const { migrateAt } = await import('./migrate.ts')
     await withDatabase(databaseUrl, async (embedded) => {
@@ -41,6 +43,60 @@ program
       await embedded?.stop()
     })
   })
+
+program
+  .command('purge')
+  .description(
+    "end sessions and delete rows, through the operators' listener of a running service; it shows what would go, and asks"
+  )
+  .optionsGroup('What is purged (one of these):')
+  .option('--home-account-id <id>', 'one account, in every app; with --issuer where two issuers have that id')
+  .option('--sid <sid>', 'one session, with --issuer')
+  .option('--subject <sub>', 'every session of a subject, with --issuer')
+  .option('--client-id <id>', "one app, with the app's own tokens")
+  .option('--tenant-id <id>', 'one tenant: the part of an account id after its last dot')
+  .option('--issuer <url>', 'whose sid, subject or account')
+  .option('--follow <id>', 'nothing anew: a purge that is under way')
+  .optionsGroup('How:')
+  .option('--reason <text>', 'for the record; required')
+  .option('--dry-run', 'only show what would go')
+  .option('--force', 'more than 1,000 accounts are meant')
+  .option('--yes', 'do not ask')
+  .option('--idempotency-key <key>', 'take up an earlier try with this key; else one is made')
+  .optionsGroup('The service:')
+  .addOption(new Option('--url <url>', "the operators' address").env('ADMIN_URL').default('http://127.0.0.1:3001'))
+  .option('--token-file <path>', "the operators' credentials; else the variable ADMIN_TOKEN")
+  .option('--wait <seconds>', 'how long the service may be silent, as in a restart, before this gives up', '300')
+  .optionsGroup('Output:')
+  .option('--json', 'one JSON object on standard output, and nothing else')
+  .addHelpText(
+    'after',
+    `
+More than 10,000 accounts go on at the service in the background; this follows them, and can be interrupted.
+
+Exit codes:
+  0    done
+  1    failed: the service cannot be reached, or refused the credentials
+  2    wrong usage, or refused: by the person, or for want of --force or --yes
+  130  interrupted; a purge that has begun goes on, and --follow finds it
+
+Examples:
+  msal-logout purge --home-account-id <uid>.<utid> --reason "laptop stolen, ticket 4711"
+  msal-logout purge --tenant-id <utid> --reason "contract ended" --force --yes --json`
+  )
+  .action(async (options: PurgeOptions) => {
+    const { purge } = await import('./commands/purge.ts')
+    process.exitCode = await purge(options, surroundings())
+  })
+
+/** Ctrl-C tells the command, which then ends in good order; a second one ends it at once. */
+function surroundings(): CommandSurroundings {
+  const interruption = new AbortController()
+  process.once('SIGINT', () => interruption.abort())
+  process.once('SIGTERM', () => interruption.abort())
+  const { env, stdin, stdout, stderr } = process
+  return { env, stdin, stdout, stderr, signal: interruption.signal }
+}
 
 /** Where no database is named: one of our own, which goes when the work has failed. */
 async function withDatabase(
