@@ -1,7 +1,8 @@
 #!/usr/bin/env node
 import { readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
-import { Command, CommanderError, Option } from 'commander'
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
+import { CommandError } from './commands/command-error.ts'
 import type { CommandSurroundings, PurgeOptions } from './commands/purge.ts'
 import type { EmbeddedPostgres } from './embedded-postgres.ts'
 import { ConfigurationError } from './errors.ts'
@@ -89,6 +90,80 @@ Examples:
     process.exitCode = await purge(options, surroundings())
   })
 
+program
+  .command('check')
+  .description('look at all that the service needs, and tell what to do; it changes nothing')
+  .option('--json', 'one JSON object on standard output, and nothing else')
+  .addHelpText(
+    'after',
+    `
+It looks at the configuration, the database, the schema, the role, the spool, each issuer with its keys and its
+clock, and the operators' credentials, with the environment that the service would have.
+
+Exit codes:
+  0  nothing failed; there may be warnings
+  1  something failed`
+  )
+  .action(async ({ json = false }: { json?: boolean }) => {
+    const { check, toldFindings } = await import('./commands/check.ts')
+    const findings = await check({ env: process.env })
+    const ok = findings.every(({ status }) => status !== 'failed')
+    process.stdout.write(json ? `${JSON.stringify({ ok, checks: findings })}\n` : toldFindings(findings))
+    process.exitCode = ok ? 0 : 1
+  })
+
+const spool = program.command('spool').description('what is kept on disk for a database or for keys')
+
+spool
+  .command('list')
+  .description('tell what waits and what was rejected, without what it is about; needs SPOOL_DIR alone')
+  .option('--limit <n>', 'the most entries of each', countOf, 50)
+  .option('--json', 'one JSON object on standard output, and nothing else')
+  .addHelpText('after', '\nExit codes:\n  0  told\n  1  the folder cannot be read')
+  .action(async ({ limit, json = false }: { limit: number; json?: boolean }) => {
+    const { readSpoolDir } = await import('./config.ts')
+    const { listSpool, toldListing } = await import('./commands/spool.ts')
+    const listing = await listSpool(readSpoolDir(process.env), limit)
+    process.stdout.write(json ? `${JSON.stringify(listing)}\n` : toldListing(listing))
+  })
+
+spool
+  .command('replay')
+  .description('carry out now what waits, with this configuration; safe beside a running service')
+  .option('--json', 'one JSON object on standard output, and nothing else')
+  .addHelpText(
+    'after',
+    `
+Needs the environment of the service. A running service does the same by itself, every second at the latest.
+
+Exit codes:
+  0    nothing waits any more
+  1    something still waits, for the database or for keys; or it failed
+  130  interrupted; what was begun is done`
+  )
+  .action(async ({ json = false }: { json?: boolean }) => {
+    const { readConfig } = await import('./config.ts')
+    const { replaySpool } = await import('./commands/spool.ts')
+    const config = readConfig(process.env)
+    const { signal } = surroundings()
+    await withDatabase(config.databaseUrl, async (embedded) => {
+      const report = await replaySpool(config, config.databaseUrl ?? embedded?.url, signal)
+      await embedded?.stop()
+      const { done, refused, waiting } = report
+      process.stdout.write(
+        json ? `${JSON.stringify(report)}\n` : `${done} done, ${refused} refused, ${waiting} still waiting\n`
+      )
+      process.exitCode = signal.aborted ? 130 : waiting === 0 ? 0 : 1
+    })
+  })
+
+function countOf(value: string): number {
+  if (!/^\d{1,7}$/.test(value)) {
+    throw new InvalidArgumentError('It takes a number.')
+  }
+  return Number(value)
+}
+
 /** Ctrl-C tells the command, which then ends in good order; a second one ends it at once. */
 function surroundings(): CommandSurroundings {
   const interruption = new AbortController()
@@ -129,8 +204,25 @@ try {
   if (error instanceof CommanderError) {
     process.exit(error.exitCode === 0 ? 0 : wrongUsage) // it has told why
   }
-  const told =
-    error instanceof ConfigurationError ? error.message : error instanceof Error ? error.stack : String(error)
-  process.stderr.write(`${told}\n`)
+  if (error instanceof CommandError) {
+    process.stderr.write(`error: ${error.message}\n`)
+    process.exit(error.exitCode)
+  }
+  process.stderr.write(`${told(error)}\n`)
   process.exit(1)
+}
+
+/** What the surroundings refused is told in a line; only a mistake of ours is worth its stack. */
+function told(error: unknown): string {
+  if (error instanceof ConfigurationError || !(error instanceof Error)) {
+    return error instanceof Error ? error.message : String(error)
+  }
+  if (!('code' in error) || typeof error.code !== 'string') {
+    return error.stack ?? error.message
+  }
+  const advice =
+    'syscall' in error && error.syscall === 'listen'
+      ? 'set PORT or ADMIN_PORT to one that is free'
+      : '"msal-logout check" tells what to do'
+  return `error: ${error.message || 'failed'} (${error.code}): ${advice}`
 }

@@ -102,7 +102,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     adminToken: adminToken(get('ADMIN_TOKEN'), problems),
     adminAccessTokens: adminAccessTokens(get, problems),
     trustedProxies: trustedProxies(get('TRUSTED_PROXIES'), problems),
-    spoolDir: get('SPOOL_DIR') ?? '.data/spool',
+    spoolDir: readSpoolDir(env),
     logLevel: logLevel(get('LOG_LEVEL'), problems),
     issuers: readIssuers(get, problems)
   }
@@ -120,6 +120,11 @@ export function readDatabaseUrl(env: Readonly<Record<string, string | undefined>
     throw new ConfigurationError(problems)
   }
   return url
+}
+
+/** What looking into the spool needs: `SPOOL_DIR` alone. */
+export function readSpoolDir(env: Readonly<Record<string, string | undefined>>): string {
+  return env.SPOOL_DIR || '.data/spool'
 }
 
 function databaseUrl(value: string | undefined, problems: string[]): string | undefined {

@@ -242,13 +242,78 @@ function failureMessage(error: unknown): string {
     : message
 }
 
+/** What was found of an issuer, without which its logout tokens cannot be verified. */
+export interface IssuerReport {
+  readonly fault: IssuerFault | undefined
+  /** What is behind the fault. */
+  readonly cause: unknown
+  /** How far its clock is ahead of ours, by its `Date` header; undefined where it sent none. */
+  readonly clockAheadSeconds: number | undefined
+}
+
+/** `discovery` and `keys`: could not be had; `issuer`: the discovery document names another; `unusable`: no key fits. */
+export type IssuerFault = 'discovery' | 'issuer' | 'keys' | 'unusable'
+
+// jose refuses shorter ones when it verifies: RFC 7518 §3.3.
+const minRsaBits = 2_048
+
+/** Fetches what the service would, once and within the same time, and tells what is wrong with it. */
+export async function inspectIssuer(
+  config: IssuerConfig,
+  { now = Date.now, fetch: get = fetch }: IssuersOptions = {}
+): Promise<IssuerReport> {
+  const signal = AbortSignal.timeout(fetchTimeoutMs)
+  let clockAheadSeconds: number | undefined
+  const timed: typeof fetch = async (...request) => {
+    const begun = now()
+    const response = await get(...request)
+    const date = Date.parse(response.headers.get('date') ?? '')
+    if (!Number.isNaN(date)) {
+      // A cache sends the date of the day it asked (RFC 9111 §5.1); the header has no fractions.
+      const age = Number(response.headers.get('age') ?? 0) || 0
+      clockAheadSeconds = Math.round((date + 500 + age * 1_000 - (begun + now()) / 2) / 1_000)
+    }
+    return response
+  }
+  const report = (fault?: IssuerFault, cause?: unknown) => ({ fault, cause, clockAheadSeconds })
+
+  let uri: string
+  try {
+    uri = config.jwksUri ?? (await discoverJwksUri(config.issuer, timed, signal))
+  } catch (error) {
+    return report(error instanceof DiscoveredIssuerError ? 'issuer' : 'discovery', error)
+  }
+  let published: PublicKey[]
+  try {
+    published = publicKeys(await getJson(uri, timed, signal))
+  } catch (error) {
+    return report(error instanceof EmptyKeySetError ? 'unusable' : 'keys', error)
+  }
+  const fits = await Promise.all(
+    published.flatMap((key) => config.algorithms.map((algorithm) => canVerify(key, algorithm)))
+  )
+  return fits.includes(true) ? report() : report('unusable', new Error('the key set has none for the algorithms'))
+}
+
+async function canVerify(key: PublicKey, alg: string): Promise<boolean> {
+  try {
+    const { algorithm } = await createLocalJWKSet({ keys: [key] })({ alg })
+    return !('modulusLength' in algorithm) || Number(algorithm.modulusLength) >= minRsaBits
+  } catch {
+    return false // of another kind, or broken
+  }
+}
+
+class DiscoveredIssuerError extends Error {}
+class EmptyKeySetError extends Error {}
+
 // OpenID Connect Discovery 1.0 §4. The document of a template is that of `organizations`, and bears the template.
 async function discoverJwksUri(issuer: string, get: typeof fetch, signal: AbortSignal): Promise<string> {
   const base = issuer.replace('{tenantid}', 'organizations').replace(/\/$/, '')
   const metadata = await getJson(`${base}/.well-known/openid-configuration`, get, signal)
   // §4.3: the issuer must be the one asked for, or another could answer for it.
   if (metadata.issuer !== issuer) {
-    throw new Error('the discovery document bears another "issuer"')
+    throw new DiscoveredIssuerError('the discovery document bears another "issuer"')
   }
   const uri = metadata.jwks_uri
   if (typeof uri !== 'string') {
@@ -290,7 +355,7 @@ function publicKeys({ keys }: Record<string, unknown>): PublicKey[] {
   }
   const usable = keys.filter(isPublicKey)
   if (usable.length === 0) {
-    throw new Error('the key set is empty')
+    throw new EmptyKeySetError('the key set is empty')
   }
   return usable
 }

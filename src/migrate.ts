@@ -13,16 +13,8 @@ const folder = new URL('../migrations/', import.meta.url)
  * @throws the error of the migration that failed; nothing of it is kept
  */
 export async function migrate(pool: pg.Pool): Promise<string[]> {
-  const kysely = new Kysely<unknown>({ dialect: new PostgresDialect({ pool }) })
-  const migrator = new Migrator({
-    db: kysely,
-    provider: { getMigrations: async () => readMigrations() },
-    migrationTableSchema: 'msal_logout',
-    migrationTableName: 'migrations',
-    migrationLockTableName: 'migrations_lock'
-  })
-  const migrations = await migrator.getMigrations()
-  if (migrations.every(({ executedAt }) => executedAt !== undefined)) {
+  const migrator = createMigrator(pool)
+  if ((await pending(migrator)).length === 0) {
     return []
   }
   const { error, results } = await migrator.migrateToLatest()
@@ -30,6 +22,30 @@ export async function migrate(pool: pg.Pool): Promise<string[]> {
     throw error
   }
   return (results ?? []).map(({ migrationName }) => migrationName)
+}
+
+/**
+ * What {@link migrate} would carry out; reads alone.
+ *
+ * @param pool connections as a role that may read `msal_logout.migrations`, where it is there
+ */
+export async function pendingMigrations(pool: pg.Pool): Promise<string[]> {
+  return pending(createMigrator(pool))
+}
+
+async function pending(migrator: Migrator): Promise<string[]> {
+  const migrations = await migrator.getMigrations()
+  return migrations.filter(({ executedAt }) => executedAt === undefined).map(({ name }) => name)
+}
+
+function createMigrator(pool: pg.Pool): Migrator {
+  return new Migrator({
+    db: new Kysely<unknown>({ dialect: new PostgresDialect({ pool }) }),
+    provider: { getMigrations: async () => readMigrations() },
+    migrationTableSchema: 'msal_logout',
+    migrationTableName: 'migrations',
+    migrationLockTableName: 'migrations_lock'
+  })
 }
 
 /**

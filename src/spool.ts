@@ -55,6 +55,8 @@ export interface Spool {
   /** Sets one that proved bad aside, in the folder `rejected`, with the reason in its name. */
   reject(name: string, reason: string): Promise<void>
   status(): Promise<SpoolStatus>
+  /** What is there, in the order in which it is to be done; told by the names alone, and nothing is made. */
+  survey(): Promise<SpoolSurvey>
   /** @throws {SpoolError} where nothing could be kept now */
   checkWritable(): Promise<void>
 }
@@ -69,6 +71,13 @@ export interface SpoolStatus {
   /** When the oldest that waits arrived, milliseconds since 1970. */
   readonly oldestAt: number | undefined
   readonly isWritable: boolean
+}
+
+export interface SpoolSurvey {
+  /** `at` is the time of arrival, milliseconds since 1970. */
+  readonly kept: readonly { readonly name: string; readonly at: number; readonly isVerified: boolean }[]
+  /** What proved bad, the oldest first. */
+  readonly rejected: readonly { readonly at: number; readonly reason: string }[]
 }
 
 /** Our disk's fault: a logout could not be kept. */
@@ -262,8 +271,7 @@ export function createSpool(options: SpoolOptions): Spool {
   }
 
   async function* batches(size: number): AsyncGenerator<Kept[]> {
-    const known = [...(await readNames())]
-    const ordered = shares.flatMap((share) => known.filter((name) => parseName(name)?.share === share))
+    const ordered = inOrder([...(await readNames())])
     for (let i = 0; i < ordered.length; i += size) {
       const read = await Promise.all(ordered.slice(i, i + size).map((name) => readKept(dir, name)))
       const batch = read.filter((entry) => entry !== undefined)
@@ -346,6 +354,21 @@ export function createSpool(options: SpoolOptions): Spool {
       }
     },
 
+    async survey() {
+      const listed = async (folder: string) => ((await readdir(folder).catch(ignoreMissing)) ?? []).sort()
+      return {
+        kept: inOrder(await listed(dir)).map((name) => ({
+          name,
+          at: arrivalOf(name),
+          isVerified: parseName(name)?.share === 'verified'
+        })),
+        rejected: (await listed(rejectedDir)).map((name) => ({
+          at: arrivalOf(name),
+          reason: /\.(\w+)\.json$/.exec(name)?.[1] ?? 'unknown'
+        }))
+      }
+    },
+
     checkWritable
   }
 }
@@ -373,6 +396,11 @@ function parseName(name: string): { share: Share; bytes: number } | undefined {
   const [, bytes = '0', named] = keptName.exec(name) ?? []
   const share = shares.find((known) => known === named)
   return share === undefined ? undefined : { share, bytes: Number(bytes) }
+}
+
+/** What is kept, by share: what is verified before what nobody has vouched for. */
+function inOrder(names: readonly string[]): string[] {
+  return shares.flatMap((share) => names.filter((name) => parseName(name)?.share === share))
 }
 
 function arrivalOf(name: string): number {
@@ -470,49 +498,79 @@ const batchSize = 128
 const minWaitMs = 100
 const maxWaitMs = 1_000
 
+type ReplayOutcome = 'done' | 'refused' | 'stays' | 'database'
+
+async function replayOne(
+  { spool, carryOut, logger, onEnded }: ReplayOptions,
+  { name, at, request }: Kept,
+  tell: (cause: string) => void
+): Promise<ReplayOutcome> {
+  let issuer: string | undefined
+  try {
+    const results = await carryOut(request, at, (progress) => {
+      issuer = progress.issuer
+    })
+    await spool.remove(name)
+    onEnded?.({ endpoint: 'replay', issuer, ...committedOutcome(results) })
+    return 'done'
+  } catch (error) {
+    if (error instanceof RefusedError) {
+      await spool.reject(name, error.code)
+      const { code: reason, message: description } = error
+      onEnded?.({ endpoint: 'replay', issuer, outcome: 'refused', reason, description })
+      logger.warn({ code: error.code }, 'a logout that was kept proved bad')
+      return 'refused'
+    }
+    if (!(error instanceof UnavailableError)) {
+      // A mistake of ours must not cost the others their turn; its message could quote a token.
+      tell(error instanceof Error ? error.name : 'unknown')
+      return 'stays'
+    }
+    return error.code === 'ERR_DATABASE_UNAVAILABLE' || error.code === 'ERR_DEADLINE' ? 'database' : 'stays'
+  }
+}
+
+/**
+ * Carries out once what is kept now, as {@link startReplay} does; beside it, too: a logout that both do ends
+ * nothing twice.
+ *
+ * @param options.signal ends it after what is under way
+ * @returns how many were done and how many proved bad
+ */
+export async function replayOnce(
+  options: ReplayOptions & { readonly signal: AbortSignal }
+): Promise<{ done: number; refused: number }> {
+  const counts = { done: 0, refused: 0 }
+  const tell = (cause: string) => options.logger.error({ cause }, 'replaying the spool failed')
+  for await (const batch of options.spool.batches(batchSize)) {
+    const outcomes = await Promise.all(batch.map((kept) => replayOne(options, kept, tell)))
+    counts.done += outcomes.filter((outcome) => outcome === 'done').length
+    counts.refused += outcomes.filter((outcome) => outcome === 'refused').length
+    if (options.signal.aborted || outcomes.every((outcome) => outcome === 'database')) {
+      break
+    }
+  }
+  return counts
+}
+
 /**
  * Carries out what is kept, in batches, verified as of its arrival. It tries again every second at
  * the latest, also what another process or an earlier run has left.
  */
-export function startReplay({ spool, carryOut, logger, onEnded }: ReplayOptions): Replay {
+export function startReplay(options: ReplayOptions): Replay {
+  const { spool, logger } = options
   let waitMs = minWaitMs
   let timer: NodeJS.Timeout | undefined
   let running: Promise<void> | undefined
   let stopped = false
   let told: string | undefined
 
-  async function replayOne({ name, at, request }: Kept): Promise<'done' | 'stays' | 'database'> {
-    let issuer: string | undefined
-    try {
-      const results = await carryOut(request, at, (progress) => {
-        issuer = progress.issuer
-      })
-      await spool.remove(name)
-      onEnded?.({ endpoint: 'replay', issuer, ...committedOutcome(results) })
-      return 'done'
-    } catch (error) {
-      if (error instanceof RefusedError) {
-        await spool.reject(name, error.code)
-        const { code: reason, message: description } = error
-        onEnded?.({ endpoint: 'replay', issuer, outcome: 'refused', reason, description })
-        logger.warn({ code: error.code }, 'a logout that was kept proved bad')
-        return 'done'
-      }
-      if (!(error instanceof UnavailableError)) {
-        // A mistake of ours must not cost the others their turn; its message could quote a token.
-        tellOnce(error instanceof Error ? error.name : 'unknown')
-        return 'stays'
-      }
-      return error.code === 'ERR_DATABASE_UNAVAILABLE' || error.code === 'ERR_DEADLINE' ? 'database' : 'stays'
-    }
-  }
-
   /** Whether anything was done. */
   async function replay(): Promise<boolean> {
     let done = 0
     for await (const batch of spool.batches(batchSize)) {
-      const outcomes = await Promise.all(batch.map(replayOne))
-      done += outcomes.filter((outcome) => outcome === 'done').length
+      const outcomes = await Promise.all(batch.map((kept) => replayOne(options, kept, tellOnce)))
+      done += outcomes.filter((outcome) => outcome === 'done' || outcome === 'refused').length
       // Where the database is away, the rest need not try.
       if (stopped || outcomes.every((outcome) => outcome === 'database')) {
         break

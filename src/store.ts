@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto'
+import type { Socket } from 'node:net'
 import { Kysely, PostgresDialect, sql } from 'kysely'
 import pg from 'pg'
 import { UnavailableError } from './errors.ts'
@@ -104,7 +105,27 @@ export interface MinuteCount {
   readonly count: number
 }
 
+/** What is known of the database and of the role that asks, before anything is done. */
+export interface DatabaseReport {
+  readonly version: string
+  /** 140011 is 14.11. */
+  readonly versionNumber: number
+  /** A standby, or set to take no writes. */
+  readonly isReadOnly: boolean
+  readonly role: string
+  readonly isSuperuser: boolean
+  readonly hasSchema: boolean
+  readonly canReadMigrations: boolean
+  readonly canReadPayloads: boolean
+  /** What the service calls or reads, and this role cannot; of a schema that is there. */
+  readonly missingPrivileges: readonly string[]
+}
+
 export type Store = ReturnType<typeof createStore>
+
+// What `register_service` grants.
+const neededFunctions = ['sign_out', 'start_purge', 'purge_step', 'clean_up']
+const neededTables = ['sessions', 'purges', 'migrations']
 
 const keepPurges = '400 days'
 const keepEndedSessions = '7 days'
@@ -139,10 +160,12 @@ export interface PoolOptions {
   readonly connectionString: string | undefined
   readonly max: number
   readonly statementTimeoutMs: number
+  /** Where connections get their sockets; default a new one each. */
+  readonly openSocket?: () => Socket
 }
 
 /** Connections with the limits of the service; the caller hears `error` and ends them. */
-export function createPool({ connectionString, max, statementTimeoutMs }: PoolOptions): pg.Pool {
+export function createPool({ connectionString, max, statementTimeoutMs, openSocket }: PoolOptions): pg.Pool {
   return new pg.Pool({
     connectionString,
     application_name: 'msal-logout',
@@ -151,7 +174,8 @@ export function createPool({ connectionString, max, statementTimeoutMs }: PoolOp
     statement_timeout: statementTimeoutMs,
     lock_timeout: 1_200,
     idle_in_transaction_session_timeout: 5_000,
-    keepAlive: true
+    keepAlive: true,
+    ...(openSocket && { stream: openSocket })
   })
 }
 
@@ -363,6 +387,52 @@ export function createStore(pool: pg.Pool) {
       return row?.gone == null ? null : Number(row.gone)
     },
 
+    /** Looks at the catalogue alone, which every role can read. */
+    async inspect(): Promise<DatabaseReport> {
+      const [report] = await query<DatabaseReport>(
+        'inspect',
+        `with schema as (select n.oid from pg_namespace n where n.nspname = 'msal_logout'),
+        tables as (
+          select c.oid, c.relname as name from pg_class c join schema s on c.relnamespace = s.oid where c.relkind in ('r', 'p')
+        ),
+        missing as (
+          select 'usage of the schema' as what, 1 as place from schema s where not has_schema_privilege(s.oid, 'usage')
+          union all
+          select 'execute of ' || f, 2 from schema s, unnest($1::text[]) f
+          where not exists (
+            select from pg_proc p
+            where p.pronamespace = s.oid and p.proname = f and has_function_privilege(p.oid, 'execute'))
+          union all
+          select 'select on ' || t, 3 from schema s, unnest($2::text[]) t
+          where not exists (select from tables c where c.name = t and has_table_privilege(c.oid, 'select'))
+          union all
+          select 'select on token_cache.' || a.attname, 4 from tables c join pg_attribute a on a.attrelid = c.oid
+          where c.name = 'token_cache' and a.attnum > 0 and not a.attisdropped and a.attname <> 'payload'
+            and not has_column_privilege(c.oid, a.attnum, 'select')
+        )
+        select current_setting('server_version') as version,
+          current_setting('server_version_num')::int as "versionNumber",
+          pg_is_in_recovery() or current_setting('transaction_read_only') = 'on' as "isReadOnly",
+          current_user::text as role,
+          (select r.rolsuper from pg_roles r where r.rolname = current_user) as "isSuperuser",
+          exists (select from tables c where c.name = 'migrations') as "hasSchema",
+          exists (
+            select from schema s, tables c
+            where c.name = 'migrations' and has_schema_privilege(s.oid, 'usage') and has_table_privilege(c.oid, 'select')
+          ) as "canReadMigrations",
+          exists (
+            select from tables c join pg_attribute a on a.attrelid = c.oid
+            where c.name = 'token_cache' and a.attname = 'payload' and has_column_privilege(c.oid, a.attnum, 'select')
+          ) as "canReadPayloads",
+          array(select m.what::text from missing m order by m.place, m.what) as "missingPrivileges"`,
+        [neededFunctions, neededTables]
+      )
+      if (report === undefined) {
+        throw new Error('the catalogue told nothing')
+      }
+      return report
+    },
+
     /** @throws {UnavailableError} where the database is out of reach, or is a standby that takes no writes */
     async checkReady(): Promise<void> {
       const [row] = await query<{ writable: boolean }>(
@@ -457,6 +527,20 @@ async function translate<T>(work: () => Promise<T>): Promise<T> {
   } catch (error) {
     throw new UnavailableError(codeOf(error), { cause: error })
   }
+}
+
+/** Why no connection could be had, of an error that any function of the store threw. */
+export function connectionFault(error: unknown): 'url' | 'credentials' | 'missing' | 'privileges' | 'unreachable' {
+  const cause = error instanceof UnavailableError ? error.cause : error
+  const code = cause instanceof Error && 'code' in cause ? String(cause.code) : ''
+  if (code === 'ERR_INVALID_URL') {
+    return 'url'
+  }
+  // pg itself refuses to go on without a password where the server wants one.
+  if (/^28/.test(code) || (code === '' && cause instanceof Error && cause.message.includes('password'))) {
+    return 'credentials'
+  }
+  return code === '3D000' ? 'missing' : code === '42501' ? 'privileges' : 'unreachable'
 }
 
 function codeOf(error: unknown): UnavailableError['code'] {

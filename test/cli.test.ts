@@ -1,11 +1,16 @@
+import { existsSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { PassThrough, Writable } from 'node:stream'
 import pg from 'pg'
 import t, { type Test } from 'tap'
 import { type CommandSurroundings, type PurgeOptions, purge } from '../src/commands/purge.ts'
+import { listSpool, replaySpool, toldListing } from '../src/commands/spool.ts'
+import { readConfig } from '../src/config.ts'
 import { freePort } from '../src/embedded-postgres.ts'
 import { runCommand } from './fixtures/command-line.ts'
 import { createDatabase, type Database } from './fixtures/database.ts'
-import { startServer } from './fixtures/server.ts'
+import { createSigningKey } from './fixtures/identity-provider.ts'
+import { startServer, temporaryFolder } from './fixtures/server.ts'
 import { adminToken, build, type Service } from './fixtures/service.ts'
 
 const issuer = 'https://issuer.example'
@@ -286,4 +291,100 @@ t.test('the command line suggests, tells its version, and refuses what it does n
       t.match(code === 0 ? command.output.stdout : command.output.stderr, text)
     })
   )
+})
+
+/** A spool with a verified token, one that nobody vouches for, a front-channel call, and one that was rejected. */
+async function fillSpool(service: Service): Promise<void> {
+  const { spool, provider } = service
+  const at = Date.now() - 200_000
+  await spool.keep({ token: await provider.logoutToken({ sid: 's1', iat: Math.floor(at / 1_000) }) }, at, true)
+  const stranger = await createSigningKey('RS256', provider.keys[0]?.kid)
+  const forged = await provider.logoutToken({ sid: 's2', iat: Math.floor(at / 1_000) - 100 }, {}, stranger)
+  await spool.keep({ token: forged }, at - 100_000, false)
+  await spool.keep({ issuerName: 'default', issuer: undefined, sid: 's2' }, at + 1_000, true)
+  await spool.keep({ token: 'bad' }, at, false)
+  const bad = (await spool.list(10)).find(({ request }) => 'token' in request && request.token === 'bad')
+  await spool.reject(bad?.name ?? '', 'ERR_TOKEN_MALFORMED')
+}
+
+t.test('spool list tells what waits, and nothing of what it is about', async (t) => {
+  const service = await build(t)
+  await fillSpool(service)
+  const listing = await listSpool(service.spoolDir, 50)
+  t.match(listing, {
+    verified: 2,
+    unverified: 1,
+    rejected: 1,
+    waiting: [
+      { kind: 'back channel', isVerified: true },
+      { kind: 'front channel', isVerified: true },
+      { kind: 'back channel', isVerified: false }
+    ],
+    setAside: [{ reason: 'ERR_TOKEN_MALFORMED' }]
+  })
+  t.equal(Date.parse(listing.oldestAt ?? ''), Date.parse(listing.waiting[2]?.at ?? ''))
+  const told = toldListing(listing)
+  t.match(told, /: 2 verified and 1 unverified wait, the oldest for 5 min; 1 rejected\n/)
+  t.match(
+    told,
+    /Z {2}verified {4}back channel\n.*Z {2}verified {4}front channel\n.*Z {2}unverified {2}back channel\n.*Z {2}rejected {4}ERR_TOKEN_MALFORMED\n$/
+  )
+  t.notMatch(`${told}${JSON.stringify(listing)}`, /eyJ|"s[12]"|"sid"/)
+  t.match(toldListing(await listSpool(service.spoolDir, 1)), /and 2 more waiting: --limit/)
+})
+
+t.test('a spool that is not there is told, and not made; one that cannot be read is an error', async (t) => {
+  const dir = join(temporaryFolder(t), 'spool')
+  const command = runCommand(t, ['spool', 'list', '--json'], { SPOOL_DIR: dir })
+  t.equal(await command.exited, 0, command.output.stderr)
+  t.match(JSON.parse(command.output.stdout), { dir, exists: false, verified: 0, oldestAt: null })
+  t.notOk(existsSync(dir))
+  writeFileSync(dir, 'in the way')
+  await t.rejects(listSpool(dir, 1), { code: 'spool_unreadable', exitCode: 1 })
+})
+
+t.test('spool replay carries out what it can, and tells done, refused and waiting', async (t) => {
+  const service = await build(t)
+  const { database, provider, rows, spoolDir } = service
+  await service.login({ homeAccountId: 'u.t', sid: 's1', issuedAt: 1 })
+  await service.login({ homeAccountId: 'v.t', sid: 's2', issuedAt: 1 })
+  await fillSpool(service)
+  const env = { DATABASE_URL: database.url, ISSUER: provider.issuer, CLIENT_IDS: 'client-a', SPOOL_DIR: spoolDir }
+  const { signal } = new AbortController()
+
+  provider.behaviour = 'down'
+  const nowhere = `postgres://x:y@127.0.0.1:${await freePort()}/z`
+  await t.rejects(replaySpool(readConfig(env), nowhere, signal), { code: 'database_unreachable', exitCode: 1 })
+  t.equal((await listSpool(spoolDir, 1)).verified, 2)
+  t.same(await replaySpool(readConfig(env), database.url, signal), { done: 1, refused: 0, waiting: 2 }, 'without keys')
+  t.same(await rows(), ['client-a/u.t'])
+
+  provider.behaviour = 'up'
+  const command = runCommand(t, ['spool', 'replay'], env)
+  t.equal(await command.exited, 0, command.output.stderr)
+  t.equal(command.output.stdout, '1 done, 1 refused, 0 still waiting\n')
+  t.same(await rows(), [])
+  t.match(await listSpool(spoolDir, 10), { verified: 0, unverified: 0, rejected: 2 })
+})
+
+t.test('a replay beside a running service ends nothing twice', async (t) => {
+  const service = await build(t)
+  const { database, provider, spool, spoolDir } = service
+  for (let i = 0; i < 40; i += 1) {
+    await service.login({ homeAccountId: `${i}.t`, sid: `s${i}` })
+    await spool.keep({ token: await provider.logoutToken({ sid: `s${i}` }) }, Date.now(), true)
+  }
+  const env = { DATABASE_URL: database.url, ISSUER: provider.issuer, CLIENT_IDS: 'client-a', SPOOL_DIR: spoolDir }
+  service.replay()
+  const reports = await Promise.all(
+    [1, 2].map(() => replaySpool(readConfig(env), database.url, new AbortController().signal))
+  )
+  t.ok(reports.every(({ refused }) => refused === 0))
+  while ((await spool.survey()).kept.length > 0) {
+    await new Promise((resolve) => setImmediate(resolve))
+  }
+  t.same(await database.query('select count(*)::int, sum(rows)::int as rows from msal_logout.purges'), [
+    { count: 40, rows: 40 }
+  ])
+  t.same((await spool.survey()).rejected, [])
 })

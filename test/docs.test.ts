@@ -6,6 +6,7 @@ import t from 'tap'
 import { readConfig } from '../src/config.ts'
 import { createIssuers, type IssuerConfig } from '../src/issuers.ts'
 import { createLogoutTokenVerifier } from '../src/logout-token.ts'
+import { runCommand } from './fixtures/command-line.ts'
 import { createRole } from './fixtures/database.ts'
 import { startIdentityProvider } from './fixtures/identity-provider.ts'
 import { adminToken, build, type Service } from './fixtures/service.ts'
@@ -189,6 +190,40 @@ t.test('every curl example is answered as the page says', async (t) => {
     }
   }
   t.ok(count >= 8, 'the examples were found')
+})
+
+t.test('every example of the command line runs, and ends as the page says', async (t) => {
+  const service = await buildForExamples(t)
+  const env = {
+    DATABASE_URL: service.database.url,
+    ISSUER: service.provider.issuer,
+    CLIENT_IDS: 'client-a',
+    SPOOL_DIR: service.spoolDir,
+    ADMIN_TOKEN: adminToken,
+    ADMIN_URL: await service.admin.listen({ host: '127.0.0.1', port: 0 })
+  }
+  const examples = pages.flatMap((page) =>
+    blocks(read(page), 'sh').flatMap((code) => [...code.matchAll(/^msal-logout (.*)\n# (\d+)\n/gm)])
+  )
+  t.ok(examples.length >= 5, 'the examples were found')
+  await Promise.all(
+    examples.map(async ([, line = '', code]) => {
+      const words = [...line.matchAll(/"([^"]*)"|(\S+)/g)].map(([, quoted, bare]) => quoted ?? bare ?? '')
+      const command = runCommand(t, words, env)
+      t.equal(await command.exited, Number(code), `${line}: ${command.output.stderr}`)
+    })
+  )
+  t.same(await service.rows(), ['client-a/entra.utid'], 'and the purge is done')
+})
+
+t.test('every code of check is explained, and none is made up', async (t) => {
+  const codes = (text: string) =>
+    new Set(
+      text.match(/\b(configuration|database|schema|role|spool|issuer|keys|clock|operators)_[a-z_]+[a-z](?=['`])/g)
+    )
+  const source = codes(read('src/commands/check.ts'))
+  t.ok(source.size >= 20)
+  t.same([...codes(read('docs/operating.md'))].sort(), [...source].sort())
 })
 
 t.test("the curl examples of Entra's page end the session, and purge the account", async (t) => {

@@ -17,3 +17,14 @@ export class CommandError extends Error {
 export function printable(text: string): string {
   return text.replace(/[\p{Cc}\p{Cf}\p{Cs}]/gu, '?')
 }
+
+/** The innermost cause in a few words: a code where there is one, since `fetch` itself only says that it failed. */
+export function reasonOf(error: unknown): string {
+  if (error instanceof Error && error.cause !== undefined) {
+    return reasonOf(error.cause)
+  }
+  if (!(error instanceof Error)) {
+    return 'no answer'
+  }
+  return 'code' in error && typeof error.code === 'string' ? error.code : error.message
+}

@@ -1,6 +1,6 @@
 import { type Static, Type } from 'typebox'
 import { Value } from 'typebox/value'
-import { CommandError } from './command-error.ts'
+import { CommandError, reasonOf } from './command-error.ts'
 
 export interface OperatorClientOptions {
   /** Of the operators' listener. */
@@ -162,16 +162,4 @@ function parse(text: string): unknown {
   } catch {
     return undefined // of a proxy, or another program
   }
-}
-
-/** The shortest that tells what is wrong: `fetch` itself only says that it failed. */
-function reasonOf(error: unknown): string {
-  if (error instanceof Error && error.cause !== undefined) {
-    return reasonOf(error.cause)
-  }
-  return error instanceof Error && 'code' in error && typeof error.code === 'string'
-    ? error.code
-    : error instanceof Error
-      ? error.message
-      : 'no answer'
 }

@@ -1,0 +1,294 @@
+import { once } from 'node:events'
+import { writeFileSync } from 'node:fs'
+import { createServer } from 'node:http'
+import { join } from 'node:path'
+import t, { type Test } from 'tap'
+import { check, type Finding, toldFindings } from '../src/commands/check.ts'
+import { freePort } from '../src/embedded-postgres.ts'
+import { runCommand } from './fixtures/command-line.ts'
+import { createDatabase, createRole, type Database } from './fixtures/database.ts'
+import {
+  clientId,
+  createSigningKey,
+  type IdentityProvider,
+  startIdentityProvider
+} from './fixtures/identity-provider.ts'
+import { temporaryFolder } from './fixtures/server.ts'
+import { adminToken, refuseSecrets } from './fixtures/service.ts'
+
+interface SetUp {
+  readonly database: Database
+  readonly role: string
+  readonly provider: IdentityProvider
+  readonly env: Record<string, string>
+}
+
+/** All as it should be. */
+async function setUp(t: Test, options?: { own?: boolean; migrated?: boolean }): Promise<SetUp> {
+  const database = await createDatabase(t, options)
+  const role = await createRole(database, 'service')
+  if (options?.migrated !== false) {
+    await database.query('select msal_logout.register_service($1)', [role])
+  }
+  const provider = await startIdentityProvider(t)
+  const env = {
+    DATABASE_URL: urlOf(database, (url) => {
+      url.username = role
+      url.password = 'test'
+    }),
+    ISSUER: provider.issuer,
+    CLIENT_IDS: clientId,
+    SPOOL_DIR: join(temporaryFolder(t), 'spool'),
+    ADMIN_TOKEN: adminToken
+  }
+  return { database, role, provider, env }
+}
+
+function urlOf({ url }: Pick<Database, 'url'>, change: (url: URL) => void): string {
+  const changed = new URL(url)
+  change(changed)
+  return changed.href
+}
+
+/** What did not pass, as `status code`; each tells what to do, and none a secret. */
+function faults(t: Test, findings: readonly Finding[]): string[] {
+  const wrong = findings.filter(({ status }) => status !== 'passed')
+  t.ok(wrong.every(({ code, message, advice }) => /^[a-z_]+$/.test(code ?? '') && message !== '' && advice !== null))
+  refuseSecrets([JSON.stringify(findings)])
+  t.notMatch(JSON.stringify(findings), /:test@/, 'no password')
+  return wrong.map(({ status, code }) => `${status} ${code}`)
+}
+
+t.test('a sound set-up passes in all points', async (t) => {
+  const { env } = await setUp(t)
+  const findings = await check({ env })
+  t.same(faults(t, findings), [])
+  t.same(
+    findings.map((finding) => finding.check),
+    ['configuration', 'database', 'schema', 'role', 'spool', 'issuer', 'clock', 'operators']
+  )
+})
+
+type Broken = [name: string, expected: string[], change: (setUp: SetUp, t: Test) => unknown, now?: () => number]
+
+const brokenSetUps: Broken[] = [
+  [
+    'a wrong configuration, with every problem',
+    ['failed configuration_invalid', 'failed configuration_invalid'],
+    ({ env }) => Object.assign(env, { PORT: 'x', LOG_LEVEL: 'loud' })
+  ],
+  [
+    'a database where nothing listens',
+    ['failed database_unreachable'],
+    async ({ env }) => {
+      env.DATABASE_URL = `postgres://x:y@127.0.0.1:${await freePort()}/z`
+    }
+  ],
+  [
+    'a wrong password',
+    ['failed database_credentials'],
+    ({ env }) => {
+      env.DATABASE_URL = env.DATABASE_URL?.replace(':test@', ':wrong@') ?? ''
+    }
+  ],
+  [
+    'no password',
+    ['failed database_credentials'],
+    ({ env }) => {
+      env.DATABASE_URL = env.DATABASE_URL?.replace(':test@', '@') ?? ''
+    }
+  ],
+  [
+    'a database that does not exist',
+    ['failed database_missing'],
+    ({ env, database, role }) => {
+      env.DATABASE_URL = urlOf(database, (url) => {
+        Object.assign(url, { username: role, password: 'test', pathname: '/nowhere' })
+      })
+    }
+  ],
+  [
+    'an address of the database that is no URL',
+    ['failed database_url_invalid'],
+    ({ env }) => {
+      env.DATABASE_URL = 'postgres://x:pass/word@127.0.0.1:5432/z'
+    }
+  ],
+  ['no database, which means an embedded one', ['warning database_embedded'], ({ env }) => delete env.DATABASE_URL],
+  [
+    'a role that lacks its privileges',
+    ['failed role_privileges'],
+    async ({ env, database }) => {
+      const role = await createRole(database, 'stranger')
+      env.DATABASE_URL = urlOf(database, (url) => Object.assign(url, { username: role, password: 'test' }))
+    }
+  ],
+  [
+    'a superuser',
+    ['warning role_superuser'],
+    ({ env, database }) => {
+      env.DATABASE_URL = database.url
+    }
+  ],
+  [
+    'a role that can read payloads',
+    ['warning role_reads_payloads'],
+    ({ database, role }) => database.query(`grant select (payload) on msal_logout.token_cache to ${role}`)
+  ],
+  [
+    'a file in the place of the spool',
+    ['failed spool_not_writable'],
+    ({ env }) => writeFileSync(env.SPOOL_DIR ?? '', 'in the way')
+  ],
+  [
+    'a file in the place of a folder above the spool',
+    ['failed spool_not_writable'],
+    ({ env }) => {
+      writeFileSync(env.SPOOL_DIR ?? '', 'in the way')
+      env.SPOOL_DIR = join(env.SPOOL_DIR ?? '', 'deeper', 'spool')
+    }
+  ],
+  [
+    'an issuer where nothing listens',
+    ['failed issuer_unreachable'],
+    async ({ env }) => {
+      env.ISSUER = `http://127.0.0.1:${await freePort()}`
+    }
+  ],
+  [
+    'an issuer that fails',
+    ['failed issuer_unreachable'],
+    ({ provider }) => {
+      provider.behaviour = 'down'
+    }
+  ],
+  [
+    'an issuer that does not answer in time',
+    ['failed issuer_unreachable'],
+    ({ provider }) => {
+      provider.behaviour = 'hang'
+    }
+  ],
+  [
+    'a discovery document that names another issuer',
+    ['failed issuer_differs'],
+    ({ provider }) => {
+      provider.announcedIssuer = `${provider.issuer}/`
+    }
+  ],
+  [
+    'an empty key set',
+    ['failed keys_unusable'],
+    ({ provider }) => {
+      provider.keys = []
+    }
+  ],
+  [
+    'keys for other algorithms alone',
+    ['failed keys_unusable'],
+    async ({ provider }) => {
+      provider.keys = [await createSigningKey('ES256')]
+    }
+  ],
+  ['a clock that is ahead by minutes', ['failed clock_off'], () => {}, () => Date.now() + 300_000],
+  ['a clock that is behind by minutes', ['failed clock_off'], () => {}, () => Date.now() - 300_000],
+  ['a clock that drifts', ['warning clock_drifts'], () => {}, () => Date.now() + 20_000],
+  ['no credentials of operators', ['warning operators_none'], ({ env }) => delete env.ADMIN_TOKEN]
+]
+
+for (const [name, expected, change, now] of brokenSetUps) {
+  t.test(`it tells ${name}`, async (t) => {
+    const subject = await setUp(t)
+    await change(subject, t)
+    const findings = await check({ env: subject.env, ...(now && { now }) })
+    t.same(faults(t, findings), expected)
+  })
+}
+
+t.test('it tells a database that takes no writes', async (t) => {
+  const { database, env } = await setUp(t, { own: true })
+  await database.query(
+    `alter database ${new URL(database.url).pathname.slice(1)} set default_transaction_read_only = on`
+  )
+  t.same(faults(t, await check({ env })), ['failed database_read_only'])
+})
+
+t.test('it tells a schema that is missing, and one that is old', async (t) => {
+  const missing = await setUp(t, { migrated: false })
+  t.same(faults(t, await check({ env: missing.env })), ['failed schema_missing'])
+  const { database, env } = await setUp(t, { own: true })
+  await database.query('delete from msal_logout.migrations where name = (select max(name) from msal_logout.migrations)')
+  t.same(faults(t, await check({ env })), ['failed schema_old'])
+})
+
+t.test('it tells a key set that cannot be had', async (t) => {
+  const { provider, env } = await setUp(t)
+  const file = join(temporaryFolder(t), 'issuers.json')
+  const jwksUri = `http://127.0.0.1:${await freePort()}/jwks`
+  writeFileSync(
+    file,
+    JSON.stringify({ issuers: [{ name: 'main', issuer: provider.issuer, clientIds: [clientId], jwksUri }] })
+  )
+  const { ISSUER, CLIENT_IDS, ...rest } = env
+  t.same(faults(t, await check({ env: { ...rest, ISSUERS_FILE: file } })), ['failed keys_unreachable'])
+})
+
+t.test("a cache's old Date header is no wrong clock", async (t) => {
+  const { provider, env } = await setUp(t)
+  const cache = createServer((_request, response) => {
+    const date = new Date(Date.now() - 600_000).toUTCString()
+    response.writeHead(200, { date, age: '600' }).end(JSON.stringify({ keys: provider.keys.map(({ jwk }) => jwk) }))
+  }).listen(0, '127.0.0.1')
+  await once(cache, 'listening')
+  t.teardown(() => {
+    cache.closeAllConnections()
+    cache.close()
+  })
+  const file = join(temporaryFolder(t), 'issuers.json')
+  const jwksUri = `http://127.0.0.1:${(cache.address() as { port: number }).port}/jwks`
+  writeFileSync(
+    file,
+    JSON.stringify({ issuers: [{ name: 'main', issuer: provider.issuer, clientIds: [clientId], jwksUri }] })
+  )
+  const { ISSUER, CLIENT_IDS, ...rest } = env
+  t.same(faults(t, await check({ env: { ...rest, ISSUERS_FILE: file } })), [])
+})
+
+t.test('every right that register_service grants is asked for', async (t) => {
+  const { database, role, env } = await setUp(t)
+  const granted = await database.query<{ revoke: string; grant: string }>(
+    `select format('revoke execute on function %s from %I', p.oid::regprocedure, $1::text) as revoke,
+      format('grant execute on function %s to %I', p.oid::regprocedure, $1::text) as grant
+    from pg_proc p, aclexplode(p.proacl) a
+    where a.grantee = $1::regrole
+    union all
+    select format('revoke select on %s from %I', c.oid::regclass, $1::text), format('grant select on %s to %I', c.oid::regclass, $1::text)
+    from pg_class c, aclexplode(c.relacl) a
+    where a.grantee = $1::regrole
+    union all
+    select format('revoke select (%I) on %s from %I', t.attname, t.attrelid::regclass, $1::text),
+      format('grant select (%I) on %s to %I', t.attname, t.attrelid::regclass, $1::text)
+    from pg_attribute t, aclexplode(t.attacl) a
+    where a.grantee = $1::regrole`,
+    [role]
+  )
+  t.ok(granted.length >= 10, 'the rights were found')
+  for (const { revoke, grant } of granted) {
+    await database.query(revoke)
+    t.same(faults(t, await check({ env })), ['failed role_privileges'], revoke)
+    await database.query(grant)
+  }
+  t.same(faults(t, await check({ env })), [])
+})
+
+t.test('the command tells it in lines or as one JSON object, and exits with 1 where something failed', async (t) => {
+  const { env, provider } = await setUp(t)
+  const sound = runCommand(t, ['check'], env)
+  const broken = runCommand(t, ['check', '--json'], { ...env, ADMIN_TOKEN: '', ISSUER: `${provider.issuer}/elsewhere` })
+  t.equal(await sound.exited, 0, sound.output.stderr)
+  t.match(sound.output.stdout, /^passed +configuration/)
+  t.match(sound.output.stdout, /passed 8, warnings 0, failed 0\n$/)
+  t.equal(await broken.exited, 1)
+  t.match(JSON.parse(broken.output.stdout), { ok: false })
+  t.match(toldFindings(JSON.parse(broken.output.stdout).checks), /\[operators_none\]\n +set ADMIN_TOKEN/)
+})
