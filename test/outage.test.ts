@@ -1,6 +1,7 @@
 import { once } from 'node:events'
-import { rmSync, writeFileSync } from 'node:fs'
+import { readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { connect, createServer, type Socket } from 'node:net'
+import { join } from 'node:path'
 import pg from 'pg'
 import t, { type Test } from 'tap'
 import { serverUrl } from './fixtures/database.ts'
@@ -253,6 +254,35 @@ t.test('a new key that cannot be fetched is our failure, also in the cool-down',
   service.replay()
   await untilReplayed(service)
   t.same(await service.rows(), [])
+})
+
+t.test('keys that are rotated while somebody makes up key ids cost no logout', async (t) => {
+  let time = Date.now()
+  const service = await build(t, { now: () => time, app: { limitRejections: () => 0 } })
+  await service.login({ homeAccountId: 'u.t', sid: 's1' })
+  await service.post(await service.provider.logoutToken())
+  const [, payload, signature] = (await service.provider.logoutToken({ sid: 's1' })).split('.')
+  const sendHostile = async (count: number) => {
+    for (let i = 0; i < count; i += 1) {
+      time += 1
+      const header = Buffer.from(JSON.stringify({ alg: 'RS256', typ: 'logout+jwt', kid: `made-up-${i}` }))
+      await service.post(`${header.toString('base64url')}.${payload}.${signature}`)
+    }
+  }
+  await sendHostile(30)
+  const next = await createSigningKey()
+  service.provider.keys = [next]
+  const valid = await service.post(await service.provider.logoutToken({ sid: 's1' }, {}, next))
+  t.equal(valid.statusCode, 503)
+  t.match(JSON.parse(valid.body).error_description, /is kept/)
+  const setAside = (await service.spool.depth()).count - 1
+  t.ok(setAside >= 15)
+
+  service.replay()
+  time += 10_000
+  await untilReplayed(service)
+  t.same(await service.rows(), [])
+  t.equal(readdirSync(join(service.spoolDir, 'rejected')).length, setAside, 'what was made up is set aside')
 })
 
 t.test('keys that are too old serve no more', async (t) => {
