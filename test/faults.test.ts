@@ -1,6 +1,7 @@
 // The real thing: processes that die. FAULT_ROUNDS says how often (`npm run test:faults`: 10); short by default, and
 // then without what waits for ten seconds.
 import { randomUUID } from 'node:crypto'
+import { readdirSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
 import pg from 'pg'
 import t, { type Test } from 'tap'
@@ -12,6 +13,7 @@ import {
   type IdentityProvider,
   startIdentityProvider
 } from './fixtures/identity-provider.ts'
+import { startProxy } from './fixtures/proxy.ts'
 import { type Server, startServer, temporaryFolder } from './fixtures/server.ts'
 
 const rounds = Number(process.env.FAULT_ROUNDS ?? 2)
@@ -243,6 +245,29 @@ t.test('keys are rotated under load, and every valid token is done at once', { t
 })
 
 if (isThorough) {
+  t.test('a database that hangs holds the end of the service up for 10 s at most', { timeout: 60_000 }, async (t) => {
+    const scene = await setUp(t)
+    const proxy = await startProxy(t, scene.postgres.url)
+    const url = new URL(scene.postgres.url)
+    url.host = `127.0.0.1:${proxy.port}`
+    const server = await startServer(t, { ...scene.env, DATABASE_URL: url.href })
+    const [first, second] = await scene.prepare(2)
+    const before = await load(() => server.publicUrl, [first ?? { sid: '', token: '' }])
+    proxy.set('hang')
+    const loading = load(() => server.publicUrl, [second ?? { sid: '', token: '' }])
+    await delay(100)
+    const begun = Date.now()
+    server.process.kill('SIGTERM')
+    t.equal(await server.exited, 1)
+    t.ok(Date.now() - begun < 11_000, `${Date.now() - begun} ms`)
+    t.same(
+      [...before, ...(await loading)].map(({ status }) => status),
+      [200, 503],
+      'what was accepted is answered'
+    )
+    t.equal(readdirSync(scene.env.SPOOL_DIR ?? '').filter((name) => name.endsWith('.json')).length, 1, 'and kept')
+  })
+
   t.test(
     'keys are rotated while somebody makes up key ids, and every valid token is done',
     { timeout: 120_000 },

@@ -1,53 +1,14 @@
 import { once } from 'node:events'
 import { readdirSync, rmSync, writeFileSync } from 'node:fs'
-import { connect, createServer, type Socket } from 'node:net'
+import { connect } from 'node:net'
 import { join } from 'node:path'
 import pg from 'pg'
 import t, { type Test } from 'tap'
 import { serverUrl } from './fixtures/database.ts'
 import { hangFiles } from './fixtures/hang.ts'
 import { createSigningKey } from './fixtures/identity-provider.ts'
+import { startProxy } from './fixtures/proxy.ts'
 import { build, type Service, storeLogin } from './fixtures/service.ts'
-
-/** A way to PostgreSQL that the test can cut, hold up and open again. */
-async function startProxy(t: Test) {
-  const target = new URL(process.env.TEST_DATABASE_URL ?? '')
-  let behaviour: 'open' | 'cut' | 'hang' = 'open'
-  const sockets = new Set<Socket>()
-  const server = createServer((socket) => {
-    sockets.add(socket)
-    socket.on('error', () => {}).on('close', () => sockets.delete(socket))
-    if (behaviour === 'cut') {
-      socket.destroy()
-    } else if (behaviour === 'open') {
-      const upstream = connect(Number(target.port), target.hostname)
-      sockets.add(upstream)
-      upstream.on('error', () => socket.destroy()).on('close', () => socket.destroy())
-      socket.on('close', () => upstream.destroy())
-      socket.pipe(upstream).pipe(socket)
-    }
-  }).listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  t.teardown(() => {
-    for (const socket of sockets) {
-      socket.destroy()
-    }
-    server.close()
-  })
-  return {
-    port: (server.address() as { port: number }).port,
-    set(next: typeof behaviour) {
-      behaviour = next
-      for (const socket of sockets) {
-        if (next === 'hang') {
-          socket.pause().unpipe()
-        } else {
-          socket.destroy()
-        }
-      }
-    }
-  }
-}
 
 interface Outage {
   service: Service
@@ -55,7 +16,7 @@ interface Outage {
 }
 
 async function buildBehindProxy(t: Test): Promise<Outage> {
-  const proxy = await startProxy(t)
+  const proxy = await startProxy(t, serverUrl())
   const service = await build(t, {
     poolOptions: (databaseUrl) => {
       const url = new URL(databaseUrl)
@@ -140,7 +101,7 @@ t.test('with the database out of reach', async (t) => {
 
   await t.test('a token that expires while it waits is done all the same', async (t) => {
     let time = Date.now()
-    const proxy = await startProxy(t)
+    const proxy = await startProxy(t, serverUrl())
     const service = await build(t, {
       now: () => time,
       poolOptions: (databaseUrl) => {
