@@ -12,6 +12,7 @@ import { UnavailableError } from './errors.ts'
 import { isIdentifier } from './logout-token.ts'
 import type { IdentifyOperator } from './operators.ts'
 import { maxAccountsUnforced, type PurgeResult, type PurgeSelector, type Purges } from './purges.ts'
+import { createRejectionLimit } from './rejection-limit.ts'
 import { type Spool, SpoolError } from './spool.ts'
 import type { PurgeRecord, Store } from './store.ts'
 
@@ -22,6 +23,8 @@ export interface AdminOptions {
   readonly logger: FastifyBaseLogger
   /** Tells operators from everybody else. */
   readonly identify: IdentifyOperator
+  /** Counts a refused request of an address: seconds until its next one is due; default {@link createRejectionLimit}. */
+  readonly limitRejections?: (address: string) => number
 }
 
 const identifier = Type.String({ minLength: 1, maxLength: 1_024 })
@@ -68,7 +71,14 @@ declare module 'fastify' {
 }
 
 /** The operators' listener: what they do and see, behind their credentials; `/readyz` for everybody who can reach it. */
-export function createAdmin({ purges, store, spool, logger, identify }: AdminOptions) {
+export function createAdmin({
+  purges,
+  store,
+  spool,
+  logger,
+  identify,
+  limitRejections = createRejectionLimit({ logger })
+}: AdminOptions) {
   const app = fastify({
     loggerInstance: logger,
     logController: new LogController({ disableRequestLogging: true }), // a URL holds an account's id
@@ -106,6 +116,11 @@ export function createAdmin({ purges, store, spool, logger, identify }: AdminOpt
       if (operator.outcome === 'operator') {
         request.actor = operator.actor
         return
+      }
+      const retryAfterSeconds = limitRejections(request.ip)
+      if (retryAfterSeconds > 0) {
+        reply.header('retry-after', String(retryAfterSeconds))
+        return problem(reply, 429, 'too_many_requests', 'too many refused requests from this address')
       }
       request.log.warn({ ...operator, address: request.ip }, 'operator refused')
       // RFC 6750 §3
