@@ -1,4 +1,4 @@
-// The load, a process of its own: every connection sends its next request as soon as it has an answer.
+// The load, a process of its own: every connection sends its next request as soon as it has an answer, or when it is due.
 // Requests are bytes made beforehand, and answers are hardly parsed, so that little of the machine goes to it.
 
 import { readFileSync } from 'node:fs'
@@ -12,6 +12,10 @@ export interface LoadOrder {
   readonly from: number
   readonly to: number
   readonly connections: number
+  /** Requests a second over all connections; default as many as can be. */
+  readonly perSecond?: number
+  /** The address that the server sees; default 127.0.0.1. */
+  readonly localAddress?: string
 }
 
 export interface LoadResult {
@@ -24,7 +28,16 @@ export interface LoadResult {
   readonly statuses: Record<string, number>
 }
 
-async function load({ port, path, tokens, from, to, connections }: LoadOrder): Promise<LoadResult> {
+async function load({
+  port,
+  path,
+  tokens,
+  from,
+  to,
+  connections,
+  perSecond = Number.POSITIVE_INFINITY,
+  localAddress = '127.0.0.1'
+}: LoadOrder): Promise<LoadResult> {
   const requests = readFileSync(tokens, 'latin1')
     .split('\n')
     .slice(from, to)
@@ -40,7 +53,7 @@ async function load({ port, path, tokens, from, to, connections }: LoadOrder): P
   let next = 0
 
   async function converse(): Promise<void> {
-    const socket = connect({ port, host: '127.0.0.1', noDelay: true })
+    const socket = connect({ port, host: '127.0.0.1', localAddress, noDelay: true })
     await new Promise<void>((resolve, reject) => {
       let sentAt = 0
       let current = 0
@@ -54,8 +67,18 @@ async function load({ port, path, tokens, from, to, connections }: LoadOrder): P
         }
         current = next
         next += 1
-        sentAt = performance.now()
-        socket.write(request)
+        // One that found no connection free has waited since it was due.
+        const dueAt = startedAt + (current * 1_000) / perSecond
+        const earlyMs = dueAt - performance.now()
+        if (earlyMs > 0) {
+          setTimeout(() => {
+            sentAt = performance.now()
+            socket.write(request)
+          }, earlyMs)
+        } else {
+          sentAt = perSecond === Number.POSITIVE_INFINITY ? performance.now() : dueAt
+          socket.write(request)
+        }
       }
       socket.on('connect', send)
       socket.on('error', reject)

@@ -1,4 +1,4 @@
-// `npm run bench`: see docs/performance.md. Arguments: --rounds=5; --scale, --purge[=accounts] and
+// `npm run bench`: see docs/performance.md. Arguments: --rounds=5; --flood, --scale, --purge[=accounts] and
 // --soak[=minutes] instead of the usual measures. What was measured goes into results.json, by section.
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { cpus, tmpdir, totalmem } from 'node:os'
@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { settings } from './database.ts'
+import { measureFlood } from './flood.ts'
 import type { Server } from './processes.ts'
 import { measurePurge } from './purge.ts'
 import { measureScale } from './scale.ts'
@@ -27,6 +28,7 @@ const { values } = parseArgs({
   args: process.argv.slice(2).map((argument) => (/^--(purge|soak)$/.test(argument) ? `${argument}=` : argument)),
   options: {
     rounds: { type: 'string', default: '5' },
+    flood: { type: 'boolean', default: false },
     scale: { type: 'boolean', default: false },
     purge: { type: 'string' },
     soak: { type: 'string' }
@@ -36,7 +38,9 @@ const { values } = parseArgs({
 const folder = mkdtempSync(join(tmpdir(), 'msal-logout-bench-'))
 const setting = await startSetting(folder)
 try {
-  if (values.scale) {
+  if (values.flood) {
+    save('flood', await measureFlood(setting, Number(values.rounds)))
+  } else if (values.scale) {
     save('scale', await measureScale(setting))
   } else if (values.purge !== undefined) {
     save('purge', await measurePurge(setting, Number(values.purge || 1_000_000)))

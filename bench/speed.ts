@@ -27,7 +27,7 @@ export interface Setting {
 }
 
 /** Sessions which no token names: they must be there afterwards. */
-const bystanders = 2_000
+export const bystanders = 2_000
 const warmUpTokens = 1_000
 
 export function contenders({ database, provider, folder }: Setting): Contender[] {

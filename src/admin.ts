@@ -21,6 +21,7 @@ import { isIdentifier } from './logout-token.ts'
 import type { Metrics } from './metrics.ts'
 import type { IdentifyOperator } from './operators.ts'
 import { maxAccountsUnforced, type PurgeResult, type PurgeSelector, type Purges } from './purges.ts'
+import { createRejectionLimit } from './rejection-limit.ts'
 import type { Rejections } from './rejections.ts'
 import { type Spool, SpoolError } from './spool.ts'
 import type { MinuteCount, Store } from './store.ts'
@@ -38,6 +39,8 @@ export interface AdminOptions {
   readonly logger: FastifyBaseLogger
   /** Tells operators from everybody else. */
   readonly identify: IdentifyOperator
+  /** Counts a refused request of an address: seconds until its next one is due; default {@link createRejectionLimit}. */
+  readonly limitRejections?: (address: string) => number
 }
 
 const maxListed = 1_000
@@ -103,7 +106,8 @@ export function createAdmin(options: AdminOptions) {
   app.register(swaggerUi, { routePrefix: '/docs', staticCSP: docsPolicy, uiConfig: { validatorUrl: null } })
   app.register(async (open) => monitoringRoutes(open.withTypeProvider<TypeBoxTypeProvider>(), options))
   app.register(async (guarded) => {
-    guarded.addHook('onRequest', (request, reply) => letOperatorsIn(request, reply, options))
+    const limitRejections = options.limitRejections ?? createRejectionLimit({ logger: options.logger })
+    guarded.addHook('onRequest', (request, reply) => letOperatorsIn(request, reply, limitRejections, options))
     purgeRoutes(guarded.withTypeProvider<TypeBoxTypeProvider>(), options)
     viewRoutes(guarded.withTypeProvider<TypeBoxTypeProvider>(), options)
   })
@@ -152,6 +156,7 @@ function monitoringRoutes(app: Listener, { store, spool, metrics }: AdminOptions
 async function letOperatorsIn(
   request: FastifyRequest,
   reply: FastifyReply,
+  limitRejections: (address: string) => number,
   { identify, metrics }: AdminOptions
 ): Promise<FastifyReply | undefined> {
   const operator = await identify(request.headers.authorization)
@@ -159,8 +164,13 @@ async function letOperatorsIn(
     request.actor = operator.actor
     return undefined
   }
-  request.log.warn({ ...operator, address: request.ip }, 'operator refused')
   metrics.operatorRefused(operator.outcome === 'forbidden' ? 'ERR_ROLE_MISSING' : operator.code)
+  const retryAfterSeconds = limitRejections(request.ip)
+  if (retryAfterSeconds > 0) {
+    reply.header('retry-after', String(retryAfterSeconds))
+    return problem(reply, 429, 'too_many_requests', 'too many refused requests from this address')
+  }
+  request.log.warn({ ...operator, address: request.ip }, 'operator refused')
   // RFC 6750 §3
   if (operator.outcome === 'forbidden') {
     reply.header('www-authenticate', 'Bearer error="insufficient_scope"')

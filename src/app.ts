@@ -58,7 +58,7 @@ export function createApp({
   deadlineMs = 1_500,
   now = Date.now,
   trustedProxies = [],
-  limitRejections = createRejectionLimit(),
+  limitRejections = createRejectionLimit({ logger }),
   onEnded
 }: AppOptions): FastifyInstance {
   const app = fastify({
@@ -72,6 +72,8 @@ export function createApp({
     keepAliveTimeout: 65_000,
     return503OnClosing: false
   })
+  // Each line during an outage would fill the disk, also for what a hostile sender makes up meanwhile.
+  const limitOutageLines = createRejectionLimit({ logger, message: 'sign-outs not done, beside those with a line' })
   app.removeAllContentTypeParsers()
   app.register(formbody, { bodyLimit: bodyLimitBytes })
   app.decorateRequest('progress', undefined)
@@ -84,6 +86,12 @@ export function createApp({
       }
     }
     ended(request, outcomeOf(error))
+    if (error instanceof UnavailableError || error instanceof SpoolError) {
+      if (limitOutageLines(request.ip) === 0) {
+        request.log.error({ code: error.code, cause: causeOf(error) }, 'sign-out not done')
+      }
+      return answerUnavailable(reply, error instanceof UnavailableError)
+    }
     return answerError(error, request, reply)
   })
 
@@ -203,7 +211,7 @@ function outcomeOf(error: FastifyError): Omit<LogoutOutcome, 'endpoint'> {
   return { outcome: 'failed' }
 }
 
-/** Without a line in the log: a flood fills no disk. */
+/** Without a line for each: a flood fills no disk. */
 function answerLimited(reply: FastifyReply, retryAfterSeconds: number): FastifyReply {
   return reply
     .code(429)
@@ -211,23 +219,22 @@ function answerLimited(reply: FastifyReply, retryAfterSeconds: number): FastifyR
     .send({ error: 'invalid_request', error_description: 'too many invalid requests from this address' })
 }
 
+function answerUnavailable(reply: FastifyReply, isKept: boolean): FastifyReply {
+  return reply
+    .code(503)
+    .header('retry-after', '5')
+    .send({
+      error: 'temporarily_unavailable',
+      error_description: isKept
+        ? 'the sign-out could not be done now; it is kept, and done as soon as it can be'
+        : 'the sign-out could not be done now, and could not be kept: send it again'
+    })
+}
+
 function answerError(error: FastifyError, request: FastifyRequest, reply: FastifyReply): FastifyReply {
   if (error instanceof RefusedError) {
     request.log.warn({ code: error.code, address: request.ip }, 'refused')
     return reply.code(400).send({ error: 'invalid_request', error_description: error.message })
-  }
-  if (error instanceof UnavailableError || error instanceof SpoolError) {
-    request.log.error({ code: error.code, cause: causeOf(error) }, 'sign-out not done')
-    const isKept = error instanceof UnavailableError
-    return reply
-      .code(503)
-      .header('retry-after', '5')
-      .send({
-        error: 'temporarily_unavailable',
-        error_description: isKept
-          ? 'the sign-out could not be done now; it is kept, and done as soon as it can be'
-          : 'the sign-out could not be done now, and could not be kept: send it again'
-      })
   }
   if (error.statusCode === 413) {
     return reply.code(413).send({ error: 'invalid_request', error_description: 'the body is too large' })

@@ -70,10 +70,13 @@ export interface IssuerKeys {
   /** @throws {UnavailableError} where there never were any keys and none can be had now */
   current(): Promise<KeySet>
   /**
-   * Newer keys than `known` where they can be had without breaking the cool-down, or undefined.
-   * @throws {UnavailableError} where the last try to fetch them failed
+   * Other keys than `known`, or undefined where those are the issuer's own as of the token's arrival, and judge it.
+   *
+   * @param at when the token arrived, milliseconds since 1970
+   * @param fault `key`: none of the known ones fits; `signature`: the one that it names did not make its signature
+   * @throws {UnavailableError} where the issuer may have published the token's key, and it cannot be fetched now
    */
-  newerThan(known: KeySet): Promise<KeySet | undefined>
+  newerThan(known: KeySet, at: number, fault: 'key' | 'signature'): Promise<KeySet | undefined>
   /** The issuer that the key with this id is bound to, where its JWK says so (Entra's `issuer` member). */
   issuerOfKey(kid: string | undefined): string | undefined
   status(): Pick<IssuerStatus, 'keys' | 'loadedAt' | 'fetched' | 'failed' | 'lastFailure'>
@@ -89,9 +92,11 @@ export interface IssuersOptions {
 // Below the 2 s in which every answer comes; discovery and keys share it.
 const fetchTimeoutMs = 1_200
 const refreshAfterMs = 10 * 60_000
-const coolDownMs = 30_000
+const failureCoolDownMs = 30_000
 // With no keys at all every logout waits for them.
 const coldCoolDownMs = 1_000
+// A token that no key at hand fits provokes a fetch, whoever made it: so many at once, and one more each so often.
+const provokedFetches = { burst: 10, everyMs: 10_000 }
 const maxDocumentBytes = 512 * 1024
 
 const guid = '[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}'
@@ -154,15 +159,21 @@ function createKeys(config: IssuerConfig, { now = Date.now, fetch: get = fetch }
   let keys: KeySet | undefined
   let issuerByKid = new Map<string, string>()
   let loadedAt = Number.NEGATIVE_INFINITY
+  // What was published later than this may be missing.
+  let askedAt = Number.NEGATIVE_INFINITY
   let refreshMs = refreshAfterMs
-  // When a fetch failed, or was made because a token found no key: neither is repeated at once, whoever asks.
-  let coolSince = Number.NEGATIVE_INFINITY
+  let failedAt = Number.NEGATIVE_INFINITY
+  // Each kind of fault has fetches of its own, so that whoever provokes the one does not spend the other's.
+  const provoked = {
+    key: { left: provokedFetches.burst, at: now() },
+    signature: { left: provokedFetches.burst, at: now() }
+  }
   let loading: Promise<KeySet> | undefined
   let lastError: unknown
   const told = { keys: 0, fetched: 0, failed: 0 }
   let lastFailure: IssuerStatus['lastFailure']
 
-  async function load(): Promise<KeySet> {
+  async function load(asOf: number): Promise<KeySet> {
     const signal = AbortSignal.timeout(fetchTimeoutMs)
     const published = publicKeys(
       await getJson(config.jwksUri ?? (await discoverJwksUri(config.issuer, get, signal)), get, signal)
@@ -172,20 +183,21 @@ function createKeys(config: IssuerConfig, { now = Date.now, fetch: get = fetch }
       published.flatMap(({ kid, issuer }) => (kid !== undefined && typeof issuer === 'string' ? [[kid, issuer]] : []))
     )
     loadedAt = now()
+    askedAt = asOf
     // Not all instances at once.
     refreshMs = refreshAfterMs * (0.8 + Math.random() * 0.2)
     keys = loaded
-    lastError = undefined
+    failedAt = Number.NEGATIVE_INFINITY
     told.keys = published.length
     told.fetched += 1
     return loaded
   }
 
-  function reload(): Promise<KeySet> {
-    loading ??= load()
+  function reload(asOf = now()): Promise<KeySet> {
+    loading ??= load(asOf)
       .catch((error: unknown) => {
         lastError = error
-        coolSince = now()
+        failedAt = now()
         told.failed += 1
         lastFailure = { at: now(), message: failureMessage(error) }
         throw new UnavailableError('ERR_KEYS_UNAVAILABLE', { cause: error })
@@ -198,36 +210,57 @@ function createKeys(config: IssuerConfig, { now = Date.now, fetch: get = fetch }
 
   /** Milliseconds since then; a clock that was set back makes it long ago. */
   const since = (time: number) => (now() < time ? Number.POSITIVE_INFINITY : now() - time)
-  const coolingDown = () =>
-    loading === undefined && since(coolSince) < (keys === undefined ? coldCoolDownMs : coolDownMs)
+  const hasJustFailed = () => since(failedAt) < (keys === undefined ? coldCoolDownMs : failureCoolDownMs)
+
+  function mayFetchFor(fault: 'key' | 'signature'): boolean {
+    const bucket = provoked[fault]
+    const earned = Math.max(0, now() - bucket.at) / provokedFetches.everyMs
+    bucket.left = Math.min(provokedFetches.burst, bucket.left + earned)
+    bucket.at = now()
+    if (bucket.left < 1) {
+      return false
+    }
+    bucket.left -= 1
+    return true
+  }
 
   return {
     async current() {
       const age = since(loadedAt)
       if (keys !== undefined && (age <= config.maxStaleKeysSeconds * 1_000 || now() < loadedAt)) {
-        if (age > refreshMs && !coolingDown()) {
+        if (age > refreshMs && !hasJustFailed()) {
           reload().catch(() => {}) // the keys at hand still serve
         }
         return keys
       }
-      if (coolingDown()) {
+      if (loading === undefined && hasJustFailed()) {
         throw new UnavailableError('ERR_KEYS_UNAVAILABLE', { cause: lastError })
       }
       return reload()
     },
-    async newerThan(known) {
+    async newerThan(known, at, fault) {
       if (keys !== undefined && keys !== known) {
         return keys
       }
-      if (coolingDown()) {
-        if (lastError !== undefined) {
-          // The key may be among those that could not be fetched: not the token's fault.
-          throw new UnavailableError('ERR_KEYS_UNAVAILABLE', { cause: lastError })
-        }
+      // A clock that was set back since tells nothing.
+      if (askedAt > at && askedAt <= now() + 1) {
         return undefined
       }
-      coolSince = now()
-      return reload()
+      if (loading !== undefined) {
+        return loading
+      }
+      if (hasJustFailed()) {
+        // The key may be among those that could not be fetched: not the token's fault.
+        throw new UnavailableError('ERR_KEYS_UNAVAILABLE', { cause: lastError })
+      }
+      if (!mayFetchFor(fault)) {
+        if (fault === 'signature') {
+          return undefined
+        }
+        // Refusing it would let anybody who makes up key ids have the first tokens of a new key refused.
+        throw new UnavailableError('ERR_KEYS_UNAVAILABLE', { cause: new Error('the keys were fetched just now') })
+      }
+      return reload(Math.max(now(), at + 1))
     },
     issuerOfKey: (kid) => (kid === undefined ? undefined : issuerByKid.get(kid)),
     status: () => ({ ...told, loadedAt: keys === undefined ? undefined : loadedAt, lastFailure })

@@ -44,13 +44,14 @@ export function createLogoutTokenVerifier(
   { now = Date.now }: { now?: () => number } = {}
 ): VerifyLogoutToken {
   return (token, { at = now(), onIssuer } = {}) =>
-    verifyJwt(token, issuers, (payload, issuer) => checkClaims(payload, issuer, at / 1_000), onIssuer)
+    verifyJwt(token, issuers, at, (payload, issuer) => checkClaims(payload, issuer, at / 1_000), onIssuer)
 }
 
 /**
  * Verifies a signed JWT of one of the issuers, by its policy.
  *
  * @param issuers whom we trust
+ * @param at its time of arrival, milliseconds since 1970: keys published until then count
  * @param checkClaims narrows the payload, before the signature is looked at; what it returns is only given out
  *   for a genuine token
  * @param onIssuer told whom the token claims to be from
@@ -60,6 +61,7 @@ export function createLogoutTokenVerifier(
 export async function verifyJwt<T>(
   token: string,
   issuers: Pick<Issuers, 'find'>,
+  at: number,
   checkClaims: (payload: Record<string, unknown>, issuer: Issuer) => T,
   onIssuer?: (config: IssuerConfig) => void
 ): Promise<T> {
@@ -71,7 +73,7 @@ export async function verifyJwt<T>(
   onIssuer?.(issuer.config)
   checkHeader(header, issuer.config)
   const claims = checkClaims(payload, issuer)
-  await verifySignature(token, issuer)
+  await verifySignature(token, issuer, at, typeof header.kid === 'string')
   checkKeyIssuer(header.kid, issuer)
   return claims
 }
@@ -236,17 +238,24 @@ export function isIdentifier(value: unknown): value is string {
   return typeof value === 'string' && value !== '' && value.length <= maxStringLength && !/[\p{Cc}\p{Cs}]/u.test(value)
 }
 
-async function verifySignature(token: string, issuer: Issuer): Promise<void> {
-  const keys = await issuer.keys.current()
-  const fault = await signatureFault(token, issuer, keys)
-  if (fault === undefined) {
-    return
-  }
-  // Perhaps the keys were rotated, with a new `kid` or under the old one.
-  const newer = await issuer.keys.newerThan(keys)
-  const secondFault = newer === undefined ? fault : await signatureFault(token, issuer, newer)
-  if (secondFault !== undefined) {
-    throw secondFault
+/** @param hasKid a token without one may be signed by a key that is newer than ours; what else would tell? */
+async function verifySignature(token: string, issuer: Issuer, at: number, hasKid: boolean): Promise<void> {
+  let keys = await issuer.keys.current()
+  for (;;) {
+    const fault = await signatureFault(token, issuer, keys)
+    if (fault === undefined) {
+      return
+    }
+    if (fault.code !== 'ERR_TOKEN_KEY' && fault.code !== 'ERR_TOKEN_SIGNATURE') {
+      throw fault
+    }
+    // Perhaps the keys were rotated, with a new `kid` or under the old one.
+    const isKeyKnown = hasKid && fault.code === 'ERR_TOKEN_SIGNATURE'
+    const newer = await issuer.keys.newerThan(keys, at, isKeyKnown ? 'signature' : 'key')
+    if (newer === undefined) {
+      throw fault
+    }
+    keys = newer
   }
 }
 

@@ -2,7 +2,15 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { Kysely, type Migration, Migrator, PostgresDialect, sql } from 'kysely'
 import pg from 'pg'
 
-const folder = new URL('../migrations/', import.meta.url)
+const ownFolder = new URL('../migrations/', import.meta.url)
+
+export interface MigrateOptions {
+  /** The folder of numbered `.sql` files; default the product's own. */
+  readonly folder?: URL
+}
+
+// Whoever waits for a table's lock holds up everybody who comes after. Below the time in which a sign-out gives a lock up.
+const lockTimeoutMs = 1_000
 
 /**
  * Brings the schema up to date; safe by several instances at once, and needs no rights but to read where it
@@ -10,10 +18,10 @@ const folder = new URL('../migrations/', import.meta.url)
  *
  * @param pool connections as a role that may create objects, where anything is to be done
  * @returns the names of the migrations that were carried out
- * @throws the error of the migration that failed; nothing of it is kept
+ * @throws the error of the migration that failed; nothing of them is kept
  */
-export async function migrate(pool: pg.Pool): Promise<string[]> {
-  const migrator = createMigrator(pool)
+export async function migrate(pool: pg.Pool, { folder = ownFolder }: MigrateOptions = {}): Promise<string[]> {
+  const migrator = createMigrator(pool, folder)
   if ((await pending(migrator)).length === 0) {
     return []
   }
@@ -30,7 +38,7 @@ export async function migrate(pool: pg.Pool): Promise<string[]> {
  * @param pool connections as a role that may read `msal_logout.migrations`, where it is there
  */
 export async function pendingMigrations(pool: pg.Pool): Promise<string[]> {
-  return pending(createMigrator(pool))
+  return pending(createMigrator(pool, ownFolder))
 }
 
 async function pending(migrator: Migrator): Promise<string[]> {
@@ -38,10 +46,10 @@ async function pending(migrator: Migrator): Promise<string[]> {
   return migrations.filter(({ executedAt }) => executedAt === undefined).map(({ name }) => name)
 }
 
-function createMigrator(pool: pg.Pool): Migrator {
+function createMigrator(pool: pg.Pool, folder: URL): Migrator {
   return new Migrator({
     db: new Kysely<unknown>({ dialect: new PostgresDialect({ pool }) }),
-    provider: { getMigrations: async () => readMigrations() },
+    provider: { getMigrations: async () => readMigrations(folder) },
     migrationTableSchema: 'msal_logout',
     migrationTableName: 'migrations',
     migrationLockTableName: 'migrations_lock'
@@ -62,13 +70,14 @@ export async function migrateAt(connectionString: string | undefined): Promise<s
   }
 }
 
-function readMigrations(): Record<string, Migration> {
+function readMigrations(folder: URL): Record<string, Migration> {
   const files = readdirSync(folder).filter((file) => file.endsWith('.sql'))
   return Object.fromEntries(
     files.map((file) => [
       file.replace(/\.sql$/, ''),
       {
         async up(db: Kysely<unknown>) {
+          await sql`set local lock_timeout = ${sql.lit(lockTimeoutMs)}`.execute(db)
           await sql.raw(readFileSync(new URL(file, folder), 'utf8')).execute(db)
         }
       }

@@ -60,7 +60,8 @@ export function createOperatorCheck({ token, accessTokens }: OperatorCheckOption
 }
 
 function operatorOf(token: string, { issuers, audience, role, now = Date.now }: AccessTokenPolicy): Promise<Operator> {
-  return verifyJwt(token, issuers, (payload, { issuer, config }) => {
+  const at = now()
+  return verifyJwt(token, issuers, at, (payload, { issuer, config }) => {
     const { aud, exp, roles } = payload
     if (!(Array.isArray(aud) ? aud : [aud]).includes(audience)) {
       throw new RefusedError('ERR_TOKEN_AUDIENCE')
@@ -68,7 +69,7 @@ function operatorOf(token: string, { issuers, audience, role, now = Date.now }: 
     if (!isTime(exp)) {
       throw new RefusedError('ERR_TOKEN_EXP')
     }
-    checkValidity(payload, now() / 1_000, config.clockToleranceSeconds)
+    checkValidity(payload, at / 1_000, config.clockToleranceSeconds)
     // RFC 8725 §3.12: no other kind of JWT of this issuer passes for an access token.
     if ('nonce' in payload || 'events' in payload) {
       throw new RefusedError('ERR_TOKEN_TYPE')

@@ -1,7 +1,14 @@
+import { cpSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { pathToFileURL } from 'node:url'
 import pg from 'pg'
-import t from 'tap'
+import t, { type Test } from 'tap'
 import { migrate } from '../src/migrate.ts'
-import { createDatabase, createRole } from './fixtures/database.ts'
+import { createSignOut, logoutOfFrontChannel } from '../src/sign-out.ts'
+import { createStore } from '../src/store.ts'
+import { createDatabase, createRole, type Database } from './fixtures/database.ts'
+import { temporaryFolder } from './fixtures/server.ts'
+import { storeLogin } from './fixtures/service.ts'
 
 t.test('migrating twice does nothing the second time', async (t) => {
   const database = await createDatabase(t, { migrated: false })
@@ -33,4 +40,113 @@ t.test('a migration that fails is told, and nothing of it stays', async (t) => {
   await database.query('create table msal_logout.purges (in_the_way int)')
   await t.rejects(migrate(database.pool), { code: '42P07' })
   t.same(await database.query(`select to_regclass('msal_logout.token_cache') as there`), [{ there: null }])
+})
+
+/** The product's migrations, and one more. */
+function folderWith(t: Test, migration: string): URL {
+  const folder = temporaryFolder(t)
+  cpSync('migrations', folder, { recursive: true })
+  writeFileSync(join(folder, '900-further.sql'), migration)
+  return pathToFileURL(`${folder}/`)
+}
+
+/** What the release before does, from a login to its end, through the functions that it knows. */
+function createTraffic(database: Database) {
+  const signOut = createSignOut(createStore(database.pool))
+  const issuer = 'https://issuer.example'
+  let sessions = 0
+  return async () => {
+    sessions += 1
+    const [sid, account] = [`s${sessions}`, `u${sessions}.t`]
+    const { accepted, generation, version } = await storeLogin(database, { issuer, sid, homeAccountId: account })
+    const [loaded] = await database.query('select * from msal_logout.load($1, $2)', ['client-a', account])
+    const [saved] = await database.query('select * from msal_logout.save($1, $2, $3, $4, $5, $6, $7)', [
+      'client-a',
+      account,
+      generation,
+      version,
+      Buffer.from('refreshed'),
+      'json',
+      '1 hour'
+    ])
+    const { rows } = await signOut(logoutOfFrontChannel(issuer, sid, 'account', Date.now()))
+    return { accepted, loaded: loaded?.generation === generation, saved: saved?.outcome, rows }
+  }
+}
+
+const done = { accepted: true, loaded: true, saved: 'saved', rows: 1 }
+
+t.test('the release before keeps working while a migration runs, and afterwards', async (t) => {
+  const database = await createDatabase(t, { own: true })
+  const carryOn = createTraffic(database)
+  t.same(await carryOn(), done)
+  // Slow work first, and what locks a table last: see docs/operating.md.
+  await database.query('create table public.signals (name text)')
+  const folder = folderWith(
+    t,
+    `create table msal_logout.later (partition_key text primary key);
+     insert into msal_logout.later select partition_key from msal_logout.token_cache;
+     do $$ begin
+       while not exists (select from public.signals where name = 'go') loop perform pg_sleep(0.01); end loop;
+     end $$;
+     alter table msal_logout.token_cache add column later text;
+     alter table msal_logout.sessions add column later text;
+     create index on msal_logout.purges (reason);`
+  )
+  let isRunning = true
+  const migrating = Promise.all(
+    Array.from({ length: 3 }, async () => {
+      const pool = new pg.Pool({ connectionString: database.url, max: 1 })
+      return migrate(pool, { folder }).finally(() => pool.end())
+    })
+  ).finally(() => {
+    isRunning = false
+  })
+  const atWork = async () => {
+    const [found] = await database.query<{ n: string }>(
+      `select count(*) as n from pg_stat_activity where datname = current_database() and query like '%public.signals%'
+       and state = 'active' and pid <> pg_backend_pid()`
+    )
+    return Number(found?.n) === 1
+  }
+  while (!(await atWork())) {
+    t.same(await carryOn(), done)
+  }
+  for (let i = 0; i < 30; i += 1) {
+    t.same(await carryOn(), done, 'during its slow work')
+  }
+  await database.query(`insert into public.signals values ('go')`)
+  while (isRunning) {
+    t.same(await carryOn(), done, 'while it changes the tables')
+  }
+  const names = await migrating
+  t.same(names.flat(), ['900-further'], 'one of several instances did it, once')
+  for (let i = 0; i < 5; i += 1) {
+    t.same(await carryOn(), done, 'afterwards')
+  }
+  t.same(await migrate(database.pool, { folder }), [])
+})
+
+t.test('a migration that cannot have a table gives it up before anybody else does', async (t) => {
+  const database = await createDatabase(t, { own: true })
+  const carryOn = createTraffic(database)
+  const reader = await database.pool.connect() // a back-up, for example
+  try {
+    await reader.query('begin')
+    await reader.query('select from msal_logout.token_cache')
+    const folder = folderWith(t, 'alter table msal_logout.token_cache add column later text;')
+    const refused = t.rejects(migrate(database.pool, { folder }), { code: '55P03' })
+    let waiters: unknown[] = []
+    while (waiters.length === 0) {
+      waiters = await database.query('select from pg_locks where not granted and relation = $1::regclass', [
+        'msal_logout.token_cache'
+      ])
+    }
+    t.same(await carryOn(), done, 'who came after it waits no longer than it')
+    await refused
+  } finally {
+    await reader.query('rollback')
+    reader.release()
+  }
+  t.same(await migrate(database.pool), [])
 })

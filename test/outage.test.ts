@@ -1,52 +1,14 @@
 import { once } from 'node:events'
-import { rmSync, writeFileSync } from 'node:fs'
-import { connect, createServer, type Socket } from 'node:net'
+import { readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { connect } from 'node:net'
+import { join } from 'node:path'
 import pg from 'pg'
 import t, { type Test } from 'tap'
 import { serverUrl } from './fixtures/database.ts'
 import { hangFiles } from './fixtures/hang.ts'
 import { createSigningKey } from './fixtures/identity-provider.ts'
+import { startProxy } from './fixtures/proxy.ts'
 import { build, type Service, storeLogin } from './fixtures/service.ts'
-
-/** A way to PostgreSQL that the test can cut, hold up and open again. */
-async function startProxy(t: Test) {
-  const target = new URL(process.env.TEST_DATABASE_URL ?? '')
-  let behaviour: 'open' | 'cut' | 'hang' = 'open'
-  const sockets = new Set<Socket>()
-  const server = createServer((socket) => {
-    sockets.add(socket)
-    socket.on('error', () => {}).on('close', () => sockets.delete(socket))
-    if (behaviour === 'cut') {
-      socket.destroy()
-    } else if (behaviour === 'open') {
-      const upstream = connect(Number(target.port), target.hostname)
-      sockets.add(upstream)
-      upstream.on('error', () => socket.destroy()).on('close', () => socket.destroy())
-      socket.on('close', () => upstream.destroy())
-      socket.pipe(upstream).pipe(socket)
-    }
-  }).listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  t.teardown(() => {
-    for (const socket of sockets) {
-      socket.destroy()
-    }
-    server.close()
-  })
-  return {
-    port: (server.address() as { port: number }).port,
-    set(next: typeof behaviour) {
-      behaviour = next
-      for (const socket of sockets) {
-        if (next === 'hang') {
-          socket.pause().unpipe()
-        } else {
-          socket.destroy()
-        }
-      }
-    }
-  }
-}
 
 interface Outage {
   service: Service
@@ -54,7 +16,7 @@ interface Outage {
 }
 
 async function buildBehindProxy(t: Test): Promise<Outage> {
-  const proxy = await startProxy(t)
+  const proxy = await startProxy(t, serverUrl())
   const service = await build(t, {
     poolOptions: (databaseUrl) => {
       const url = new URL(databaseUrl)
@@ -139,7 +101,7 @@ t.test('with the database out of reach', async (t) => {
 
   await t.test('a token that expires while it waits is done all the same', async (t) => {
     let time = Date.now()
-    const proxy = await startProxy(t)
+    const proxy = await startProxy(t, serverUrl())
     const service = await build(t, {
       now: () => time,
       poolOptions: (databaseUrl) => {
@@ -253,6 +215,35 @@ t.test('a new key that cannot be fetched is our failure, also in the cool-down',
   service.replay()
   await untilReplayed(service)
   t.same(await service.rows(), [])
+})
+
+t.test('keys that are rotated while somebody makes up key ids cost no logout', async (t) => {
+  let time = Date.now()
+  const service = await build(t, { now: () => time, app: { limitRejections: () => 0 } })
+  await service.login({ homeAccountId: 'u.t', sid: 's1' })
+  await service.post(await service.provider.logoutToken())
+  const [, payload, signature] = (await service.provider.logoutToken({ sid: 's1' })).split('.')
+  const sendHostile = async (count: number) => {
+    for (let i = 0; i < count; i += 1) {
+      time += 1
+      const header = Buffer.from(JSON.stringify({ alg: 'RS256', typ: 'logout+jwt', kid: `made-up-${i}` }))
+      await service.post(`${header.toString('base64url')}.${payload}.${signature}`)
+    }
+  }
+  await sendHostile(30)
+  const next = await createSigningKey()
+  service.provider.keys = [next]
+  const valid = await service.post(await service.provider.logoutToken({ sid: 's1' }, {}, next))
+  t.equal(valid.statusCode, 503)
+  t.match(JSON.parse(valid.body).error_description, /is kept/)
+  const setAside = (await service.spool.status()).unverified - 1
+  t.ok(setAside >= 15)
+
+  service.replay()
+  time += 10_000
+  await untilReplayed(service)
+  t.same(await service.rows(), [])
+  t.equal(readdirSync(join(service.spoolDir, 'rejected')).length, setAside, 'what was made up is set aside')
 })
 
 t.test('keys that are too old serve no more', async (t) => {

@@ -50,6 +50,40 @@ t.test('a flood of addresses does not grow without end', async (t) => {
   t.equal(limit('10.0.0.1'), 0, 'the oldest is forgotten')
 })
 
+t.test('what is beyond the limit leaves a line for each address and minute, with its count', async (t) => {
+  let time = 1_000_000
+  const lines: unknown[] = []
+  const logger = { warn: (line: unknown) => lines.push(line) } as never
+  const limit = createRejectionLimit({ burst: 2, perSecond: 0.001, now: () => time, logger })
+  const flood = (address: string, count: number) => {
+    for (let i = 0; i < count; i += 1) {
+      limit(address)
+    }
+  }
+  flood('10.0.0.1', 2)
+  t.same(lines, [], 'none within the limit')
+  flood('10.0.0.1', 100)
+  flood('2001:db8::1', 5)
+  t.same(lines.splice(0), [
+    { address: '10.0.0.1', count: 1 },
+    { address: '2001:db8:0:0', count: 1 }
+  ])
+  time += 60_000
+  flood('10.0.0.1', 50)
+  t.same(lines.splice(0), [{ address: '10.0.0.1', count: 100 }], 'the 99 of the first minute, and the one that told')
+  for (let i = 0; i < 10_000; i += 1) {
+    limit(`10.1.${i >> 8}.${i & 255}`)
+  }
+  t.same(
+    lines.splice(0),
+    [
+      { address: '2001:db8:0:0', count: 2 },
+      { address: '10.0.0.1', count: 49 }
+    ],
+    'also of one that is forgotten'
+  )
+})
+
 t.test('invalid tokens are limited by address, and valid ones never', async (t) => {
   const service = await build(t)
   const bad = await service.provider.logoutToken({ nonce: 'n' })
@@ -64,6 +98,34 @@ t.test('invalid tokens are limited by address, and valid ones never', async (t) 
     t.equal((await service.post(await service.provider.logoutToken())).statusCode, 200)
   }
   t.ok(service.logs.filter((line) => line.includes('"refused"')).length < 70, 'and the log is not flooded')
+  t.equal(service.logs.filter((line) => line.includes('too many refused requests')).length, 1, 'but tells of it')
+})
+
+t.test('wrong credentials of operators are limited by address, and right ones never', async (t) => {
+  const service = await build(t)
+  const ask = (authorization: string) => service.operate('GET', '/admin/purges', undefined, { authorization })
+  const statuses: number[] = []
+  for (let i = 0; i < 80; i += 1) {
+    statuses.push((await ask('Bearer wrong')).statusCode)
+  }
+  t.same([...new Set(statuses)], [401, 429])
+  t.match(await ask('Bearer wrong'), { statusCode: 429, headers: { 'retry-after': /^\d+$/ } })
+  for (let i = 0; i < 20; i += 1) {
+    t.equal((await service.operate('GET', '/admin/purges')).statusCode, 200)
+  }
+  t.equal((await service.admin.inject('/readyz')).statusCode, 200)
+  t.ok(service.logs.filter((line) => line.includes('operator refused')).length < 70)
+  t.equal(service.logs.filter((line) => line.includes('too many refused requests')).length, 1)
+})
+
+t.test('sign-outs that are not done leave a line each up to a number, then their count', async (t) => {
+  const service = await build(t)
+  service.provider.behaviour = 'down'
+  for (let i = 0; i < 80; i += 1) {
+    t.equal((await service.post(await service.provider.logoutToken())).statusCode, 503)
+  }
+  t.ok(service.logs.filter((line) => line.includes('"sign-out not done"')).length < 70)
+  t.equal(service.logs.filter((line) => line.includes('beside those with a line')).length, 1)
 })
 
 t.test('X-Forwarded-For is believed from configured proxies alone', async (t) => {

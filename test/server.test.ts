@@ -1,3 +1,5 @@
+import { once } from 'node:events'
+import { connect } from 'node:net'
 import t from 'tap'
 import { freePort } from '../src/embedded-postgres.ts'
 import { createDatabase, createRole, type Database } from './fixtures/database.ts'
@@ -30,6 +32,31 @@ t.test('it migrates, serves, signs out over HTTP, and stops in good order', asyn
   t.equal((await fetch(`${server.adminUrl}/readyz`)).status, 200)
   server.process.kill('SIGTERM')
   t.equal(await server.exited, 0)
+})
+
+t.test('a second signal ends it at once, also while it waits for a client that holds a request open', async (t) => {
+  const database = await createDatabase(t)
+  const server = await startServer(t, {
+    DATABASE_URL: database.url,
+    ISSUER: 'https://issuer.example',
+    CLIENT_IDS: clientId
+  })
+  const socket = connect(Number(new URL(server.publicUrl).port), '127.0.0.1')
+  t.teardown(() => socket.destroy())
+  socket.on('error', () => {})
+  // The server asks for the rest of the body: the request is under way.
+  socket.write(
+    'POST /backchannel-logout HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-www-form-urlencoded\r\ncontent-length: 100\r\nexpect: 100-continue\r\n\r\n'
+  )
+  await once(socket, 'data')
+  const begun = Date.now()
+  server.process.kill('SIGTERM')
+  while (!server.output.some((line) => line.includes('"stopping"'))) {
+    await new Promise((resolve) => setImmediate(resolve))
+  }
+  server.process.kill('SIGINT')
+  t.equal(await server.exited, 1)
+  t.ok(Date.now() - begun < 3_000)
 })
 
 t.test('with a current schema the least role of the service suffices', async (t) => {
