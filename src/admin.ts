@@ -11,6 +11,7 @@ import { type Static, Type } from 'typebox'
 import { UnavailableError } from './errors.ts'
 import { isIdentifier } from './logout-token.ts'
 import type { IdentifyOperator } from './operators.ts'
+import { servePage } from './page.ts'
 import { maxAccountsUnforced, type PurgeResult, type PurgeSelector, type Purges } from './purges.ts'
 import { type Spool, SpoolError } from './spool.ts'
 import type { PurgeRecord, Store } from './store.ts'
@@ -98,6 +99,8 @@ export function createAdmin({ purges, store, spool, logger, identify }: AdminOpt
       return reply.code(503).send({ status: 'unavailable', reason: error.code })
     }
   })
+
+  app.register(servePage)
 
   app.decorateRequest('actor', '')
   app.register(async (guarded) => {
