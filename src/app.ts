@@ -11,7 +11,7 @@ import { RefusedError, UnavailableError } from './errors.ts'
 import type { Issuers } from './issuers.ts'
 import { isIdentifier } from './logout-token.ts'
 import { createRejectionLimit } from './rejection-limit.ts'
-import type { CarryOut, LogoutRequest } from './sign-out.ts'
+import { type CarryOut, committedOutcome, type LogoutOutcome, type LogoutRequest, type Progress } from './sign-out.ts'
 import { type Spool, SpoolError } from './spool.ts'
 
 export interface AppOptions {
@@ -27,6 +27,15 @@ export interface AppOptions {
   readonly trustedProxies?: readonly string[]
   /** Counts a refused request of an address: seconds until its next one is due; default {@link createRejectionLimit}. */
   readonly limitRejections?: (address: string) => number
+  /** Told how each request to sign somebody out ended. */
+  readonly onEnded?: (outcome: LogoutOutcome) => void
+}
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** How far a request to sign somebody out has come; undefined where nothing is known of it. */
+    progress: Progress | undefined
+  }
 }
 
 const bodyLimitBytes = 64 * 1024
@@ -49,7 +58,8 @@ export function createApp({
   deadlineMs = 1_500,
   now = Date.now,
   trustedProxies = [],
-  limitRejections = createRejectionLimit()
+  limitRejections = createRejectionLimit(),
+  onEnded
 }: AppOptions): FastifyInstance {
   const app = fastify({
     loggerInstance: logger,
@@ -64,15 +74,23 @@ export function createApp({
   })
   app.removeAllContentTypeParsers()
   app.register(formbody, { bodyLimit: bodyLimitBytes })
+  app.decorateRequest('progress', undefined)
   app.setErrorHandler((error: FastifyError, request, reply) => {
     if (error instanceof RefusedError) {
       const retryAfterSeconds = limitRejections(request.ip)
       if (retryAfterSeconds > 0) {
+        ended(request, { outcome: 'limited', reason: error.code })
         return answerLimited(reply, retryAfterSeconds)
       }
     }
+    ended(request, outcomeOf(error))
     return answerError(error, request, reply)
   })
+
+  function ended(request: FastifyRequest, outcome: Omit<LogoutOutcome, 'endpoint'>): void {
+    const endpoint = request.routeOptions.url?.startsWith('/frontchannel-logout') ? 'frontchannel' : 'backchannel'
+    onEnded?.({ endpoint, issuer: request.progress?.issuer, address: request.ip, ...outcome })
+  }
 
   app.addHook('onRequest', async (_request, reply) => {
     reply.header('cache-control', 'no-store')
@@ -120,17 +138,18 @@ export function createApp({
   /** Resolves once it is done and on disk; what cannot be done in time is on the spool before it is told so. */
   async function carryOutOrKeep(request: FastifyRequest, logout: LogoutRequest): Promise<void> {
     const at = now()
-    let isVerified = false
-    const work = carryOut(logout, at, () => {
-      isVerified = true
+    const work = carryOut(logout, at, (progress) => {
+      request.progress = progress
     })
     try {
-      for (const { issuer, sessions, rows, replayed } of await withinDeadline(work)) {
+      const results = await withinDeadline(work)
+      for (const { issuer, sessions, rows, replayed } of results) {
         request.log.info({ issuer, sessions, rows, replayed }, 'signed out')
       }
+      ended(request, committedOutcome(results))
     } catch (error) {
       if (error instanceof UnavailableError) {
-        await spool.keep(logout, at, isVerified)
+        await spool.keep(logout, at, request.progress?.isVerified === true)
       }
       throw error
     }
@@ -165,6 +184,23 @@ function formToken(body: unknown): string {
     throw new RefusedError('ERR_REQUEST_FORM')
   }
   return token
+}
+
+function outcomeOf(error: FastifyError): Omit<LogoutOutcome, 'endpoint'> {
+  if (error instanceof RefusedError) {
+    return { outcome: 'refused', reason: error.code, description: error.message }
+  }
+  if (error instanceof UnavailableError) {
+    return { outcome: 'kept', reason: error.code }
+  }
+  if (error instanceof SpoolError) {
+    return { outcome: 'lost', reason: error.code }
+  }
+  if (error.statusCode !== undefined && error.statusCode < 500) {
+    const { code: reason, message: description } = new RefusedError('ERR_REQUEST_FORM')
+    return { outcome: 'refused', reason, description }
+  }
+  return { outcome: 'failed' }
 }
 
 /** Without a line in the log: a flood fills no disk. */

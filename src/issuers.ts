@@ -43,6 +43,24 @@ export interface Issuers {
   only(): IssuerConfig | undefined
   /** Begins to load the keys of every issuer, so that the first token need not wait. */
   warmUp(): void
+  /** How the keys of each stand. */
+  status(): IssuerStatus[]
+}
+
+/** An issuer's keys, for operators. */
+export interface IssuerStatus {
+  readonly name: string
+  readonly issuer: string
+  readonly config: IssuerConfig
+  /** How many keys are at hand. */
+  readonly keys: number
+  /** When they were fetched, milliseconds since 1970; undefined where there never were any. */
+  readonly loadedAt: number | undefined
+  /** Fetches that gave keys, and that failed, since the start. */
+  readonly fetched: number
+  readonly failed: number
+  /** The last failure, also where a later fetch succeeded. */
+  readonly lastFailure: { readonly at: number; readonly message: string } | undefined
 }
 
 /** Picks the key for a token, as jose wants it. */
@@ -58,6 +76,7 @@ export interface IssuerKeys {
   newerThan(known: KeySet): Promise<KeySet | undefined>
   /** The issuer that the key with this id is bound to, where its JWK says so (Entra's `issuer` member). */
   issuerOfKey(kid: string | undefined): string | undefined
+  status(): Pick<IssuerStatus, 'keys' | 'loadedAt' | 'fetched' | 'failed' | 'lastFailure'>
 }
 
 export interface IssuersOptions {
@@ -111,7 +130,9 @@ export function createIssuers(configs: readonly IssuerConfig[], options: Issuers
       for (const { keys } of entries) {
         keys.current().catch(() => {}) // told when a token needs them
       }
-    }
+    },
+    status: () =>
+      entries.map(({ config, keys }) => ({ name: config.name, issuer: config.issuer, config, ...keys.status() }))
   }
 }
 
@@ -138,6 +159,8 @@ function createKeys(config: IssuerConfig, { now = Date.now, fetch: get = fetch }
   let coolSince = Number.NEGATIVE_INFINITY
   let loading: Promise<KeySet> | undefined
   let lastError: unknown
+  const told = { keys: 0, fetched: 0, failed: 0 }
+  let lastFailure: IssuerStatus['lastFailure']
 
   async function load(): Promise<KeySet> {
     const signal = AbortSignal.timeout(fetchTimeoutMs)
@@ -153,6 +176,8 @@ function createKeys(config: IssuerConfig, { now = Date.now, fetch: get = fetch }
     refreshMs = refreshAfterMs * (0.8 + Math.random() * 0.2)
     keys = loaded
     lastError = undefined
+    told.keys = published.length
+    told.fetched += 1
     return loaded
   }
 
@@ -161,6 +186,8 @@ function createKeys(config: IssuerConfig, { now = Date.now, fetch: get = fetch }
       .catch((error: unknown) => {
         lastError = error
         coolSince = now()
+        told.failed += 1
+        lastFailure = { at: now(), message: failureMessage(error) }
         throw new UnavailableError('ERR_KEYS_UNAVAILABLE', { cause: error })
       })
       .finally(() => {
@@ -202,8 +229,17 @@ function createKeys(config: IssuerConfig, { now = Date.now, fetch: get = fetch }
       coolSince = now()
       return reload()
     },
-    issuerOfKey: (kid) => (kid === undefined ? undefined : issuerByKid.get(kid))
+    issuerOfKey: (kid) => (kid === undefined ? undefined : issuerByKid.get(kid)),
+    status: () => ({ ...told, loadedAt: keys === undefined ? undefined : loadedAt, lastFailure })
   }
+}
+
+/** `fetch` tells no more than "fetch failed"; what failed is its cause. */
+function failureMessage(error: unknown): string {
+  const { message, cause } = error instanceof Error ? error : new Error('unknown')
+  return cause instanceof Error
+    ? `${message}: ${cause.message || String('code' in cause ? cause.code : cause.name)}`
+    : message
 }
 
 // OpenID Connect Discovery 1.0 §4. The document of a template is that of `organizations`, and bears the template.

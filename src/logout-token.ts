@@ -15,7 +15,14 @@ export interface LogoutToken {
   readonly config: IssuerConfig
 }
 
-export type VerifyLogoutToken = (token: string, options?: { at?: number }) => Promise<LogoutToken>
+export interface VerifyOptions {
+  /** The time of arrival, in milliseconds since 1970, as of which its age is judged; default now. */
+  readonly at?: number
+  /** Told whom the token claims to be from, where that is somebody we trust; it may still prove bad. */
+  readonly onIssuer?: (config: IssuerConfig) => void
+}
+
+export type VerifyLogoutToken = (token: string, options?: VerifyOptions) => Promise<LogoutToken>
 
 const backChannelLogoutEvent = 'http://schemas.openid.net/event/backchannel-logout'
 const maxStringLength = 1_024
@@ -29,16 +36,15 @@ const maxSeconds = 10_000_000_000
  *
  * @param issuers whom we trust
  * @param options.now the clock, milliseconds since 1970; default `Date.now`
- * @returns a function of the raw token and, for a token that waited, `at`: its time of arrival in
- *   milliseconds since 1970, as of which its age is judged. It throws {@link RefusedError} where the token
- *   is at fault and {@link UnavailableError} where no key can be had.
+ * @returns a function of the raw token that throws {@link RefusedError} where the token is at fault and
+ *   {@link UnavailableError} where no key can be had
  */
 export function createLogoutTokenVerifier(
   issuers: Issuers,
   { now = Date.now }: { now?: () => number } = {}
 ): VerifyLogoutToken {
-  return (token, { at = now() } = {}) =>
-    verifyJwt(token, issuers, (payload, issuer) => checkClaims(payload, issuer, at / 1_000))
+  return (token, { at = now(), onIssuer } = {}) =>
+    verifyJwt(token, issuers, (payload, issuer) => checkClaims(payload, issuer, at / 1_000), onIssuer)
 }
 
 /**
@@ -47,19 +53,22 @@ export function createLogoutTokenVerifier(
  * @param issuers whom we trust
  * @param checkClaims narrows the payload, before the signature is looked at; what it returns is only given out
  *   for a genuine token
+ * @param onIssuer told whom the token claims to be from
  * @throws {RefusedError} where the token is at fault
  * @throws {UnavailableError} where no key can be had
  */
 export async function verifyJwt<T>(
   token: string,
   issuers: Pick<Issuers, 'find'>,
-  checkClaims: (payload: Record<string, unknown>, issuer: Issuer) => T
+  checkClaims: (payload: Record<string, unknown>, issuer: Issuer) => T,
+  onIssuer?: (config: IssuerConfig) => void
 ): Promise<T> {
   const { header, payload } = decode(token)
   const issuer = typeof payload.iss === 'string' ? issuers.find(payload.iss) : undefined
   if (issuer === undefined) {
     throw new RefusedError('ERR_TOKEN_ISSUER')
   }
+  onIssuer?.(issuer.config)
   checkHeader(header, issuer.config)
   const claims = checkClaims(payload, issuer)
   await verifySignature(token, issuer)

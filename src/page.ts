@@ -12,17 +12,20 @@ const types: Readonly<Record<string, string>> = {
   '.svg': 'image/svg+xml'
 }
 
+/** For pages that ask nothing of another host, and hold neither scripts nor styles of their own. */
+export const contentPolicy = [
+  "default-src 'none'",
+  "script-src 'self'",
+  "style-src 'self'",
+  "img-src 'self' data:",
+  "connect-src 'self'",
+  "base-uri 'none'",
+  "form-action 'none'",
+  "frame-ancestors 'none'"
+].join('; ')
+
 const headers = {
-  'content-security-policy': [
-    "default-src 'none'",
-    "script-src 'self'",
-    "style-src 'self'",
-    "img-src 'self' data:",
-    "connect-src 'self'",
-    "base-uri 'none'",
-    "form-action 'none'",
-    "frame-ancestors 'none'"
-  ].join('; '),
+  'content-security-policy': contentPolicy,
   'x-content-type-options': 'nosniff',
   'referrer-policy': 'no-referrer',
   'cross-origin-opener-policy': 'same-origin',
@@ -49,7 +52,7 @@ export async function servePage(app: FastifyInstance): Promise<void> {
     }
     const content = await readFile(file)
     const etag = `"${createHash('sha256').update(content).digest('base64url')}"`
-    app.get(path, (request, reply) => {
+    app.get(path, { schema: { hide: true } }, (request, reply) => {
       reply.headers({ ...headers, etag })
       return request.headers['if-none-match'] === etag ? reply.code(304).send() : reply.type(type).send(content)
     })

@@ -44,12 +44,14 @@ export interface PurgesOptions {
   readonly store: Pick<Store, 'findPurge' | 'previewSignOut' | 'startPurge' | 'purgeStep' | 'runningPurges'>
   readonly signOut: SignOut
   readonly logger: FastifyBaseLogger
+  /** Told of each purge that is done, by whoever does its end; dry runs are none. */
+  readonly onPurged?: (purged: Purged) => void
   /** Milliseconds since 1970; default `Date.now`. */
   readonly now?: () => number
 }
 
 /** Makes the operators' purges: sessions through the same sign-out as logout tokens, accounts in steps. */
-export function createPurges({ store, signOut, logger, now = Date.now }: PurgesOptions): Purges {
+export function createPurges({ store, signOut, logger, onPurged, now = Date.now }: PurgesOptions): Purges {
   async function order(order: PurgeOrder): Promise<PurgeResult> {
     const requestHash = createHash('sha256')
       .update(JSON.stringify([order.selector, order.reason, order.force]))
@@ -87,6 +89,9 @@ export function createPurges({ store, signOut, logger, now = Date.now }: PurgesO
       requestHash
     }
     const purged = dryRun ? await store.previewSignOut(logout) : await signOut(logout)
+    if (!dryRun && !purged.replayed) {
+      onPurged?.(purged)
+    }
     return purged.replayed ? await known(id, requestHash) : { outcome: 'done', purged }
   }
 
@@ -124,7 +129,12 @@ export function createPurges({ store, signOut, logger, now = Date.now }: PurgesO
       more = await store.purgeStep(id, accountsPerStep)
     }
     if (more === false) {
-      logger.info({ purge: id }, 'purged')
+      const record = await store.findPurge(id)
+      if (record !== undefined) {
+        const { accounts, sessions, rows } = record
+        logger.info({ purge: id, accounts, sessions, rows }, 'purged')
+        onPurged?.(record)
+      }
     } // else another instance is at it, and finishes it
   }
 

@@ -8,12 +8,14 @@ import type { EmbeddedPostgres } from './embedded-postgres.ts'
 import { ConfigurationError, UnavailableError } from './errors.ts'
 import { createIssuers } from './issuers.ts'
 import { createLogoutTokenVerifier } from './logout-token.ts'
+import { createMetrics } from './metrics.ts'
 import { migrate } from './migrate.ts'
 import { createOperatorCheck } from './operators.ts'
 import { createPurges } from './purges.ts'
-import { createCarryOut, createSignOut } from './sign-out.ts'
+import { createRejections } from './rejections.ts'
+import { createCarryOut, createSignOut, type LogoutOutcome } from './sign-out.ts'
 import { createSpool, startReplay } from './spool.ts'
-import { createStore } from './store.ts'
+import { createStore, type Purged } from './store.ts'
 
 const chores = { everyMs: 10_000, cleanUpRows: 1_000 }
 const stopWithinMs = 10_000
@@ -54,18 +56,27 @@ async function serve(config: Config, embedded: EmbeddedPostgres | undefined): Pr
   const issuers = createIssuers(config.issuers)
   const store = createStore(pool)
   const slowStore = createStore(slowPool)
-  const signOut = createSignOut(store)
-  const purges = createPurges({ store: slowStore, signOut, logger })
-  const carryOut = createCarryOut({ issuers, verify: createLogoutTokenVerifier(issuers), signOut, store })
   const spool = createSpool({ dir: config.spoolDir, logger })
-  const replay = startReplay({ spool, carryOut, logger })
-  const app = createApp({ issuers, carryOut, spool, logger, trustedProxies: config.trustedProxies })
+  const metrics = createMetrics({ issuers, spool, pools: { logouts: pool, operators: slowPool } })
+  metrics.watchProcess()
+  const rejections = createRejections()
+  const onEnded = (outcome: LogoutOutcome) => {
+    metrics.ended(outcome)
+    rejections.add(outcome)
+  }
+
+  const signOut = createSignOut(store, { onCommitted: metrics.committed })
+  const onPurged = (purged: Purged) => metrics.purged('admin', purged)
+  const purges = createPurges({ store: slowStore, signOut, logger, onPurged })
+  const carryOut = createCarryOut({ issuers, verify: createLogoutTokenVerifier(issuers), signOut, store })
+  const replay = startReplay({ spool, carryOut, logger, onEnded })
+  const app = createApp({ issuers, carryOut, spool, logger, onEnded, trustedProxies: config.trustedProxies })
   const operatorIssuers = createIssuers(config.adminAccessTokens === undefined ? [] : [config.adminAccessTokens.issuer])
-  const identifyOperator = createOperatorCheck({
+  const identify = createOperatorCheck({
     token: config.adminToken,
     accessTokens: config.adminAccessTokens && { ...config.adminAccessTokens, issuers: operatorIssuers }
   })
-  const admin = createAdmin({ purges, store: slowStore, spool, logger, identify: identifyOperator })
+  const admin = createAdmin({ purges, store: slowStore, spool, issuers, rejections, metrics, logger, identify })
 
   issuers.warmUp()
   operatorIssuers.warmUp()

@@ -4,6 +4,7 @@ import type { IssuerConfig, Issuers } from './issuers.ts'
 import type { LogoutToken, VerifyLogoutToken } from './logout-token.ts'
 import type { Logout, Purged, Store } from './store.ts'
 import { tokenPurgeId } from './store.ts'
+import { traced } from './traces.ts'
 
 /** Carries out one logout; resolves once it is committed. Throws {@link UnavailableError} where it could not be. */
 export type SignOut = (logout: Logout) => Promise<Purged>
@@ -16,6 +17,8 @@ export interface SignOutOptions {
    * its sender is about to be told 503, and has its token kept for later.
    */
   maxWaitMs?: number
+  /** Told of each transaction that was committed: how many logouts it held. */
+  onCommitted?: (logouts: number) => void
 }
 
 interface Waiting {
@@ -40,7 +43,7 @@ const lanesForSingles = 2
  */
 export function createSignOut(
   store: Pick<Store, 'signOut'>,
-  { maxBatch = 128, maxWaitMs = 1_000 }: SignOutOptions = {}
+  { maxBatch = 128, maxWaitMs = 1_000, onCommitted }: SignOutOptions = {}
 ): SignOut {
   const waiting: Waiting[] = []
   const singles: Waiting[] = []
@@ -82,6 +85,7 @@ export function createSignOut(
           batch.map(({ logout }) => logout),
           { patient }
         )
+        onCommitted?.(batch.length)
         batch.forEach((entry, i) => {
           entry.resolve(results[i] as Purged)
         })
@@ -121,28 +125,65 @@ export function createSignOut(
 }
 
 /** A logout as it came in, before anything is known of it: what the spool keeps. */
-export type LogoutRequest =
-  | { readonly token: string }
-  | {
-      /** The name of the issuer's configuration. */
-      readonly issuerName: string
-      /** The exact issuer, where the call named it. */
-      readonly issuer: string | undefined
-      readonly sid: string
-    }
+export type LogoutRequest = { readonly token: string } | FrontChannelCall
+
+export interface FrontChannelCall {
+  /** The name of the issuer's configuration. */
+  readonly issuerName: string
+  /** The exact issuer, where the call named it. */
+  readonly issuer: string | undefined
+  readonly sid: string
+}
 
 /** What came of a request: one for each issuer that it concerned. */
 export interface CarriedOut extends Purged {
   readonly issuer: string
+  readonly source: 'backchannel' | 'frontchannel'
+  /** The token's `iat`, seconds since 1970; a front-channel call has none. */
+  readonly issuedAt: number | undefined
+}
+
+/** How far a request has come. */
+export interface Progress {
+  /** The name of the issuer's configuration, as soon as the request is known to name one. */
+  readonly issuer: string | undefined
+  /** Whether it is known to be genuine. */
+  readonly isVerified: boolean
+}
+
+/** How a request ended, for metrics and operators; nothing of its content. */
+export interface LogoutOutcome {
+  readonly endpoint: 'backchannel' | 'frontchannel' | 'replay'
+  /** The name of the issuer's configuration, where the request named one that is trusted. */
+  readonly issuer?: string | undefined
+  /**
+   * `replayed`: done before. `kept`: on disk, for later. `lost`: could not be kept either. `limited`: refused, and
+   * too many were from that address. `failed`: a mistake of ours.
+   */
+  readonly outcome: 'done' | 'replayed' | 'refused' | 'kept' | 'lost' | 'limited' | 'failed'
+  /** The error's code. */
+  readonly reason?: string | undefined
+  /** The error's fixed text. */
+  readonly description?: string | undefined
+  readonly address?: string | undefined
+  readonly results?: readonly CarriedOut[]
+}
+
+/** How a request ended whose logouts are all committed. */
+export function committedOutcome(results: readonly CarriedOut[]): Pick<LogoutOutcome, 'outcome' | 'results'> {
+  const isReplayed = results.length > 0 && results.every(({ replayed }) => replayed)
+  return { outcome: isReplayed ? 'replayed' : 'done', results }
 }
 
 /**
  * Carries a request out as of its time of arrival, in milliseconds since 1970.
  * Throws {@link RefusedError} where the request is at fault and {@link UnavailableError} where it could not be done now.
  *
- * @param onVerified called once the request is known to be genuine
+ * @param onProgress told whenever more is known of the request
  */
-export type CarryOut = (request: LogoutRequest, at: number, onVerified?: () => void) => Promise<CarriedOut[]>
+export type CarryOut = (request: LogoutRequest, at: number, onProgress?: OnProgress) => Promise<CarriedOut[]>
+
+type OnProgress = (progress: Progress) => void
 
 export interface CarryOutOptions {
   readonly issuers: Issuers
@@ -153,22 +194,40 @@ export interface CarryOutOptions {
 
 /** Makes the function that takes a request all the way: for the answer to it, and for its replay. */
 export function createCarryOut({ issuers, verify, signOut, store }: CarryOutOptions): CarryOut {
-  return async (request, at, onVerified) => {
-    if ('token' in request) {
-      const token = await verify(request.token, { at })
-      onVerified?.()
-      return [{ ...(await signOut(logoutOfToken(token))), issuer: token.issuer }]
-    }
+  return (request, at, onProgress) =>
+    traced(
+      'logout',
+      () => ('token' in request ? byToken(request.token, at, onProgress) : byFrontChannel(request, at, onProgress)),
+      (results) => ({
+        'msal_logout.issuers': results.map(({ issuer }) => issuer),
+        'msal_logout.sessions': results.reduce((sum, { sessions }) => sum + sessions, 0),
+        'msal_logout.rows': results.reduce((sum, { rows }) => sum + rows, 0)
+      })
+    )
+
+  async function byToken(raw: string, at: number, onProgress?: OnProgress): Promise<CarriedOut[]> {
+    const onIssuer = ({ name }: IssuerConfig) => onProgress?.({ issuer: name, isVerified: false })
+    const token = await traced('verify', () => verify(raw, { at, onIssuer }))
+    onProgress?.({ issuer: token.config.name, isVerified: true })
+    const { issuer, issuedAt } = token
+    const purged = await traced('sign out', () => signOut(logoutOfToken(token)))
+    return [{ ...purged, issuer, source: 'backchannel', issuedAt }]
+  }
+
+  async function byFrontChannel(request: FrontChannelCall, at: number, onProgress?: OnProgress): Promise<CarriedOut[]> {
     const config = issuers.named(request.issuerName)
     if (config === undefined) {
       throw new RefusedError('ERR_REQUEST_QUERY') // configured no more
     }
+    onProgress?.({ issuer: config.name, isVerified: false })
     const { sid } = request
     const concerned = request.issuer === undefined ? await issuersOf(config, sid) : [request.issuer]
     return Promise.all(
       concerned.map(async (issuer) => ({
-        ...(await signOut(logoutOfFrontChannel(issuer, sid, config.purgeScope, at))),
-        issuer
+        ...(await traced('sign out', () => signOut(logoutOfFrontChannel(issuer, sid, config.purgeScope, at)))),
+        issuer,
+        source: 'frontchannel' as const,
+        issuedAt: undefined
       }))
     )
   }

@@ -4,7 +4,7 @@ import { access, mkdir, open, readdir, readFile, rename, unlink } from 'node:fs/
 import { dirname, join } from 'node:path'
 import type { FastifyBaseLogger } from 'fastify'
 import { RefusedError, UnavailableError } from './errors.ts'
-import type { CarryOut, LogoutRequest } from './sign-out.ts'
+import { type CarryOut, committedOutcome, type LogoutOutcome, type LogoutRequest } from './sign-out.ts'
 
 export interface SpoolOptions {
   /** The folder; made where it is missing. Processes may share it or not. */
@@ -40,10 +40,20 @@ export interface Spool {
   remove(name: string): Promise<void>
   /** Sets one that proved bad aside, in the folder `rejected`, with the reason in its name. */
   reject(name: string, reason: string): Promise<void>
-  /** How many are kept, and when the oldest arrived, milliseconds since 1970. */
-  depth(): Promise<{ count: number; oldestAt: number | undefined }>
+  status(): Promise<SpoolStatus>
   /** @throws {SpoolError} where nothing could be kept now */
   checkWritable(): Promise<void>
+}
+
+/** What is kept, for operators. */
+export interface SpoolStatus {
+  readonly verified: number
+  readonly unverified: number
+  /** Set aside, since they proved bad. */
+  readonly rejected: number
+  /** When the oldest that waits arrived, milliseconds since 1970. */
+  readonly oldestAt: number | undefined
+  readonly isWritable: boolean
 }
 
 /** Our disk's fault: a logout could not be kept. */
@@ -129,6 +139,21 @@ export function createSpool(options: SpoolOptions): Spool {
     }
   }
 
+  async function checkWritable(): Promise<void> {
+    try {
+      await readNames()
+      await access(dir, constants.W_OK | constants.X_OK)
+      if (counts.verified >= maxVerified || counts.unverified >= maxUnverified) {
+        throw new Error('it is full')
+      }
+    } catch (error) {
+      throw broken(error)
+    }
+    if (isBroken) {
+      throw new SpoolError('the spool could not be written when it was last needed')
+    }
+  }
+
   return {
     async keep(request, at, isVerified) {
       const suffix = isVerified ? verifiedSuffix : unverifiedSuffix
@@ -183,29 +208,22 @@ export function createSpool(options: SpoolOptions): Spool {
       )
     },
 
-    async depth() {
-      const known = names ?? (await readNames())
-      let oldestAt: number | undefined
-      for (const name of known) {
-        oldestAt = Math.min(oldestAt ?? Number.POSITIVE_INFINITY, arrivalOf(name))
+    async status() {
+      const isWritable = await checkWritable().then(
+        () => true,
+        () => false
+      )
+      const rejected = await readdir(rejectedDir).catch(() => [])
+      const arrivals = [...(names ?? [])].map(arrivalOf)
+      return {
+        ...counts,
+        rejected: rejected.length,
+        oldestAt: arrivals.length === 0 ? undefined : arrivals.reduce((oldest, at) => Math.min(oldest, at)),
+        isWritable
       }
-      return { count: known.size, oldestAt }
     },
 
-    async checkWritable() {
-      try {
-        await readNames()
-        await access(dir, constants.W_OK | constants.X_OK)
-        if (counts.verified >= maxVerified || counts.unverified >= maxUnverified) {
-          throw new Error('it is full')
-        }
-      } catch (error) {
-        throw broken(error)
-      }
-      if (isBroken) {
-        throw new SpoolError('the spool could not be written when it was last needed')
-      }
-    }
+    checkWritable
   }
 }
 
@@ -276,6 +294,8 @@ export interface ReplayOptions {
   readonly spool: Spool
   readonly carryOut: CarryOut
   readonly logger: FastifyBaseLogger
+  /** Told of each one that needs no further try. */
+  readonly onEnded?: (outcome: LogoutOutcome) => void
 }
 
 /** Does what the spool keeps as soon as it can be done. */
@@ -292,7 +312,7 @@ const maxWaitMs = 1_000
  * Carries out what is kept, in batches, verified as of its arrival. It tries again every second at
  * the latest, also what another process or an earlier run has left.
  */
-export function startReplay({ spool, carryOut, logger }: ReplayOptions): Replay {
+export function startReplay({ spool, carryOut, logger, onEnded }: ReplayOptions): Replay {
   let waitMs = minWaitMs
   let timer: NodeJS.Timeout | undefined
   let running: Promise<void> | undefined
@@ -300,13 +320,19 @@ export function startReplay({ spool, carryOut, logger }: ReplayOptions): Replay 
   let told: string | undefined
 
   async function replayOne({ name, at, request }: Kept): Promise<'done' | 'stays' | 'database'> {
+    let issuer: string | undefined
     try {
-      await carryOut(request, at)
+      const results = await carryOut(request, at, (progress) => {
+        issuer = progress.issuer
+      })
       await spool.remove(name)
+      onEnded?.({ endpoint: 'replay', issuer, ...committedOutcome(results) })
       return 'done'
     } catch (error) {
       if (error instanceof RefusedError) {
         await spool.reject(name, error.code)
+        const { code: reason, message: description } = error
+        onEnded?.({ endpoint: 'replay', issuer, outcome: 'refused', reason, description })
         logger.warn({ code: error.code }, 'a logout that was kept proved bad')
         return 'done'
       }

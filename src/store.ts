@@ -97,6 +97,13 @@ export interface StoredSession {
   readonly expiresAt: Date
 }
 
+export interface MinuteCount {
+  /** The start of the minute. */
+  readonly at: Date
+  readonly source: Logout['source']
+  readonly count: number
+}
+
 export type Store = ReturnType<typeof createStore>
 
 const keepPurges = '400 days'
@@ -255,6 +262,26 @@ export function createStore(pool: pg.Pool) {
           .execute()
         return rows.map(toRecord)
       })
+    },
+
+    /**
+     * How many records there are of each of the last minutes, this one included, that have any; `isComplete` is
+     * false where there are more than `limit`, and only the newest were counted.
+     */
+    async purgesPerMinute(minutes: number, limit: number): Promise<{ counts: MinuteCount[]; isComplete: boolean }> {
+      const counts = await query<{ at: Date; source: Logout['source']; n: string }>(
+        'purges_per_minute',
+        `select date_trunc('minute', p.at) as at, p.source, count(*) as n
+        from (
+          select at, source from msal_logout.purges
+          where at >= date_trunc('minute', now()) - ($1::int - 1) * interval '1 minute'
+          order by at desc limit $2
+        ) p
+        group by 1, 2`,
+        [minutes, limit]
+      )
+      const told = counts.map(({ n, ...minute }) => ({ ...minute, count: Number(n) }))
+      return { counts: told, isComplete: told.reduce((sum, { count }) => sum + count, 0) < limit }
     },
 
     /** The oldest `limit` rows and as many sessions; with `issuer` that issuer's account alone, where the id is a bare subject. */

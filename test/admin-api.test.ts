@@ -1,11 +1,12 @@
 import { randomUUID } from 'node:crypto'
+import { Validator } from '@seriousme/openapi-schema-validator'
 import t, { type Test } from 'tap'
 import { createAdmin } from '../src/admin.ts'
 import { readConfig } from '../src/config.ts'
 import { createIssuers } from '../src/issuers.ts'
 import { createOperatorCheck } from '../src/operators.ts'
 import { createRole } from './fixtures/database.ts'
-import { createSigningKey } from './fixtures/identity-provider.ts'
+import { clientId, createSigningKey } from './fixtures/identity-provider.ts'
 import { startServer } from './fixtures/server.ts'
 import { adminToken, build, type Service, storeLogin } from './fixtures/service.ts'
 
@@ -28,9 +29,7 @@ function operatorsOf(t: Test, service: Service, withStaticToken = true) {
     throw new Error('not configured')
   }
   const admin = createAdmin({
-    purges: service.purges,
-    store: service.store,
-    spool: service.spool,
+    ...service,
     logger: service.admin.log,
     identify: createOperatorCheck({
       token: withStaticToken ? adminToken : undefined,
@@ -385,4 +384,128 @@ t.test('as a process with the least role, it shows accounts and records to opera
   t.equal(purge.status, 200)
   t.match(await get('/admin/purges'), { purges: [{ reason, actor: `${provider.issuer}#oid=person-1&app=console` }] })
   t.match(await get('/admin/accounts/u.t'), { rows: [], sessions: [] })
+})
+
+t.test('the views tell how the service stands', async (t) => {
+  const service = await build(t, { app: { limitRejections: (address) => (address === '192.0.2.9' ? 1 : 0) } })
+  const { provider, operate } = service
+
+  t.same((await operate('GET', '/admin/issuers')).json(), {
+    issuers: [
+      {
+        name: 'main',
+        issuer: provider.issuer,
+        clientIds: [clientId],
+        frontChannel: true,
+        keys: 0,
+        keysLoadedAt: null,
+        keysAgeSeconds: null,
+        lastFailureAt: null,
+        lastFailure: null
+      }
+    ]
+  })
+  provider.behaviour = 'down'
+  await service.post(await provider.logoutToken())
+  t.match((await operate('GET', '/admin/issuers')).json(), {
+    issuers: [{ keys: 0, lastFailureAt: String, lastFailure: /answered 500/ }]
+  })
+  t.match((await operate('GET', '/admin/spool')).json(), {
+    verified: 0,
+    unverified: 1,
+    rejected: 0,
+    oldestAt: String,
+    isWritable: true
+  })
+})
+
+t.test('the refused requests are told with reasons, the newest first, and nothing of their content', async (t) => {
+  const service = await build(t, { app: { limitRejections: (address) => (address === '192.0.2.9' ? 1 : 0) } })
+  const { provider, operate } = service
+  t.same((await operate('GET', '/admin/rejections')).json(), { rejections: [], limited: 0 })
+  await service.post(await provider.logoutToken({ nonce: 'secret-nonce', sid: 'secret-sid' }))
+  await service.app.inject({ url: '/frontchannel-logout/nobody?sid=secret-sid', remoteAddress: '192.0.2.7' })
+  await service.app.inject({ url: '/frontchannel-logout/nobody?sid=secret-sid', remoteAddress: '192.0.2.9' })
+  const answer = await operate('GET', '/admin/rejections')
+  t.match(answer.json(), {
+    rejections: [
+      {
+        position: 2,
+        at: String,
+        code: 'ERR_REQUEST_QUERY',
+        endpoint: 'frontchannel',
+        issuer: null,
+        address: '192.0.2.7'
+      },
+      {
+        position: 1,
+        code: 'ERR_TOKEN_NONCE',
+        description: /must not have a "nonce"/,
+        endpoint: 'backchannel',
+        issuer: 'main',
+        address: '127.0.0.1'
+      }
+    ],
+    limited: 1
+  })
+  t.notMatch(JSON.stringify(answer.json()), /secret/)
+  t.equal(((await operate('GET', '/admin/rejections?limit=1')).json() as { rejections: [] }).rejections.length, 1)
+})
+
+t.test('logouts and purges are counted by minute', async (t) => {
+  const service = await build(t)
+  const { provider, operate } = service
+  await service.post(await provider.logoutToken())
+  await service.post(await provider.logoutToken())
+  await operate('POST', '/admin/purges', { homeAccountId: 'u.t', reason })
+  await service.database.query(
+    `insert into msal_logout.purges (id, at, source)
+    select gen_random_uuid(), now() - i * interval '1 minute', 'frontchannel' from generate_series(2, 4) i`
+  )
+  const told = (await operate('GET', '/admin/stats?minutes=4')).json() as {
+    minutes: { at: string; backchannel: number; frontchannel: number; admin: number }[]
+    isComplete: boolean
+  }
+  t.equal(told.isComplete, true)
+  t.equal(told.minutes.length, 4)
+  const sum = (source: 'backchannel' | 'frontchannel' | 'admin') =>
+    told.minutes.reduce((total, minute) => total + minute[source], 0)
+  t.same([sum('backchannel'), sum('admin')], [2, 1])
+  t.ok([2, 1].includes(sum('frontchannel')), 'one more where a minute has just begun')
+  const times = told.minutes.map(({ at }) => Date.parse(at))
+  t.same(
+    times.map((at) => at - (times[0] ?? 0)),
+    [0, 60_000, 120_000, 180_000]
+  )
+  t.equal((await service.store.purgesPerMinute(4, 2)).isComplete, false)
+  for (const query of ['minutes=0', 'minutes=1441', 'minutes=x', 'hours=1']) {
+    t.equal((await operate('GET', `/admin/stats?${query}`)).statusCode, 400, query)
+  }
+})
+
+t.test('openapi.json is valid, names every route, and docs shows it without another host', async (t) => {
+  const service = await build(t)
+  const answer = await service.admin.inject('/openapi.json')
+  const checked = await new Validator().validate(answer.json())
+  t.same(checked, { valid: true })
+  const { paths } = answer.json() as { paths: Record<string, Record<string, { responses: object }>> }
+  t.same(Object.keys(paths).sort(), [
+    '/admin/accounts',
+    '/admin/accounts/{homeAccountId}',
+    '/admin/issuers',
+    '/admin/purges',
+    '/admin/purges/{id}',
+    '/admin/rejections',
+    '/admin/spool',
+    '/admin/stats',
+    '/metrics',
+    '/readyz'
+  ])
+  const docs = await service.admin.inject('/docs/')
+  t.equal(docs.statusCode, 200)
+  t.match(docs.headers['content-security-policy'], /^default-src 'none'/)
+  t.notMatch(docs.body, /https?:\/\//)
+  for (const [, file] of docs.body.matchAll(/(?:src|href)="\.(\/[^"]+)"/g)) {
+    t.equal((await service.admin.inject(`/docs${file}`)).statusCode, 200, String(file))
+  }
 })

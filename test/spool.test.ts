@@ -31,7 +31,7 @@ t.test('what is kept is listed oldest first, also by another process and after a
   t.same(tokens(kept), ['at-1000', 'at-2000', 'at-3000', undefined])
   t.match(kept[3], { at: 4_000, request: { issuerName: 'main', sid: 's1' } })
   t.same(tokens(await other.list(2)), ['at-1000', 'at-2000'])
-  t.same(await other.depth(), { count: 4, oldestAt: 1_000 })
+  t.same(await other.status(), { verified: 3, unverified: 1, rejected: 0, oldestAt: 1_000, isWritable: true })
   await other.remove(kept[0]?.name ?? '')
   t.same(tokens(await spool.list(10)), ['at-2000', 'at-3000', undefined])
 })
@@ -188,7 +188,7 @@ t.test('one that fails in a way nobody thought of stays, and stops nothing', asy
     t.teardown(() => replay.stop())
   })
   const left = open(dir)
-  while ((await left.depth()).count !== 1) {
+  while ((await left.list(10)).length !== 1) {
     await left.list(1)
   }
   t.same(tokens(await left.list(10)), ['odd'])

@@ -1,0 +1,201 @@
+import { type TProperties, type TSchema, Type } from 'typebox'
+
+// What the operators' listener takes and gives: checked, serialized and documented by the same schemas.
+
+const closed = { additionalProperties: false }
+const identifier = Type.String({ minLength: 1, maxLength: 1_024 })
+const count = Type.Integer({ minimum: 0 })
+const time = Type.Unsafe<Date>({ type: 'string', format: 'date-time' })
+const timeOrNull = Type.Unsafe<Date | null>({ type: ['string', 'null'], format: 'date-time' })
+const textOrNull = Type.Unsafe<string | null>({ type: ['string', 'null'] })
+const rowsByClient = Type.Record(Type.String(), count, { description: 'How many rows of each client id' })
+
+/** A whole number in a query, where it comes as text. */
+function numberInQuery(description: string, max: number) {
+  return Type.Optional(
+    Type.Unsafe<string>({ type: 'string', pattern: '^[1-9][0-9]{0,4}$', description: `${description}; 1 to ${max}` })
+  )
+}
+
+export const PurgeBody = Type.Object(
+  {
+    homeAccountId: Type.Optional(identifier),
+    issuer: Type.Optional(identifier),
+    sid: Type.Optional(identifier),
+    subject: Type.Optional(identifier),
+    clientId: Type.Optional(identifier),
+    tenantId: Type.Optional(identifier),
+    reason: Type.String({ minLength: 1, maxLength: 2_000, description: 'For the record' }),
+    dryRun: Type.Optional(Type.Boolean({ description: 'Tells what would go, and changes nothing; default false' })),
+    force: Type.Optional(Type.Boolean({ description: 'More than 1,000 accounts are meant; default false' }))
+  },
+  {
+    ...closed,
+    description:
+      'Exactly one selector: homeAccountId (with an issuer where two bare subjects are equal), issuer and sid, issuer and subject, clientId, or tenantId'
+  }
+)
+export const PurgeHeaders = Type.Object({
+  'idempotency-key': Type.Optional(
+    Type.String({
+      description: '1 to 255 printable characters: the same request with the same key again gives the first answer'
+    })
+  )
+})
+export const PurgeParams = Type.Object({ id: Type.String() })
+export const PurgesQuery = Type.Object(
+  {
+    limit: numberInQuery('How many, default 50', 500),
+    before: Type.Optional(
+      Type.String({
+        pattern: '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$',
+        description: 'The id of the last one seen'
+      })
+    )
+  },
+  closed
+)
+export const AccountParams = Type.Object({ homeAccountId: identifier })
+export const AccountQuery = Type.Object({ issuer: Type.Optional(identifier) }, closed)
+export const AccountsQuery = Type.Object(
+  { issuer: identifier, sid: Type.Optional(identifier), subject: Type.Optional(identifier) },
+  closed
+)
+export const StatsQuery = Type.Object({ minutes: numberInQuery('How many, default 60', 1_440) }, closed)
+export const RejectionsQuery = Type.Object({ limit: numberInQuery('How many, default 100', 500) }, closed)
+
+const purged = { accounts: count, sessions: count, rows: count, rowsByClient }
+export const PurgeDone = answer('Done and committed, or what a dry run would do', {
+  id: Type.String({ format: 'uuid' }),
+  dryRun: Type.Boolean(),
+  ...purged
+})
+export const PurgeRunning = answer('It goes on in the background; GET /admin/purges/{id} tells how far it is', {
+  id: Type.String({ format: 'uuid' }),
+  dryRun: Type.Boolean(),
+  ...purged,
+  status: Type.Literal('running'),
+  total: count
+})
+const record = {
+  id: Type.String({ format: 'uuid' }),
+  at: time,
+  source: Type.Enum(['backchannel', 'frontchannel', 'admin']),
+  status: Type.Enum(['running', 'done']),
+  total: Type.Integer({ minimum: 0, description: 'Accounts that matched when it began' }),
+  ...purged,
+  issuer: textOrNull,
+  clientId: textOrNull,
+  jti: textOrNull,
+  sid: textOrNull,
+  subject: textOrNull,
+  homeAccountId: textOrNull,
+  tenantId: textOrNull,
+  reason: textOrNull,
+  actor: textOrNull,
+  finishedAt: timeOrNull
+}
+export const PurgeRecord = answer('The record of a purge', record)
+export const PurgeRecords = answer('Records, the newest first', {
+  purges: Type.Array(Type.Object(record)),
+  next: Type.Unsafe<string | null>({ type: ['string', 'null'], description: 'The next `before`; null at the end' })
+})
+export const Accounts = answer('The accounts that have such a session', {
+  accounts: Type.Array(Type.Object({ homeAccountId: Type.String(), accountIssuer: textOrNull }))
+})
+export const Account = answer('What is stored of an account; never a payload', {
+  homeAccountId: Type.String(),
+  rows: Type.Array(
+    Type.Object({
+      clientId: Type.String(),
+      partitionKey: Type.String(),
+      kind: Type.Enum(['user', 'obo']),
+      accountIssuer: textOrNull,
+      payloadBytes: count,
+      createdAt: time,
+      updatedAt: time,
+      expiresAt: time
+    })
+  ),
+  sessions: Type.Array(
+    Type.Object({
+      clientId: Type.String(),
+      issuer: Type.String(),
+      sid: textOrNull,
+      subject: Type.String(),
+      issuedAt: time,
+      createdAt: time,
+      expiresAt: time
+    })
+  ),
+  isComplete: Type.Boolean({ description: 'False where there are more than 1,000 of either' })
+})
+export const Stats = answer('Logouts and purges of each minute, the oldest first', {
+  minutes: Type.Array(Type.Object({ at: time, backchannel: count, frontchannel: count, admin: count })),
+  isComplete: Type.Boolean({ description: 'False where there were too many to count them all' })
+})
+export const RejectionList = answer('The latest refused requests of this process, the newest first', {
+  rejections: Type.Array(
+    Type.Object({
+      position: count,
+      at: time,
+      code: Type.String(),
+      description: Type.String(),
+      endpoint: Type.Enum(['backchannel', 'frontchannel', 'replay']),
+      issuer: Type.Unsafe<string | null>({ type: ['string', 'null'], description: 'The name of its configuration' }),
+      address: textOrNull
+    })
+  ),
+  limited: Type.Integer({ minimum: 0, description: 'How many more were answered 429, since the start' })
+})
+export const IssuerList = answer('The trusted issuers and their keys, as this process has them', {
+  issuers: Type.Array(
+    Type.Object({
+      name: Type.String(),
+      issuer: Type.String(),
+      clientIds: Type.Array(Type.String()),
+      frontChannel: Type.Boolean(),
+      keys: count,
+      keysLoadedAt: timeOrNull,
+      keysAgeSeconds: Type.Unsafe<number | null>({ type: ['integer', 'null'], minimum: 0 }),
+      lastFailureAt: timeOrNull,
+      lastFailure: textOrNull
+    })
+  )
+})
+export const SpoolState = answer('What waits on the disk of this process', {
+  verified: Type.Integer({ minimum: 0, description: 'Genuine logouts that wait for the database' }),
+  unverified: Type.Integer({ minimum: 0, description: 'Logouts that nobody has vouched for yet' }),
+  rejected: Type.Integer({ minimum: 0, description: 'Set aside, since they proved bad' }),
+  oldestAt: timeOrNull,
+  isWritable: Type.Boolean()
+})
+export const Ready = answer('The database and the spool are of use', { status: Type.Literal('ok') })
+export const Unready = answer('They are not', { status: Type.Literal('unavailable'), reason: Type.String() })
+export const MetricsText = Type.String({ description: "Prometheus' text format" })
+
+/** RFC 9457 */
+const Problem = Type.Object({
+  type: Type.String(),
+  title: Type.String(),
+  status: Type.Integer(),
+  code: Type.String({ description: 'For programs, and stable' }),
+  detail: Type.String()
+})
+
+/** The answers of a route behind the operators' credentials. */
+export function answers<Answers extends Record<number, TSchema>>(given: Answers) {
+  const problem = (description: string) => ({
+    description,
+    content: { 'application/problem+json': { schema: Problem } }
+  })
+  return {
+    ...given,
+    '4xx': problem('The request is at fault'),
+    '5xx': problem('The service or its surroundings are')
+  }
+}
+
+function answer<Properties extends TProperties>(description: string, properties: Properties) {
+  return Type.Object(properties, { description })
+}

@@ -1,0 +1,190 @@
+import t, { type Test } from 'tap'
+import { createDatabase } from './fixtures/database.ts'
+import { clientId, startIdentityProvider } from './fixtures/identity-provider.ts'
+import { startServer } from './fixtures/server.ts'
+import { build, type Service } from './fixtures/service.ts'
+
+/** The samples of Prometheus' text format: `name{label="value"}` and its value. */
+function samples(text: string): Map<string, number> {
+  const lines = text.split('\n').filter((line) => line !== '' && !line.startsWith('#'))
+  return new Map(
+    lines.map((line) => {
+      const [, name = '', value = ''] = /^(.*) (\S+)$/.exec(line) ?? []
+      return [name.replace('msal_logout_', ''), Number(value)]
+    })
+  )
+}
+
+async function scrape({ admin }: Pick<Service, 'admin'>): Promise<Map<string, number>> {
+  const answer = await admin.inject('/metrics')
+  return samples(answer.body)
+}
+
+/** What an act moves, and by how much; values that only were not there before and are 0 are left out. */
+async function moved(service: Service, act: () => Promise<unknown>): Promise<Record<string, number>> {
+  const before = await scrape(service)
+  await act()
+  const changes = [...(await scrape(service))].map(([name, value]) => [name, value - (before.get(name) ?? 0)] as const)
+  return Object.fromEntries(changes.filter(([, change]) => change !== 0))
+}
+
+const request = (endpoint: string, issuer: string, outcome: string, reason = '') =>
+  `requests_total{endpoint="${endpoint}",issuer="${issuer}",outcome="${outcome}",reason="${reason}"}`
+
+async function untilReplayed({ spool }: Service): Promise<void> {
+  while ((await spool.list(1)).length > 0) {
+    await new Promise((resolve) => setImmediate(resolve))
+  }
+}
+
+t.test('a logout moves what it did, by issuer, app and source; the same again moves its request alone', async (t) => {
+  const service = await build(t)
+  await service.login({ clientId: 'a', homeAccountId: 'u.t', sid: 's1' })
+  await service.login({ clientId: 'b', homeAccountId: 'u.t', sid: 's1' })
+  const issuedAt = Math.floor(Date.now() / 1_000) - 7
+  const token = await service.provider.logoutToken({ sid: 's1', iat: issuedAt })
+  const first = await moved(service, () => service.post(token))
+  t.match(first, {
+    [request('backchannel', 'main', 'done')]: 1,
+    'purged_accounts_total{source="backchannel"}': 1,
+    'purged_sessions_total{source="backchannel"}': 2,
+    'purged_rows_total{source="backchannel",client_id="a"}': 1,
+    'purged_rows_total{source="backchannel",client_id="b"}': 1,
+    'batch_size_bucket{le="1"}': 1,
+    batch_size_count: 1,
+    'issued_to_committed_seconds_bucket{le="10",issuer="main"}': 1,
+    'key_fetches_total{issuer="main",outcome="done"}': 1
+  })
+  t.notHas(first, { 'issued_to_committed_seconds_bucket{le="5",issuer="main"}': 1 })
+  t.ok(Number(first['issued_to_committed_seconds_sum{issuer="main"}']) >= 7)
+
+  const again = await moved(service, () => service.post(token))
+  t.equal(again[request('backchannel', 'main', 'replayed')], 1)
+  t.same(
+    Object.keys(again).filter((name) => /^(purged|issued)/.test(name)),
+    []
+  )
+})
+
+t.test('a front-channel call and an operator are told apart by source', async (t) => {
+  const service = await build(t)
+  await service.login({ clientId: 'a', homeAccountId: 'u.t', sid: 's1' })
+  await service.login({ clientId: 'a', homeAccountId: 'v.t', sid: 's2' })
+  await service.login({ clientId: 'a', homeAccountId: 'w.t', sid: 's3' })
+  t.match(await moved(service, () => service.app.inject('/frontchannel-logout/main?sid=s1')), {
+    [request('frontchannel', 'main', 'done')]: 1,
+    'purged_rows_total{source="frontchannel",client_id="a"}': 1
+  })
+  const { issuer } = service.provider
+  for (const selector of [{ issuer, sid: 's2' }, { homeAccountId: 'w.t' }]) {
+    const purge = (dryRun: boolean) => service.operate('POST', '/admin/purges', { ...selector, reason: 'test', dryRun })
+    const expected = {
+      'purged_accounts_total{source="admin"}': 1,
+      'purged_sessions_total{source="admin"}': 1,
+      'purged_rows_total{source="admin",client_id="a"}': 1
+    }
+    t.notMatch(await moved(service, () => purge(true)), expected)
+    t.match(await moved(service, () => purge(false)), expected)
+  }
+})
+
+t.test('a refused request is counted by its reason, and by the issuer where one is trusted', async (t) => {
+  let isLimited = false
+  const service = await build(t, { app: { limitRejections: () => (isLimited ? 1 : 0) } })
+  const { provider, app, post } = service
+  for (const [act, expected] of [
+    [async () => post('x'), request('backchannel', '', 'refused', 'ERR_TOKEN_MALFORMED')],
+    [
+      async () => post(await provider.logoutToken({ iss: 'https://evil.example' })),
+      request('backchannel', '', 'refused', 'ERR_TOKEN_ISSUER')
+    ],
+    [
+      async () => post(await provider.logoutToken({ nonce: 'n' })),
+      request('backchannel', 'main', 'refused', 'ERR_TOKEN_NONCE')
+    ],
+    [
+      async () => app.inject({ method: 'POST', url: '/backchannel-logout', payload: { logout_token: 'x' } }),
+      request('backchannel', '', 'refused', 'ERR_REQUEST_FORM')
+    ],
+    [
+      async () => app.inject('/frontchannel-logout/nobody?sid=s'),
+      request('frontchannel', '', 'refused', 'ERR_REQUEST_QUERY')
+    ]
+  ] as const) {
+    t.same(await moved(service, act), { [expected]: 1 })
+  }
+  isLimited = true
+  t.same(await moved(service, () => post('x')), {
+    [request('backchannel', '', 'limited', 'ERR_TOKEN_MALFORMED')]: 1
+  })
+})
+
+t.test('what is kept shows in the depth and age of the spool, and what becomes of it in the requests', async (t) => {
+  let at = Date.now()
+  const service = await build(t, { now: () => at })
+  service.provider.behaviour = 'down'
+  const token = await service.provider.logoutToken()
+  t.match(await moved(service, () => service.post(token)), {
+    [request('backchannel', 'main', 'kept', 'ERR_KEYS_UNAVAILABLE')]: 1,
+    'key_fetches_total{issuer="main",outcome="failed"}': 1,
+    'spool_depth{kind="unverified"}': 1
+  })
+  await service.post(await service.provider.logoutToken({}, {}, undefined).then((good) => `${good.slice(0, -4)}AAAA`))
+  at += 30_000
+  t.equal((await scrape(service)).get('spool_oldest_age_seconds'), 30)
+
+  service.provider.behaviour = 'up'
+  const replayed = await moved(service, async () => {
+    service.replay()
+    await untilReplayed(service)
+  })
+  t.match(replayed, {
+    [request('replay', 'main', 'done')]: 1,
+    [request('replay', 'main', 'refused', 'ERR_TOKEN_SIGNATURE')]: 1,
+    'spool_depth{kind="unverified"}': -2,
+    'spool_depth{kind="rejected"}': 1,
+    spool_oldest_age_seconds: -30
+  })
+  at += 5_000
+  t.equal((await scrape(service)).get('key_age_seconds{issuer="main"}'), 5)
+})
+
+t.test('a full spool is told, and what could not be kept', async (t) => {
+  const service = await build(t, { spool: { maxUnverified: 0 } })
+  service.provider.behaviour = 'down'
+  const token = await service.provider.logoutToken()
+  t.match(await moved(service, () => service.post(token)), {
+    [request('backchannel', 'main', 'lost', 'ERR_SPOOL')]: 1
+  })
+  t.equal((await scrape(service)).get('spool_writable'), 0)
+})
+
+t.test('operators without credentials, and connections in use, are counted', async (t) => {
+  const service = await build(t)
+  t.match(
+    await moved(service, () => service.operate('GET', '/admin/spool', undefined, { authorization: 'Bearer x' })),
+    {
+      'operators_refused_total{reason="ERR_CREDENTIALS_WRONG"}': 1
+    }
+  )
+  const held: { release(): void }[] = []
+  const busy = await moved(service, async () => {
+    held.push(await service.database.pool.connect(), await service.database.pool.connect())
+  })
+  t.match(busy, { 'pool_connections{pool="service",state="busy"}': 2 })
+  for (const connection of held) {
+    connection.release()
+  }
+})
+
+t.test('the process tells of its memory and its event loop, without credentials', async (t: Test) => {
+  const database = await createDatabase(t)
+  const provider = await startIdentityProvider(t)
+  const server = await startServer(t, { DATABASE_URL: database.url, ISSUER: provider.issuer, CLIENT_IDS: clientId })
+  const answer = await fetch(`${server.adminUrl}/metrics`)
+  t.match(answer.headers.get('content-type'), 'text/plain; version=0.0.4')
+  const told = samples(await answer.text())
+  t.ok((told.get('process_resident_memory_bytes') ?? 0) > 1_000_000)
+  t.ok(told.has('nodejs_eventloop_lag_p99_seconds'))
+  t.ok(told.has('pool_connections{pool="logouts",state="idle"}'))
+})
