@@ -11,12 +11,13 @@ const rowColumns = [
   { title: 'Row', isHeader: true, cell: ({ partitionKey }) => make('code', { class: 'long' }, partitionKey) },
   {
     title: 'Kind',
+    isShort: true,
     cell: ({ kind }) => (kind === 'obo' ? make('abbr', { title: 'on behalf of' }, 'OBO') : 'user')
   },
   { title: 'Size', isNumber: true, cell: ({ payloadBytes }) => size(payloadBytes) },
-  { title: 'Made', cell: ({ createdAt }) => age(createdAt) },
-  { title: 'Written', cell: ({ updatedAt }) => age(updatedAt) },
-  { title: 'Expires', cell: ({ expiresAt }) => age(expiresAt) }
+  { title: 'Made', isShort: true, cell: ({ createdAt }) => age(createdAt) },
+  { title: 'Written', isShort: true, cell: ({ updatedAt }) => age(updatedAt) },
+  { title: 'Expires', isShort: true, cell: ({ expiresAt }) => age(expiresAt) }
 ]
 
 /** @type {readonly Column<StoredSession>[]} */
@@ -29,8 +30,8 @@ const sessionColumns = [
   },
   { title: 'Issuer', cell: ({ issuer }) => make('span', { class: 'long' }, issuer) },
   { title: 'Subject', cell: ({ subject }) => make('code', { class: 'long' }, subject) },
-  { title: 'Signed in', cell: ({ issuedAt }) => age(issuedAt) },
-  { title: 'Expires', cell: ({ expiresAt }) => age(expiresAt) }
+  { title: 'Signed in', isShort: true, cell: ({ issuedAt }) => age(issuedAt) },
+  { title: 'Expires', isShort: true, cell: ({ expiresAt }) => age(expiresAt) }
 ]
 
 /** @param {Api} api */

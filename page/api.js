@@ -159,7 +159,7 @@ export function createApi(signInAgain) {
      * @param {string} [before]
      * @returns {Promise<{ purges: readonly PurgeRecord[], next: string | null }>}
      */
-    purges: (before) => ask(`admin/purges${query({ before })}`),
+    purges: (before) => ask(`admin/purges${query({ limit: '25', before })}`),
 
     /**
      * @param {string} id

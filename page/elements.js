@@ -59,6 +59,7 @@ export function fill(element, ...children) {
  * @property {string} title
  * @property {boolean} [isNumber]
  * @property {boolean} [isHeader] names the row
+ * @property {boolean} [isShort] stands beside others on a narrow screen, as numbers do
  * @property {(row: Row) => Child} cell
  */
 
@@ -92,22 +93,23 @@ export function makeTable(caption, columns, rows, classOf = () => undefined) {
       'tbody',
       { role: 'rowgroup' },
       ...rows.map((row) =>
-        make(
-          'tr',
-          { role: 'row', class: classOf(row) },
-          ...columns.map(({ title, isNumber, isHeader, cell }) =>
-            isHeader
-              ? make('th', { role: 'rowheader', scope: 'row', 'data-title': title }, make('div', {}, cell(row)))
-              : make(
-                  'td',
-                  { role: 'cell', 'data-title': title, class: isNumber ? 'number' : undefined },
-                  make('div', {}, cell(row))
-                )
-          )
-        )
+        make('tr', { role: 'row', class: classOf(row) }, ...columns.map((column) => makeCell(column, row)))
       )
     )
   )
+}
+
+/**
+ * @template Row
+ * @param {Column<Row>} column
+ * @param {Row} row
+ */
+function makeCell({ title, isHeader, isNumber, isShort, cell }, row) {
+  const kind = isNumber ? 'number' : isShort ? 'brief' : undefined
+  const content = make('div', {}, cell(row))
+  return isHeader
+    ? make('th', { role: 'rowheader', scope: 'row', 'data-title': title, class: kind }, content)
+    : make('td', { role: 'cell', 'data-title': title, class: kind }, content)
 }
 
 /**

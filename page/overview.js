@@ -20,10 +20,11 @@ const issuerColumns = [
     isNumber: true,
     cell: ({ clientIds }) => make('span', { title: clientIds.join('\n') }, number(clientIds.length))
   },
-  { title: 'Front channel', cell: ({ frontChannel }) => (frontChannel ? 'taken' : 'refused') },
+  { title: 'Front channel', isShort: true, cell: ({ frontChannel }) => (frontChannel ? 'taken' : 'refused') },
   { title: 'Keys', isNumber: true, cell: ({ keys }) => number(keys) },
   {
     title: 'Keys fetched',
+    isShort: true,
     cell: ({ keysLoadedAt }) => (keysLoadedAt === null ? make('span', { class: 'bad' }, 'never') : age(keysLoadedAt))
   },
   {

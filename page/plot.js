@@ -46,7 +46,7 @@ export function createPlot() {
         padding: [8, 8, 0, 0],
         scales: { y: { range: (_plot, _min, max) => [0, Math.max(4, Math.ceil(max * 1.1))] } },
         axes: [
-          { ...axis, grid: { show: false }, values: (_plot, splits) => splits.map(toTimeOfDay), space: 64 },
+          { ...axis, grid: { show: false }, values: (_plot, splits) => splits.map(toTimeOfDay), space: 64, size: 28 },
           { ...axis, size: 44, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 1e5, 1e6] }
         ],
         series: [

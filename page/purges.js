@@ -15,9 +15,10 @@ const columns = [
   {
     title: 'When',
     isHeader: true,
+    isShort: true,
     cell: ({ id, at }) => make('a', { href: `#/purges/${id}` }, age(at))
   },
-  { title: 'By', cell: ({ source }) => sources[source] },
+  { title: 'By', isShort: true, cell: ({ source }) => sources[source] },
   { title: 'What', cell: (record) => makeTarget(record) },
   { title: 'Accounts', isNumber: true, cell: ({ accounts }) => number(accounts) },
   { title: 'Sessions', isNumber: true, cell: ({ sessions }) => number(sessions) },
@@ -51,7 +52,7 @@ export function createPurges(api) {
 
   // Only while the first page is looked at: an older one would be lost.
   const following = createPolling(2_000, async () => {
-    if (records.some(isRunning) && records.length <= 50) {
+    if (records.some(isRunning) && records.length <= 25) {
       await load()
     }
   })

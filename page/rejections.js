@@ -11,15 +11,19 @@ const endpoints = { backchannel: 'Back channel', frontchannel: 'Front channel', 
 
 /** @type {readonly Column<Rejection>[]} */
 const columns = [
-  { title: 'When', cell: ({ at }) => age(at) },
+  { title: 'When', isShort: true, cell: ({ at }) => age(at) },
   {
     title: 'Why',
     isHeader: true,
     cell: ({ code, description }) => make('div', {}, description, ' ', make('code', { class: 'quiet' }, code))
   },
-  { title: 'Came by', cell: ({ endpoint }) => endpoints[endpoint] },
-  { title: 'Issuer', cell: ({ issuer }) => issuer ?? make('span', { class: 'quiet' }, 'not one of ours') },
-  { title: 'From', cell: ({ address }) => (address === null ? '–' : make('code', {}, address)) }
+  { title: 'Came by', isShort: true, cell: ({ endpoint }) => endpoints[endpoint] },
+  {
+    title: 'Issuer',
+    isShort: true,
+    cell: ({ issuer }) => issuer ?? make('span', { class: 'quiet' }, 'not one of ours')
+  },
+  { title: 'From', isShort: true, cell: ({ address }) => (address === null ? '–' : make('code', {}, address)) }
 ]
 
 /** @param {Api} api */
