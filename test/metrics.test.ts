@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs'
 import t, { type Test } from 'tap'
 import { createDatabase } from './fixtures/database.ts'
 import { clientId, startIdentityProvider } from './fixtures/identity-provider.ts'
@@ -157,6 +158,26 @@ t.test('a full spool is told, and what could not be kept', async (t) => {
     [request('backchannel', 'main', 'lost', 'ERR_SPOOL')]: 1
   })
   t.equal((await scrape(service)).get('spool_writable'), 0)
+})
+
+t.test('what must not happen is 0 from the start, so that its first time is an increase', async (t) => {
+  const told = await scrape(await build(t))
+  t.equal(told.get(request('backchannel', 'main', 'lost', 'ERR_SPOOL')), 0)
+  t.equal(told.get(request('frontchannel', '', 'failed')), 0)
+})
+
+t.test('the alert rules and the dashboard ask only for what is told', async (t) => {
+  const service = await build(t)
+  service.metrics.watchProcess()
+  const text = await service.metrics.text()
+  const told = new Set([...text.matchAll(/^# TYPE (\S+)/gm)].map(([, name]) => name))
+  for (const file of ['alerts.yaml', 'alerts.test.yaml', 'grafana-dashboard.json']) {
+    const asked = readFileSync(`docs/operating/${file}`, 'utf8').match(/\b(msal_logout|nodejs|process)_\w+/g) ?? []
+    t.ok(asked.length > 10, file)
+    for (const name of new Set(asked)) {
+      t.ok(told.has(name) || told.has(name.replace(/_(bucket|sum|count)$/, '')), `${file}: ${name}`)
+    }
+  }
 })
 
 t.test('operators without credentials, and connections in use, are counted', async (t) => {
