@@ -293,7 +293,7 @@ function makeIssuerChoice(homeAccountId, issuers) {
   return make(
     'div',
     {},
-    make('h3', {}, 'Purge'),
+    make('h2', {}, 'Purge'),
     make('p', {}, 'Accounts of several issuers bear this id, and may be different people. Choose one:'),
     make(
       'ul',

@@ -84,8 +84,8 @@ export function makeTable(caption, columns, rows, classOf = () => undefined) {
       make(
         'tr',
         { role: 'row' },
-        ...columns.map(({ title, isNumber }) =>
-          make('th', { role: 'columnheader', scope: 'col', class: isNumber ? 'number' : undefined }, title)
+        ...columns.map((column) =>
+          make('th', { role: 'columnheader', scope: 'col', class: kindOf(column) }, column.title)
         )
       )
     ),
@@ -104,13 +104,17 @@ export function makeTable(caption, columns, rows, classOf = () => undefined) {
  * @param {Column<Row>} column
  * @param {Row} row
  */
-function makeCell({ title, isHeader, isNumber, isShort, cell }, row) {
-  const kind = isNumber ? 'number' : isShort ? 'brief' : undefined
+function makeCell(column, row) {
+  const { title, isHeader, cell } = column
+  const kind = kindOf(column)
   const content = make('div', {}, cell(row))
   return isHeader
     ? make('th', { role: 'rowheader', scope: 'row', 'data-title': title, class: kind }, content)
     : make('td', { role: 'cell', 'data-title': title, class: kind }, content)
 }
+
+/** @param {{ isNumber?: boolean, isShort?: boolean }} column */
+const kindOf = ({ isNumber, isShort }) => (isNumber ? 'number' : isShort ? 'brief' : undefined)
 
 /**
  * @param {readonly (readonly [string, Child])[]} facts

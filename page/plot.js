@@ -43,8 +43,11 @@ export function createPlot() {
         height: heightPx,
         legend: { show: false },
         cursor: { y: false, points: { show: false }, drag: { x: false, y: false } },
-        padding: [8, 8, 0, 0],
-        scales: { y: { range: (_plot, _min, max) => [0, Math.max(4, Math.ceil(max * 1.1))] } },
+        padding: [8, 20, 0, 0],
+        scales: {
+          x: { range: (_plot, min, max) => [min, max + 60] }, // the last minute has its width too
+          y: { range: (_plot, _min, max) => [0, Math.max(4, Math.ceil(max * 1.1))] }
+        },
         axes: [
           { ...axis, grid: { show: false }, values: (_plot, splits) => splits.map(toTimeOfDay), space: 64, size: 28 },
           { ...axis, size: 44, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 1e5, 1e6] }

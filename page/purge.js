@@ -34,7 +34,7 @@ export function createPurgePanel(api, selector, what, onPurged) {
   const element = make(
     'section',
     { class: 'purge', 'aria-labelledby': `${id}-title` },
-    make('h3', { id: `${id}-title` }, `Purge ${what}`),
+    make('h2', { id: `${id}-title`, class: 'long' }, `Purge ${what}`),
     form,
     status,
     preview,

@@ -128,7 +128,7 @@ export function createPurges(api) {
     const content = make('div', {}, 'Looking …')
     fill(
       recordPart,
-      make('p', {}, make('a', { href: '#/purges' }, '← All purges')),
+      make('p', { class: 'back' }, make('a', { href: '#/purges' }, '← All purges')),
       make('div', { class: 'card' }, content, trouble)
     )
     const isShown = await told(trouble, async () => {

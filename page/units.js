@@ -51,7 +51,7 @@ export function size(bytes) {
 }
 
 /**
- * `12 min`: the two largest units that matter.
+ * `12 min`, `1 h 20 min`: no more than two units.
  *
  * @param {number} seconds
  */
@@ -62,7 +62,7 @@ export function span(seconds) {
   const [smaller, smallerUnit] = spans[at + 1] ?? [1, 's']
   const first = Math.floor(whole / length)
   const rest = Math.floor((whole % length) / smaller)
-  const isShort = at === -1 || unit === 's' || first >= 10 || rest === 0
+  const isShort = at === -1 || unit === 's' || unit === 'min' || first >= 10 || rest === 0
   return isShort ? `${first} ${unit}` : `${first} ${unit} ${rest} ${smallerUnit}`
 }
 
