@@ -9,7 +9,7 @@ import { settings } from './database.ts'
 import type { Server } from './processes.ts'
 import { measurePurge } from './purge.ts'
 import { measureScale } from './scale.ts'
-import { measureSilent, type SilentName } from './silent.ts'
+import { measureSilent, type SilentName, silentNames } from './silent.ts'
 import { soak } from './soak.ts'
 import {
   type Contender,
@@ -125,6 +125,10 @@ async function measureRounds(
       'most',
       1.1
     ),
+    measureRow(
+      '… both with prepared statements',
+      ratios(silentOf('our plugin, prepared'), silentOf('DistributedCachePlugin, prepared'))
+    ),
     measureRow('silent token: encrypted ÷ not', ratios(silentOf('our plugin, encrypted'), silentOf('our plugin')))
   ]
   for (const { measure, ratio, bound, reached } of measures) {
@@ -144,12 +148,7 @@ async function measureRounds(
       ...Object.fromEntries([...at1].map(([name, p50s]) => [name, spread(p50s)])),
       'bare commit': spread(bareCommit)
     },
-    silentP50Ms: Object.fromEntries(
-      (['our plugin', 'DistributedCachePlugin', 'our plugin, encrypted'] as const).map((name) => [
-        name,
-        spread(silentOf(name))
-      ])
-    ),
+    silentP50Ms: Object.fromEntries(silentNames.map((name) => [name, spread(silentOf(name))])),
     measures
   }
 }

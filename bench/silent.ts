@@ -1,5 +1,5 @@
 // A silent token from the cache, as a web app gets it for each request: through our plugin, and through
-// msal-node's own DistributedCachePlugin over one `select`.
+// msal-node's own DistributedCachePlugin over one `select`, written as most apps write it: a statement without a name.
 import { randomBytes } from 'node:crypto'
 import { DistributedCachePlugin, type ICachePlugin } from '@azure/msal-node'
 import { createTokenCache } from '../src/token-cache/index.ts'
@@ -7,7 +7,15 @@ import { audience, createTokenEndpoint, redeem, silent } from '../test/fixtures/
 import type { Database } from './database.ts'
 import { quantile } from './statistics.ts'
 
-export type SilentName = 'our plugin' | 'our plugin, encrypted' | 'DistributedCachePlugin'
+export const silentNames = [
+  'our plugin',
+  'DistributedCachePlugin',
+  'our plugin, encrypted',
+  'our plugin, prepared',
+  'DistributedCachePlugin, prepared'
+] as const
+
+export type SilentName = (typeof silentNames)[number]
 
 const homeAccountId = 'silent.tenant'
 
@@ -15,6 +23,7 @@ export async function measureSilent(database: Database, count: number): Promise<
   const { pool } = database
   const person = { homeAccountId, subject: 'subject', sid: 'silent' }
   const plain = createTokenCache({ pool, clientId: audience })
+  const prepared = createTokenCache({ pool, clientId: audience, preparedStatements: true })
   const encrypted = createTokenCache({
     pool,
     clientId: 'encrypted',
@@ -26,12 +35,12 @@ export async function measureSilent(database: Database, count: number): Promise<
 
   await pool.query('drop table if exists public.distributed')
   await pool.query('create table public.distributed (key text primary key, value text not null)')
-  const distributed = () =>
+  const distributed = (name?: string) =>
     new DistributedCachePlugin(
       {
         async get(key) {
           const { rows } = await pool.query<{ value: string }>({
-            name: 'distributed_get',
+            ...(name === undefined ? {} : { name }),
             text: 'select value from public.distributed where key = $1',
             values: [key]
           })
@@ -49,19 +58,18 @@ export async function measureSilent(database: Database, count: number): Promise<
     )
   await redeem(distributed(), endpoint, person)
 
-  const contenders: [SilentName, () => ICachePlugin, string][] = [
-    ['our plugin', () => plain.forAccount(homeAccountId), audience],
-    ['DistributedCachePlugin', distributed, audience],
-    ['our plugin, encrypted', () => encrypted.forAccount(homeAccountId), 'encrypted']
-  ]
-  const latencies: Record<SilentName, number[]> = {
-    'our plugin': [],
-    'our plugin, encrypted': [],
-    DistributedCachePlugin: []
+  const contenders: Record<SilentName, { plugin: () => ICachePlugin; clientId: string }> = {
+    'our plugin': { plugin: () => plain.forAccount(homeAccountId), clientId: audience },
+    DistributedCachePlugin: { plugin: () => distributed(), clientId: audience },
+    'our plugin, encrypted': { plugin: () => encrypted.forAccount(homeAccountId), clientId: 'encrypted' },
+    'our plugin, prepared': { plugin: () => prepared.forAccount(homeAccountId), clientId: audience },
+    'DistributedCachePlugin, prepared': { plugin: () => distributed('distributed_get'), clientId: audience }
   }
+  const latencies = new Map<SilentName, number[]>(silentNames.map((name) => [name, []]))
   // In turn for each token, so that whatever disturbs the machine disturbs all alike.
   for (let i = -200; i < count; i++) {
-    for (const [name, plugin, clientId] of contenders) {
+    for (const name of silentNames) {
+      const { plugin, clientId } = contenders[name]
       const startedAt = performance.now()
       const result = await silent(plugin(), endpoint, homeAccountId, {}, clientId)
       const ms = performance.now() - startedAt
@@ -69,14 +77,17 @@ export async function measureSilent(database: Database, count: number): Promise<
         throw new Error(`${name}: the token did not come from the cache`)
       }
       if (i >= 0) {
-        latencies[name].push(ms)
+        latencies.get(name)?.push(ms)
       }
     }
   }
+  const p50 = (name: SilentName) => quantile(latencies.get(name) ?? [], 0.5)
   return {
-    'our plugin': quantile(latencies['our plugin'], 0.5),
-    'our plugin, encrypted': quantile(latencies['our plugin, encrypted'], 0.5),
-    DistributedCachePlugin: quantile(latencies.DistributedCachePlugin, 0.5)
+    'our plugin': p50('our plugin'),
+    DistributedCachePlugin: p50('DistributedCachePlugin'),
+    'our plugin, encrypted': p50('our plugin, encrypted'),
+    'our plugin, prepared': p50('our plugin, prepared'),
+    'DistributedCachePlugin, prepared': p50('DistributedCachePlugin, prepared')
   }
 }
 

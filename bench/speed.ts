@@ -80,7 +80,7 @@ export function contenders({ database, provider, folder }: Setting): Contender[]
       name: 'msal-logout',
       path: '/backchannel-logout',
       tokens: 12_000,
-      start: start('msal-logout', 'dist/server.js', own),
+      start: start('msal-logout', 'dist/cli.js', own),
       check: rowsAreGone
     },
     {

@@ -157,7 +157,7 @@ async function story(): Promise<string> {
     return url.href
   }
   const [migrated] = await once(
-    launch('the migration', ['dist/server.js', 'migrate'], { DATABASE_URL: postgres.url }),
+    launch('the migration', ['dist/cli.js', 'migrate'], { DATABASE_URL: postgres.url }),
     'exit'
   )
   expect('the migration ends with 0', migrated === 0)
@@ -190,7 +190,7 @@ async function story(): Promise<string> {
   await Promise.all([
     start(
       'the service',
-      ['dist/server.js'],
+      ['dist/cli.js', 'serve'],
       {
         DATABASE_URL: as('service'),
         ISSUER: issuer,

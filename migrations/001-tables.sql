@@ -1,10 +1,12 @@
 -- One PostgreSQL today, a cluster with one migration: every table has a single unique key, and it contains
 -- the column the table would be distributed by; no foreign keys, identity columns or triggers.
+-- What is looked up compares byte by byte: ids are no words, and an index in a language's order would be
+-- slower, and broken by an upgrade of the system's locales.
 
 -- Registered apps. `last_position` numbers the ended sessions of an app; it is raised as the last act of a
 -- transaction and stays locked until the commit, so positions become visible in their own order.
 create table msal_logout.apps (
-  client_id text primary key,
+  client_id text collate "C" primary key,
   db_role name, -- null: nobody but the schema's owner
   last_position bigint not null default 0
 );
@@ -12,15 +14,15 @@ create table msal_logout.apps (
 create sequence msal_logout.generations;
 
 create table msal_logout.token_cache (
-  client_id text not null check (client_id <> ''),
-  partition_key text not null check (partition_key <> ''),
+  client_id text collate "C" not null check (client_id <> ''),
+  partition_key text collate "C" not null check (partition_key <> ''),
   kind text not null check (kind in ('user', 'obo', 'app')),
   -- A bare `sub` says nothing without its issuer: such an account is the pair. Empty for ids from client
   -- info, which are unique in the world.
-  account_issuer text not null default '',
-  home_account_id text,
+  account_issuer text collate "C" not null default '',
+  home_account_id text collate "C",
   -- The part of `<uid>.<utid>` after the last dot.
-  tenant_id text generated always as (substring(home_account_id from '\.([^.]*)$')) stored,
+  tenant_id text collate "C" generated always as (substring(home_account_id from '\.([^.]*)$')) stored,
   generation bigint not null default nextval('msal_logout.generations'),
   version bigint not null default 1,
   payload bytea not null,
@@ -31,22 +33,25 @@ create table msal_logout.token_cache (
   expires_at timestamptz not null,
   primary key (partition_key, client_id),
   check ((kind = 'app') = (home_account_id is null))
-);
+)
+-- A usual payload (up to 8 KB) stays in its row: four pieces of it in a table beside would have to be looked up by
+-- each reading and deleted by each sign-out.
+with (toast_tuple_target = 8160);
 create index token_cache_account on msal_logout.token_cache (home_account_id);
 create index token_cache_tenant on msal_logout.token_cache (tenant_id, home_account_id);
 create index token_cache_client on msal_logout.token_cache (client_id, home_account_id);
 create index token_cache_expiry on msal_logout.token_cache (expires_at);
 
 create table msal_logout.sessions (
-  issuer text not null check (issuer <> ''),
+  issuer text collate "C" not null check (issuer <> ''),
   -- 'sid=…', or 'sub=…' for a login without a sid: a sid never meets an equal subject.
-  session_key text not null,
-  client_id text not null,
-  partition_key text not null,
-  sid text,
-  subject text not null check (subject <> ''),
-  account_issuer text not null,
-  home_account_id text not null,
+  session_key text collate "C" not null,
+  client_id text collate "C" not null,
+  partition_key text collate "C" not null,
+  sid text collate "C",
+  subject text collate "C" not null check (subject <> ''),
+  account_issuer text collate "C" not null,
+  home_account_id text collate "C" not null,
   issued_at bigint not null, -- the ID token's `iat`, seconds since 1970
   created_at timestamptz not null default now(),
   expires_at timestamptz not null,
@@ -62,8 +67,8 @@ create index sessions_expiry on msal_logout.sessions (expires_at);
 -- Lock rows and tombstones in one: whoever logs in, signs out or purges upserts the same rows first, in one
 -- order. `not_after` 0 is a lock alone; else no ID token issued up to that second is accepted under the key.
 create table msal_logout.tombstones (
-  issuer text not null,
-  key text not null, -- 'sid=…', 'sub=…', 'all=…', 'account=…', 'app=…', 'tenant=…'
+  issuer text collate "C" not null,
+  key text collate "C" not null, -- 'sid=…', 'sub=…', 'all=…', 'account=…', 'app=…', 'tenant=…'
   not_after bigint not null default 0,
   expires_at timestamptz not null,
   primary key (issuer, key)
@@ -76,13 +81,13 @@ create table msal_logout.purges (
   id uuid primary key,
   at timestamptz not null default now(),
   source text not null check (source in ('backchannel', 'frontchannel', 'admin')),
-  issuer text,
-  client_id text,
+  issuer text collate "C",
+  client_id text collate "C",
   jti text,
-  sid text,
-  subject text,
-  home_account_id text,
-  tenant_id text,
+  sid text collate "C",
+  subject text collate "C",
+  home_account_id text collate "C",
+  tenant_id text collate "C",
   reason text,
   actor text,
   status text not null default 'done' check (status in ('running', 'done')),
@@ -99,12 +104,12 @@ create index purges_running on msal_logout.purges (at) where status = 'running';
 
 -- What `ended_since` tells an app.
 create table msal_logout.ended_sessions (
-  client_id text not null,
+  client_id text collate "C" not null,
   position bigint not null,
-  issuer text not null,
-  sid text,
-  subject text not null,
-  home_account_id text not null,
+  issuer text collate "C" not null,
+  sid text collate "C",
+  subject text collate "C" not null,
+  home_account_id text collate "C" not null,
   at timestamptz not null default now(),
   primary key (client_id, position)
 );

@@ -165,7 +165,8 @@ export const IssuerList = answer('The trusted issuers and their keys, as this pr
 })
 export const SpoolState = answer('What waits on the disk of this process', {
   verified: Type.Integer({ minimum: 0, description: 'Genuine logouts that wait for the database' }),
-  unverified: Type.Integer({ minimum: 0, description: 'Logouts that nobody has vouched for yet' }),
+  unverified: Type.Integer({ minimum: 0, description: 'Logout tokens that nobody has vouched for yet' }),
+  frontchannel: Type.Integer({ minimum: 0, description: 'Front-channel calls, which nobody can vouch for' }),
   rejected: Type.Integer({ minimum: 0, description: 'Set aside, since they proved bad' }),
   oldestAt: timeOrNull,
   isWritable: Type.Boolean()

@@ -99,10 +99,10 @@ export function createMetrics({ issuers, spool, pools, now = Date.now }: Metrics
   const secondsSince = (time: number) => Math.max(0, now() - time) / 1_000
 
   async function read(): Promise<void> {
-    const { verified, unverified, rejected, oldestAt, isWritable } = await spool.status()
-    spoolDepth.set({ kind: 'verified' }, verified)
-    spoolDepth.set({ kind: 'unverified' }, unverified)
-    spoolDepth.set({ kind: 'rejected' }, rejected)
+    const { oldestAt, isWritable, ...depths } = await spool.status()
+    for (const [kind, depth] of Object.entries(depths)) {
+      spoolDepth.set({ kind }, depth)
+    }
     spoolAge.set(oldestAt === undefined ? 0 : secondsSince(oldestAt))
     spoolWritable.set(isWritable ? 1 : 0)
     keyFetches.reset()

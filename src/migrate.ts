@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { Kysely, type Migration, Migrator, PostgresDialect, sql } from 'kysely'
-import type { Pool } from 'pg'
+import pg from 'pg'
 
 const folder = new URL('../migrations/', import.meta.url)
 
@@ -12,7 +12,7 @@ const folder = new URL('../migrations/', import.meta.url)
  * @returns the names of the migrations that were carried out
  * @throws the error of the migration that failed; nothing of it is kept
  */
-export async function migrate(pool: Pool): Promise<string[]> {
+export async function migrate(pool: pg.Pool): Promise<string[]> {
   const kysely = new Kysely<unknown>({ dialect: new PostgresDialect({ pool }) })
   const migrator = new Migrator({
     db: kysely,
@@ -30,6 +30,20 @@ export async function migrate(pool: Pool): Promise<string[]> {
     throw error
   }
   return (results ?? []).map(({ migrationName }) => migrationName)
+}
+
+/**
+ * As {@link migrate}, on connections of its own: a migration may take longer than the service's statements.
+ *
+ * @param connectionString of the database; undefined: as libpq's variables say
+ */
+export async function migrateAt(connectionString: string | undefined): Promise<string[]> {
+  const pool = new pg.Pool({ connectionString, max: 1, connectionTimeoutMillis: 10_000 })
+  try {
+    return await migrate(pool)
+  } finally {
+    await pool.end()
+  }
 }
 
 function readMigrations(): Record<string, Migration> {

@@ -1,26 +1,25 @@
-import { resolve } from 'node:path'
-import pg from 'pg'
 import { pino } from 'pino'
 import { createAdmin } from './admin.ts'
 import { createApp } from './app.ts'
-import { type Config, readConfig, readDatabaseUrl } from './config.ts'
+import type { Config } from './config.ts'
 import type { EmbeddedPostgres } from './embedded-postgres.ts'
-import { ConfigurationError, UnavailableError } from './errors.ts'
+import { UnavailableError } from './errors.ts'
 import { createIssuers } from './issuers.ts'
 import { createLogoutTokenVerifier } from './logout-token.ts'
 import { createMetrics } from './metrics.ts'
-import { migrate } from './migrate.ts'
+import { migrateAt } from './migrate.ts'
 import { createOperatorCheck } from './operators.ts'
 import { createPurges } from './purges.ts'
 import { createRejections } from './rejections.ts'
 import { createCarryOut, createSignOut, type LogoutOutcome } from './sign-out.ts'
 import { createSpool, startReplay } from './spool.ts'
-import { createStore, type Purged } from './store.ts'
+import { createPool, createStore, type Purged } from './store.ts'
 
 const chores = { everyMs: 10_000, cleanUpRows: 1_000 }
 const stopWithinMs = 10_000
 
-async function serve(config: Config, embedded: EmbeddedPostgres | undefined): Promise<void> {
+/** The whole service; it ends with the process, by SIGTERM or SIGINT. */
+export async function serve(config: Config, embedded: EmbeddedPostgres | undefined): Promise<void> {
   const logger = pino({ level: config.logLevel })
   if (embedded !== undefined) {
     logger.warn(
@@ -31,16 +30,7 @@ async function serve(config: Config, embedded: EmbeddedPostgres | undefined): Pr
 
   const connectionString = config.databaseUrl ?? embedded?.url
   const openPool = (max: number, statementTimeoutMs: number) => {
-    const pool = new pg.Pool({
-      connectionString,
-      application_name: 'msal-logout',
-      max,
-      connectionTimeoutMillis: 1_000,
-      statement_timeout: statementTimeoutMs,
-      lock_timeout: 1_200,
-      idle_in_transaction_session_timeout: 5_000,
-      keepAlive: true
-    })
+    const pool = createPool({ connectionString, max, statementTimeoutMs })
     return pool.on('error', (error) => logger.warn({ cause: error.message }, 'idle database connection lost'))
   }
   // Sign-outs must be done within the 2 s of their answer; operators' purges and chores have time, and never
@@ -115,53 +105,4 @@ async function serve(config: Config, embedded: EmbeddedPostgres | undefined): Pr
   }
   process.on('SIGTERM', stop)
   process.on('SIGINT', stop)
-}
-
-/** On connections of its own: a migration may take longer than the service's statements. */
-async function migrateAt(connectionString: string | undefined): Promise<string[]> {
-  const pool = new pg.Pool({ connectionString, max: 1, connectionTimeoutMillis: 10_000 })
-  try {
-    return await migrate(pool)
-  } finally {
-    await pool.end()
-  }
-}
-
-async function migrateAndEnd(databaseUrl: string | undefined, embedded: EmbeddedPostgres | undefined): Promise<void> {
-  const migrations = await migrateAt(databaseUrl ?? embedded?.url)
-  process.stdout.write(migrations.length === 0 ? 'the schema is current\n' : `migrated: ${migrations.join(', ')}\n`)
-  await embedded?.stop()
-}
-
-/** Where no database is named: one of our own, which goes when the work has failed. */
-async function withDatabase(
-  databaseUrl: string | undefined,
-  work: (embedded: EmbeddedPostgres | undefined) => Promise<void>
-): Promise<void> {
-  if (databaseUrl !== undefined) {
-    return work(undefined)
-  }
-  const { startEmbeddedPostgres } = await import('./embedded-postgres.ts')
-  const embedded = await startEmbeddedPostgres({ dataDir: resolve('.data/postgres') })
-  try {
-    await work(embedded)
-  } catch (error) {
-    await embedded.stop()
-    throw error
-  }
-}
-
-try {
-  if (process.argv[2] === 'migrate') {
-    const databaseUrl = readDatabaseUrl(process.env)
-    await withDatabase(databaseUrl, (embedded) => migrateAndEnd(databaseUrl, embedded))
-  } else {
-    const config = readConfig(process.env)
-    await withDatabase(config.databaseUrl, (embedded) => serve(config, embedded))
-  }
-} catch (error) {
-  const told =
-    error instanceof ConfigurationError ? error.message : error instanceof Error ? error.stack : String(error)
-  process.stderr.write(`${told}\n`)
-  process.exit(1)
 }

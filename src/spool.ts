@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { constants } from 'node:fs'
-import { access, mkdir, open, readdir, readFile, rename, unlink } from 'node:fs/promises'
+import { access, mkdir, open, readdir, readFile, rename, stat, unlink } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import type { FastifyBaseLogger } from 'fastify'
 import { RefusedError, UnavailableError } from './errors.ts'
@@ -10,12 +10,22 @@ export interface SpoolOptions {
   /** The folder; made where it is missing. Processes may share it or not. */
   readonly dir: string
   readonly logger: FastifyBaseLogger
-  /** The most logouts kept whose signature has been verified; default 100,000. */
-  readonly maxVerified?: number
-  /** The most kept that nobody has vouched for yet; default 2,000. A hostile sender can fill this share, and no other. */
-  readonly maxUnverified?: number
+  /** How much is kept whose signature has been verified; default 100,000 logouts, 1 GiB. */
+  readonly verified?: Bound
+  /** How many tokens that nobody has vouched for yet; default 2,000, 32 MiB. A hostile sender can fill this share, and no other. */
+  readonly unverified?: Bound
+  /** How many front-channel calls, which bear no signature; default 2,000, 32 MiB. As above. */
+  readonly frontChannel?: Bound
   /** The most kept that proved bad; default 1,000, the oldest go first. */
   readonly maxRejected?: number
+  /** Milliseconds after which a logout counts as not kept, so that a disk that hangs holds no answer up; default 400. */
+  readonly keepWithinMs?: number
+}
+
+/** The bound of one share; both members hold. */
+export interface Bound {
+  readonly maxCount?: number
+  readonly maxBytes?: number
 }
 
 /** A logout on disk. */
@@ -28,7 +38,11 @@ export interface Kept {
 
 /** What cannot be done now, kept on disk until it can: one small file each, synced before the answer. */
 export interface Spool {
-  /** @throws {SpoolError} where it could not be kept: the answer must not say that it was */
+  /**
+   * Resolves once it is on disk.
+   * @throws {SpoolError} where it could not be kept in time: the answer must not say that it was. One that is written
+   *   later all the same does no harm: the same logout again ends nothing twice
+   */
   keep(request: LogoutRequest, at: number, isVerified: boolean): Promise<void>
   /** The first ones of the order in which they are to be done. */
   list(limit: number): Promise<Kept[]>
@@ -49,6 +63,7 @@ export interface Spool {
 export interface SpoolStatus {
   readonly verified: number
   readonly unverified: number
+  readonly frontchannel: number
   /** Set aside, since they proved bad. */
   readonly rejected: number
   /** When the oldest that waits arrived, milliseconds since 1970. */
@@ -66,41 +81,101 @@ export class SpoolError extends Error {
   }
 }
 
-const verifiedSuffix = '.verified.json'
-const unverifiedSuffix = '.unverified.json'
-const isKept = (name: string) => name.endsWith(verifiedSuffix) || name.endsWith(unverifiedSuffix)
+// In the order in which they are done: what somebody has vouched for first.
+const shares = ['verified', 'unverified', 'frontchannel'] as const
+type Share = (typeof shares)[number]
+
+// `<arrival>-<random>.<bytes>.<share>.json`: the size stands in the name, since asking the disk for that of 100,000
+// files would take longer than an answer may.
+const keptName = /^\d{15}-[^.]+(?:\.(\d+))?\.(verified|unverified|frontchannel)\.json$/
+const partSuffix = '.part'
+const maxPartAgeMs = 60_000
+const checkWithinMs = 1_000
+// More gain nothing, since each waits for the disk; and Node's four threads for files serve signatures too.
+const maxWrites = 2
 
 export function createSpool(options: SpoolOptions): Spool {
-  const { dir, logger, maxVerified = 100_000, maxUnverified = 2_000, maxRejected = 1_000 } = options
+  const { dir, logger, maxRejected = 1_000, keepWithinMs = 400 } = options
+  const bounds = {
+    verified: { maxCount: 100_000, maxBytes: 2 ** 30, ...options.verified },
+    unverified: { maxCount: 2_000, maxBytes: 2 ** 25, ...options.unverified },
+    frontchannel: { maxCount: 2_000, maxBytes: 2 ** 25, ...options.frontChannel }
+  }
   const rejectedDir = join(dir, 'rejected')
   // Names in the folder; read anew by every listing, since other processes may share it.
   let names: Set<string> | undefined
-  // How many of each share, with those that are being written: counting the names anew would cost more the longer
-  // an outage lasts.
-  const counts = { verified: 0, unverified: 0 }
-  const writing = { verified: 0, unverified: 0 }
+  let reading: Promise<Set<string>> | undefined
+  // How much of each share is there, and how much is being written: counting the names anew for each would cost more
+  // the longer an outage lasts.
+  let kept = emptyTally()
+  const writing = emptyTally()
+  const waiting: (() => void)[] = []
+  let writes = 0
+  let lastTurnAt = 0
+  let syncing: { isBegun: boolean; done: Promise<void> } | undefined
   let isBroken = false
+  const toldFull = new Set<Share>()
 
-  async function readNames(): Promise<Set<string>> {
+  /** One reading at a time, whoever asks: where the disk hangs, it holds one thread. */
+  function readNames(): Promise<Set<string>> {
+    reading ??= readFolder().finally(() => {
+      reading = undefined
+    })
+    return reading
+  }
+
+  async function readFolder(): Promise<Set<string>> {
     const made = await mkdir(rejectedDir, { recursive: true, mode: 0o700 })
     if (made !== undefined) {
-      await syncFolder(dirname(made)) // without it a crash may forget the folder itself
+      await syncNow(dirname(made)) // without it a crash may forget the folder itself
     }
-    const found = (await readdir(dir)).filter(isKept).sort()
-    names = new Set(found)
-    counts.verified = found.filter((name) => shareOf(name) === 'verified').length
-    counts.unverified = found.length - counts.verified
-    return names
+    const entries = (await readdir(dir)).sort()
+    const found = new Set<string>()
+    const tally = emptyTally()
+    for (const name of entries) {
+      const parsed = parseName(name)
+      if (parsed !== undefined) {
+        found.add(name)
+        add(tally[parsed.share], 1, parsed.bytes)
+      }
+    }
+    names = found
+    kept = tally
+    await removeOldParts(dir, entries)
+    return found
   }
 
   function forget(name: string): void {
-    if (names?.delete(name)) {
-      counts[shareOf(name)] -= 1
+    const parsed = parseName(name)
+    if (parsed !== undefined && names?.delete(name)) {
+      add(kept[parsed.share], -1, parsed.bytes)
+    }
+  }
+
+  /** Resolves when it may write; false where it has waited too long. */
+  async function takeTurn(isOverdue: () => boolean): Promise<boolean> {
+    if (writes < maxWrites) {
+      writes += 1
+    } else if (performance.now() - lastTurnAt > keepWithinMs) {
+      throw new Error('it hangs') // at once: what waits takes memory
+    } else {
+      await new Promise<void>((resolve) => waiting.push(resolve))
+    }
+    lastTurnAt = performance.now()
+    return !isOverdue()
+  }
+
+  function giveTurn(): void {
+    const next = waiting.shift()
+    if (next === undefined) {
+      writes -= 1
+    } else {
+      next()
     }
   }
 
   async function write(name: string, content: string): Promise<void> {
-    const temporary = join(dir, `.${randomUUID()}.part`)
+    const temporary = join(dir, `.${randomUUID()}${partSuffix}`)
     const file = await open(temporary, 'wx', 0o600)
     try {
       await file.writeFile(content)
@@ -112,10 +187,70 @@ export function createSpool(options: SpoolOptions): Spool {
     }
     await file.close()
     await rename(temporary, join(dir, name))
-    await syncFolder(dir) // without it a crash may forget the name
+  }
+
+  /** A crash may forget a name before this. One that has not begun serves all whose names are there by then. */
+  function syncFolder(): Promise<void> {
+    if (syncing === undefined || syncing.isBegun) {
+      const before = syncing?.done
+      const next = { isBegun: false, done: Promise.resolve() }
+      next.done = (async () => {
+        await before?.catch(() => {}) // told to those who waited for that one
+        next.isBegun = true
+        await syncNow(dir)
+      })()
+      syncing = next
+    }
+    return syncing.done
+  }
+
+  async function keepNow(share: Share, at: number, content: string, isOverdue: () => boolean): Promise<void> {
+    if (names === undefined) {
+      await readNames()
+    }
+    const bytes = Buffer.byteLength(content)
+    const { maxCount, maxBytes } = bounds[share]
+    const { count: countWriting, bytes: bytesWriting } = writing[share]
+    if (kept[share].count + countWriting >= maxCount || kept[share].bytes + bytesWriting + bytes > maxBytes) {
+      throw full(share)
+    }
+    add(writing[share], 1, bytes)
+    try {
+      const name = `${String(at).padStart(15, '0')}-${randomUUID()}.${bytes}.${share}.json`
+      const isInTime = await takeTurn(isOverdue)
+      try {
+        if (!isInTime) {
+          return // its sender has been told
+        }
+        await write(name, content)
+      } finally {
+        giveTurn()
+      }
+      if (names !== undefined && !names.has(name)) {
+        names.add(name)
+        add(kept[share], 1, bytes)
+      }
+      await syncFolder()
+    } finally {
+      add(writing[share], -1, bytes)
+    }
+    isBroken = false
+    toldFull.delete(share)
+  }
+
+  /** No sign that the disk is of no use: a hostile sender can fill what is not verified. */
+  function full(share: Share): SpoolError {
+    if (!toldFull.has(share)) {
+      toldFull.add(share)
+      logger.error({ code: 'ERR_SPOOL', share, ...kept[share] }, 'the spool is full')
+    }
+    return new SpoolError('the spool is full')
   }
 
   function broken(error: unknown): SpoolError {
+    if (error instanceof SpoolError) {
+      return error
+    }
     if (!isBroken) {
       isBroken = true
       logger.error(
@@ -128,8 +263,7 @@ export function createSpool(options: SpoolOptions): Spool {
 
   async function* batches(size: number): AsyncGenerator<Kept[]> {
     const known = [...(await readNames())]
-    const isVerified = (name: string) => shareOf(name) === 'verified'
-    const ordered = [...known.filter(isVerified), ...known.filter((name) => !isVerified(name))]
+    const ordered = shares.flatMap((share) => known.filter((name) => parseName(name)?.share === share))
     for (let i = 0; i < ordered.length; i += size) {
       const read = await Promise.all(ordered.slice(i, i + size).map((name) => readKept(dir, name)))
       const batch = read.filter((entry) => entry !== undefined)
@@ -141,13 +275,16 @@ export function createSpool(options: SpoolOptions): Spool {
 
   async function checkWritable(): Promise<void> {
     try {
-      await readNames()
-      await access(dir, constants.W_OK | constants.X_OK)
-      if (counts.verified >= maxVerified || counts.unverified >= maxUnverified) {
-        throw new Error('it is full')
-      }
+      await within(
+        readNames().then(() => access(dir, constants.W_OK | constants.X_OK)),
+        checkWithinMs
+      )
     } catch (error) {
       throw broken(error)
+    }
+    const { count, bytes } = kept.verified
+    if (count >= bounds.verified.maxCount || bytes >= bounds.verified.maxBytes) {
+      throw full('verified')
     }
     if (isBroken) {
       throw new SpoolError('the spool could not be written when it was last needed')
@@ -156,27 +293,11 @@ export function createSpool(options: SpoolOptions): Spool {
 
   return {
     async keep(request, at, isVerified) {
-      const suffix = isVerified ? verifiedSuffix : unverifiedSuffix
-      const share = shareOf(suffix)
+      const share = isVerified ? 'verified' : 'token' in request ? 'unverified' : 'frontchannel'
+      const overdueAt = performance.now() + keepWithinMs
+      const isOverdue = () => performance.now() >= overdueAt
       try {
-        if (names === undefined) {
-          await readNames()
-        }
-        if (counts[share] + writing[share] >= (isVerified ? maxVerified : maxUnverified)) {
-          throw new Error('it is full')
-        }
-        const name = `${String(at).padStart(15, '0')}-${randomUUID()}${suffix}`
-        writing[share] += 1
-        try {
-          await write(name, JSON.stringify({ at, request }))
-        } finally {
-          writing[share] -= 1
-        }
-        if (names !== undefined && !names.has(name)) {
-          names.add(name)
-          counts[share] += 1
-        }
-        isBroken = false
+        await within(keepNow(share, at, JSON.stringify({ at, request }), isOverdue), keepWithinMs)
       } catch (error) {
         throw broken(error)
       }
@@ -198,7 +319,7 @@ export function createSpool(options: SpoolOptions): Spool {
 
     async reject(name, reason) {
       forget(name)
-      const target = join(rejectedDir, `${name.replace(/\.(un)?verified\.json$/, '')}.${reason}.json`)
+      const target = join(rejectedDir, `${name.slice(0, name.indexOf('.'))}.${reason}.json`)
       await rename(join(dir, name), target).catch(ignoreMissing)
       const rejected = (await readdir(rejectedDir)).sort()
       await Promise.all(
@@ -213,10 +334,12 @@ export function createSpool(options: SpoolOptions): Spool {
         () => true,
         () => false
       )
-      const rejected = await readdir(rejectedDir).catch(() => [])
+      const rejected = isWritable ? await readdir(rejectedDir) : []
       const arrivals = [...(names ?? [])].map(arrivalOf)
       return {
-        ...counts,
+        verified: kept.verified.count,
+        unverified: kept.unverified.count,
+        frontchannel: kept.frontchannel.count,
         rejected: rejected.length,
         oldestAt: arrivals.length === 0 ? undefined : arrivals.reduce((oldest, at) => Math.min(oldest, at)),
         isWritable
@@ -227,12 +350,51 @@ export function createSpool(options: SpoolOptions): Spool {
   }
 }
 
-function shareOf(name: string): 'verified' | 'unverified' {
-  return name.endsWith(verifiedSuffix) ? 'verified' : 'unverified'
+interface Tally {
+  count: number
+  bytes: number
+}
+
+function emptyTally(): Record<Share, Tally> {
+  return {
+    verified: { count: 0, bytes: 0 },
+    unverified: { count: 0, bytes: 0 },
+    frontchannel: { count: 0, bytes: 0 }
+  }
+}
+
+function add(tally: Tally, sign: 1 | -1, bytes: number): void {
+  tally.count += sign
+  tally.bytes += sign * bytes
+}
+
+/** Undefined of what is none of ours. */
+function parseName(name: string): { share: Share; bytes: number } | undefined {
+  const [, bytes = '0', named] = keptName.exec(name) ?? []
+  const share = shares.find((known) => known === named)
+  return share === undefined ? undefined : { share, bytes: Number(bytes) }
 }
 
 function arrivalOf(name: string): number {
   return Number(name.slice(0, 15))
+}
+
+function within<T>(work: Promise<T>, ms: number): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => reject(new Error(`it takes longer than ${ms} ms`)), ms)
+    work.then(resolve, reject).finally(() => clearTimeout(timer))
+  })
+}
+
+/** What a process that was killed has left half written; a younger one may still be another process's work. */
+async function removeOldParts(dir: string, entries: readonly string[]): Promise<void> {
+  for (const name of entries.filter((entry) => entry.startsWith('.') && entry.endsWith(partSuffix))) {
+    const path = join(dir, name)
+    const found = await stat(path).catch(ignoreMissing)
+    if (found !== undefined && Date.now() - found.mtimeMs > maxPartAgeMs) {
+      await unlinkIfThere(path)
+    }
+  }
 }
 
 /** Undefined where another process was faster, or the file is none of ours. */
@@ -270,7 +432,7 @@ function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
-async function syncFolder(dir: string): Promise<void> {
+async function syncNow(dir: string): Promise<void> {
   const folder = await open(dir, 'r')
   try {
     await folder.sync()

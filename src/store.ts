@@ -134,6 +134,27 @@ interface Tables {
   }
 }
 
+export interface PoolOptions {
+  /** Undefined: as libpq's variables say. */
+  readonly connectionString: string | undefined
+  readonly max: number
+  readonly statementTimeoutMs: number
+}
+
+/** Connections with the limits of the service; the caller hears `error` and ends them. */
+export function createPool({ connectionString, max, statementTimeoutMs }: PoolOptions): pg.Pool {
+  return new pg.Pool({
+    connectionString,
+    application_name: 'msal-logout',
+    max,
+    connectionTimeoutMillis: 1_000,
+    statement_timeout: statementTimeoutMs,
+    lock_timeout: 1_200,
+    idle_in_transaction_session_timeout: 5_000,
+    keepAlive: true
+  })
+}
+
 /** The record's id of a logout token: the same token has the same, whoever receives it. */
 export function tokenPurgeId(issuer: string, jti: string): string {
   const hash = createHash('sha256')

@@ -151,7 +151,7 @@ t.test('what is kept shows in the depth and age of the spool, and what becomes o
 })
 
 t.test('a full spool is told, and what could not be kept', async (t) => {
-  const service = await build(t, { spool: { maxUnverified: 0 } })
+  const service = await build(t, { spool: { verified: { maxCount: 0 }, unverified: { maxCount: 0 } } })
   service.provider.behaviour = 'down'
   const token = await service.provider.logoutToken()
   t.match(await moved(service, () => service.post(token)), {

@@ -4,6 +4,7 @@ import { connect, createServer, type Socket } from 'node:net'
 import pg from 'pg'
 import t, { type Test } from 'tap'
 import { serverUrl } from './fixtures/database.ts'
+import { hangFiles } from './fixtures/hang.ts'
 import { createSigningKey } from './fixtures/identity-provider.ts'
 import { build, type Service, storeLogin } from './fixtures/service.ts'
 
@@ -182,7 +183,7 @@ t.test('with the keys out of reach at a cold start', async (t) => {
 
   await t.test('what nobody has signed is kept for a while, and set aside when the keys tell', async (t) => {
     let time = Date.now()
-    const service = await build(t, { now: () => time, spool: { maxUnverified: 3 } })
+    const service = await build(t, { now: () => time, spool: { unverified: { maxCount: 3 } } })
     service.provider.behaviour = 'down'
     const stranger = await createSigningKey()
     const forged = () => service.provider.logoutToken({}, {}, stranger)
@@ -217,6 +218,22 @@ t.test('keys at hand serve while the issuer is down', async (t) => {
     const iat = Math.floor(time / 1_000)
     t.equal((await service.post(await service.provider.logoutToken({ iat, exp: iat + 120 }))).statusCode, 200)
   }
+})
+
+t.test('a disk that hangs, with the database out of reach, is told within 2 s', async (t) => {
+  const { service, proxy } = await buildBehindProxy(t)
+  await service.post(await service.provider.logoutToken())
+  const token = await service.provider.logoutToken()
+  proxy.set('hang')
+  const release = hangFiles(t)
+  const begun = Date.now()
+  const answers = await Promise.all([service.post(token), service.app.inject('/frontchannel-logout/main?sid=s2')])
+  t.ok(Date.now() - begun < 2_000)
+  for (const { statusCode, body } of answers) {
+    t.equal(statusCode, 503)
+    t.match(JSON.parse(body).error_description, /could not be kept/)
+  }
+  release()
 })
 
 t.test('a new key that cannot be fetched is our failure, also in the cool-down', async (t) => {

@@ -1,4 +1,4 @@
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pino } from 'pino'
@@ -6,6 +6,7 @@ import t, { type Test } from 'tap'
 import { RefusedError, UnavailableError } from '../src/errors.ts'
 import type { CarryOut } from '../src/sign-out.ts'
 import { createSpool, type SpoolOptions, startReplay } from '../src/spool.ts'
+import { hangFiles } from './fixtures/hang.ts'
 
 const logger = pino({ level: 'silent' })
 
@@ -31,7 +32,14 @@ t.test('what is kept is listed oldest first, also by another process and after a
   t.same(tokens(kept), ['at-1000', 'at-2000', 'at-3000', undefined])
   t.match(kept[3], { at: 4_000, request: { issuerName: 'main', sid: 's1' } })
   t.same(tokens(await other.list(2)), ['at-1000', 'at-2000'])
-  t.same(await other.status(), { verified: 3, unverified: 1, rejected: 0, oldestAt: 1_000, isWritable: true })
+  t.same(await other.status(), {
+    verified: 3,
+    unverified: 0,
+    frontchannel: 1,
+    rejected: 0,
+    oldestAt: 1_000,
+    isWritable: true
+  })
   await other.remove(kept[0]?.name ?? '')
   t.same(tokens(await spool.list(10)), ['at-2000', 'at-3000', undefined])
 })
@@ -45,9 +53,10 @@ t.test('nobody else can read it', async (t) => {
 })
 
 t.test('it is bounded, and what nobody has vouched for cannot take the place of what somebody has', async (t) => {
-  const spool = open(folder(t), { maxVerified: 2, maxUnverified: 1 })
+  const spool = open(folder(t), { verified: { maxCount: 2 }, unverified: { maxCount: 1 } })
   await spool.keep({ token: 'hostile' }, 1_000, false)
   await t.rejects(spool.keep({ token: 'hostile' }, 1_000, false), { code: 'ERR_SPOOL' })
+  await t.resolves(spool.checkWritable(), 'which is no outage of ours')
   await spool.keep({ token: 'verified' }, 1_000, true)
   await spool.keep({ token: 'verified' }, 1_000, true)
   await t.rejects(spool.keep({ token: 'verified' }, 1_000, true), { code: 'ERR_SPOOL' })
@@ -213,10 +222,75 @@ t.test('a file of another form is set aside', async (t) => {
 })
 
 t.test('the bound holds for many at once', async (t) => {
-  const spool = open(folder(t), { maxUnverified: 5 })
+  const spool = open(folder(t), { unverified: { maxCount: 5 } })
   const kept = await Promise.allSettled(Array.from({ length: 50 }, () => spool.keep({ token: 'x' }, 1_000, false)))
   t.equal(kept.filter(({ status }) => status === 'fulfilled').length, 5)
   t.equal((await spool.list(100)).length, 5)
+})
+
+t.test('front-channel calls and unsigned tokens cannot take the places of each other', async (t) => {
+  const call = { issuerName: 'main', issuer: undefined, sid: 's1' }
+  const spool = open(folder(t), { unverified: { maxCount: 1 }, frontChannel: { maxCount: 2 } })
+  await spool.keep(call, 1_000, false)
+  await spool.keep(call, 1_000, false)
+  await t.rejects(spool.keep(call, 1_000, false), { code: 'ERR_SPOOL' })
+  await spool.keep({ token: 'x' }, 1_000, false)
+  await t.rejects(spool.keep({ token: 'x' }, 1_000, false), { code: 'ERR_SPOOL' })
+  t.equal((await spool.list(10)).length, 3)
+})
+
+t.test('each share is bounded by bytes too, also after a restart and after something was done', async (t) => {
+  const dir = folder(t)
+  const options = { unverified: { maxBytes: 10_000 }, verified: { maxBytes: 10_000 } }
+  const large = { token: 'x'.repeat(4_000) }
+  for (const isVerified of [true, false]) {
+    await open(dir, options).keep(large, 1_000, isVerified)
+    const spool = open(dir, options)
+    await spool.keep(large, 2_000, isVerified)
+    await t.rejects(spool.keep(large, 3_000, isVerified), { code: 'ERR_SPOOL' })
+    await t.resolves(spool.keep({ token: 'small' }, 3_000, isVerified))
+    const [first] = (await spool.list(10)).filter(({ name }) => name.includes(isVerified ? '.verified' : '.unverified'))
+    await spool.remove(first?.name ?? '')
+    await t.resolves(spool.keep(large, 4_000, isVerified))
+  }
+})
+
+t.test('what a killed process has half written goes, and what another is writing stays', async (t) => {
+  const dir = folder(t)
+  const spool = open(dir)
+  await spool.keep({ token: 'x' }, 1_000, true)
+  const anHourAgo = new Date(Date.now() - 3_600_000)
+  for (const name of ['.old.part', '.young.part', 'old.part']) {
+    writeFileSync(join(dir, name), '{"at":1')
+  }
+  utimesSync(join(dir, '.old.part'), anHourAgo, anHourAgo)
+  utimesSync(join(dir, 'old.part'), anHourAgo, anHourAgo) // none of ours
+  await open(dir).list(1)
+  t.same(
+    readdirSync(dir)
+      .filter((name) => name.endsWith('.part'))
+      .sort(),
+    ['.young.part', 'old.part']
+  )
+})
+
+t.test('a disk that hangs holds nothing up, and what is written late is counted and done', async (t) => {
+  const dir = folder(t)
+  const spool = open(dir, { keepWithinMs: 100, verified: { maxCount: 3 } })
+  await spool.keep({ token: 'before' }, 1_000, true)
+  const release = hangFiles(t)
+  const begun = performance.now()
+  const keep = () => spool.keep({ token: 'late' }, 2_000, true)
+  await Promise.all([1, 2].map(() => t.rejects(keep(), { code: 'ERR_SPOOL' })))
+  await t.rejects(keep(), { code: 'ERR_SPOOL' }, 'the third is not even begun')
+  t.ok(performance.now() - begun < 1_000)
+  await t.rejects(spool.checkWritable(), { code: 'ERR_SPOOL' })
+  release()
+  while ((await open(dir).list(10)).length < 3) {
+    // until both are there
+  }
+  await t.rejects(keep(), { code: 'ERR_SPOOL' }, 'it is full')
+  t.same(tokens(await spool.list(10)), ['before', 'late', 'late'])
 })
 
 /** Replays the folder until nothing is left in it. */

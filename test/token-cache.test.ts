@@ -89,6 +89,28 @@ t.test('a login makes the row, and a silent request is served from it', async (t
   t.notOk(await app.tokenCache.isSessionActive({ issuer: authority, sid: 'another' }))
 })
 
+t.test('a statement has a name only where prepared statements are asked for', async (t) => {
+  const app = await build(t)
+  const pool = new pg.Pool({ connectionString: app.database.url, max: 1 })
+  t.teardown(() => pool.end())
+  const prepared = async () =>
+    (await pool.query<{ name: string }>('select name from pg_prepared_statements order by name')).rows.map(
+      ({ name }) => name
+    )
+  for (const [preparedStatements, names] of [
+    [false, []],
+    [true, ['msal_logout_load', 'msal_logout_login']]
+  ] as const) {
+    const tokenCache = createTokenCache({ pool, clientId: audience, preparedStatements })
+    await redeem(tokenCache.forLogin(), app.endpoint, alice)
+    for (let i = 0; i < 2; i++) {
+      const result = await silent(tokenCache.forAccount(alice.homeAccountId), app.endpoint, alice.homeAccountId)
+      t.equal(result.fromCache, true)
+    }
+    t.same(await prepared(), names)
+  }
+})
+
 t.test('a refresh is saved, and an expired access token is dropped with it', async (t) => {
   const app = await build(t)
   await redeem(app.tokenCache.forLogin(), app.endpoint, alice)

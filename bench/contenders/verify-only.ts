@@ -4,6 +4,7 @@ import { createApp } from '../../src/app.ts'
 import { readConfig } from '../../src/config.ts'
 import { createIssuers } from '../../src/issuers.ts'
 import { createLogoutTokenVerifier } from '../../src/logout-token.ts'
+import { createMetrics } from '../../src/metrics.ts'
 import { createCarryOut } from '../../src/sign-out.ts'
 import { createSpool } from '../../src/spool.ts'
 
@@ -17,7 +18,9 @@ const carryOut = createCarryOut({
   store: { issuersOfSid: async () => [] }
 })
 const spool = createSpool({ dir: config.spoolDir, logger })
-const app = createApp({ issuers, carryOut, spool, logger })
+const metrics = createMetrics({ issuers, spool, pools: {} })
+metrics.watchProcess()
+const app = createApp({ issuers, carryOut, spool, logger, onEnded: metrics.ended })
 issuers.warmUp()
 await app.listen({ host: config.host, port: config.port })
 process.on('SIGTERM', () => process.exit(0))

@@ -30,19 +30,26 @@ export function accountsOf(contents: Contents): Set<string> {
 
 /**
  * What may be written to the row of an account: its own entities and no other's, without access tokens that have expired.
+ * The same object where there is nothing to leave out.
  *
  * @param nowSeconds seconds since 1970
  */
 export function ownContents(contents: Contents, homeAccountId: string, nowSeconds: number): Contents {
+  const isOwn = (section: string, entity: unknown) =>
+    isObject(entity) &&
+    (section === 'AppMetadata' ||
+      (entity.home_account_id === homeAccountId &&
+        !(section === 'AccessToken' && Number(entity.expires_on) <= nowSeconds)))
+  const isWhole = sections.every((section) => {
+    const entities = contents[section]
+    return isObject(entities) && Object.values(entities).every((entity) => isOwn(section, entity))
+  })
+  if (isWhole) {
+    return contents
+  }
   const own: Contents = { ...contents }
   for (const section of sections) {
-    const kept = entitiesOf(contents, section).filter(
-      ([, entity]) =>
-        section === 'AppMetadata' ||
-        (entity.home_account_id === homeAccountId &&
-          !(section === 'AccessToken' && Number(entity.expires_on) <= nowSeconds))
-    )
-    own[section] = Object.fromEntries(kept)
+    own[section] = Object.fromEntries(entitiesOf(contents, section).filter(([, entity]) => isOwn(section, entity)))
   }
   return own
 }

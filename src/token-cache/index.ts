@@ -28,6 +28,11 @@ export interface TokenCacheOptions {
    * work through PgBouncer in transaction mode, where purges would be told half a minute late.
    */
   listenPool?: Pool
+  /**
+   * Parses and plans each statement once for a connection, instead of each time; default false, since PgBouncer before
+   * 1.21 in transaction mode may send a statement to a connection that does not know it.
+   */
+  preparedStatements?: boolean
   /** Told of what an operator should mend, once for each message; default `process.emitWarning`. */
   onWarning?: (message: string) => void
 }
@@ -65,14 +70,14 @@ const defaultTtlSeconds = 90 * 24 * 60 * 60
  * @throws {TokenCacheMisuseError} where `@azure/msal-node` is older than 3.2.0
  */
 export function createTokenCache(options: TokenCacheOptions): TokenCache {
-  const { pool, clientId, ttlSeconds = defaultTtlSeconds, encryption } = options
+  const { pool, clientId, ttlSeconds = defaultTtlSeconds, encryption, preparedStatements = false } = options
   checkMsalVersion(msalVersion)
   if (!(ttlSeconds > 0)) {
     throw new TypeError('ttlSeconds must be positive')
   }
   const warned = new Set<string>()
   const onWarning = options.onWarning ?? ((message) => process.emitWarning(message, 'msal-logout'))
-  const rows = createRows(pool, clientId, ttlSeconds)
+  const rows = createRows({ pool, clientId, ttlSeconds, preparedStatements })
   const plugin = {
     rows,
     codec: createCodec(encryption),

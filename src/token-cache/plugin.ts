@@ -28,6 +28,8 @@ type RowVersion = Pick<Row, 'generation' | 'version'>
 /** What a row held when it was last read or written. */
 interface Loaded extends RowVersion {
   readonly contents: Contents
+  /** The same, serialized: what MSAL reads once more. */
+  readonly text: string
 }
 
 const maxTries = 32 // each lost try is another writer's success
@@ -100,7 +102,7 @@ export function createAppPlugin({ rows, codec, clientId }: PluginOptions, partit
       const row = await rows.load(partitionKey)
       const text = row && (await codec.decode(row, place))
       const contents = text === undefined ? undefined : parseContents(text)
-      return contents === undefined ? undefined : { contents }
+      return text === undefined || contents === undefined ? undefined : { contents, text }
     },
     async store(ours) {
       if (accountsOf(ours).size > 0) {
@@ -127,7 +129,8 @@ function createAccountRow(options: PluginOptions, partitionKey: string, homeAcco
     }
     version = row.version
     // Whatever another program may have put there: MSAL is never shown another account's tokens.
-    return { ...row, contents: ownContents(row.contents, homeAccountId, 0) }
+    const contents = ownContents(row.contents, homeAccountId, 0)
+    return contents === row.contents ? row : { ...row, contents, text: JSON.stringify(contents) }
   }
 
   function checkSid({ sid }: SessionClaims): void {
@@ -215,15 +218,17 @@ async function readRow(
   }
   const text = await codec.decode(row, { clientId, partitionKey, generation: row.generation })
   const contents = text === undefined ? undefined : parseContents(text)
-  if (contents === undefined) {
+  const { generation, version } = row
+  if (text === undefined || contents === undefined) {
     warn('a row of the token cache cannot be decoded (another key, or damaged); it is treated as empty')
+    return { generation, version, contents: {}, text: '{}' }
   }
-  return { generation: row.generation, version: row.version, contents: contents ?? {} }
+  return { generation, version, contents, text }
 }
 
 interface Source {
   /** What is stored now, or undefined where nothing is. */
-  load(): Promise<{ readonly contents: Contents } | undefined>
+  load(): Promise<Pick<Loaded, 'contents' | 'text'> | undefined>
   /** Stores what MSAL has now; `base` is what was loaded for this operation. */
   store(ours: Contents, base: Contents | undefined): Promise<void>
   /** MSAL has removed the account. */
@@ -252,7 +257,7 @@ function createPlugin(source: Source): ICachePlugin {
         const loaded = await source.load()
         base = loaded?.contents
         empty(context)
-        context.tokenCache.deserialize(base === undefined ? '' : JSON.stringify(base))
+        context.tokenCache.deserialize(loaded?.text ?? '')
       } catch (error) {
         current = undefined
         throw error

@@ -1,4 +1,4 @@
-import type { Pool, PoolClient } from 'pg'
+import type { Pool, PoolClient, QueryConfig } from 'pg'
 import type { SessionClaims } from './contents.ts'
 import type { Encoded } from './encoding.ts'
 
@@ -27,12 +27,21 @@ export interface EndedSession {
   readonly homeAccountId: string
 }
 
-/**
- * Every call is one round trip, but for a login whose payload depends on the generation it is given. The statements
- * have no names: a pooler in transaction mode may send each to another connection (PgBouncer before 1.21).
- */
-export function createRows(pool: Pool, clientId: string, ttlSeconds: number) {
+export interface RowsOptions {
+  readonly pool: Pool
+  readonly clientId: string
+  readonly ttlSeconds: number
+  /** Gives the statements names, so that a connection parses and plans each but once. */
+  readonly preparedStatements: boolean
+}
+
+/** Every call is one round trip, but for a login whose payload depends on the generation it is given. */
+export function createRows({ pool, clientId, ttlSeconds, preparedStatements }: RowsOptions) {
   const ttl = `${ttlSeconds} seconds`
+
+  function statement(name: string, text: string, values: unknown[]): QueryConfig {
+    return preparedStatements ? { name: `msal_logout_${name}`, text, values } : { text, values }
+  }
 
   function saveWith(
     client: Pool | PoolClient,
@@ -41,10 +50,17 @@ export function createRows(pool: Pool, clientId: string, ttlSeconds: number) {
     { payload, encoding }: Encoded
   ): Promise<Saved> {
     return client
-      .query<{ outcome: Saved['outcome']; version: string }>({
-        text: 'select * from msal_logout.save($1, $2, $3, $4, $5, $6, $7::interval)',
-        values: [clientId, partitionKey, generation, version, payload, encoding, ttl]
-      })
+      .query<{ outcome: Saved['outcome']; version: string }>(
+        statement('save', 'select * from msal_logout.save($1, $2, $3, $4, $5, $6, $7::interval)', [
+          clientId,
+          partitionKey,
+          generation,
+          version,
+          payload,
+          encoding,
+          ttl
+        ])
+      )
       .then(({ rows: [row] }) =>
         row?.outcome === 'saved'
           ? { outcome: 'saved', version: row.version }
@@ -57,9 +73,8 @@ export function createRows(pool: Pool, clientId: string, ttlSeconds: number) {
     { partitionKey, homeAccountId, session, kind }: Login,
     { payload, encoding }: Encoded
   ): Promise<Pick<Row, 'generation' | 'version'> | undefined> {
-    const { rows } = await client.query<{ accepted: boolean; generation: string; version: string }>({
-      text: 'select * from msal_logout.login($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::interval, $11)',
-      values: [
+    const { rows } = await client.query<{ accepted: boolean; generation: string; version: string }>(
+      statement('login', 'select * from msal_logout.login($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::interval, $11)', [
         clientId,
         partitionKey,
         homeAccountId,
@@ -71,18 +86,17 @@ export function createRows(pool: Pool, clientId: string, ttlSeconds: number) {
         encoding,
         ttl,
         kind
-      ]
-    })
+      ])
+    )
     const [row] = rows
     return row?.accepted ? { generation: row.generation, version: row.version } : undefined
   }
 
   return {
     async load(partitionKey: string): Promise<Row | undefined> {
-      const { rows } = await pool.query<Row>({
-        text: 'select * from msal_logout.load($1, $2)',
-        values: [clientId, partitionKey]
-      })
+      const { rows } = await pool.query<Row>(
+        statement('load', 'select * from msal_logout.load($1, $2)', [clientId, partitionKey])
+      )
       return rows[0]
     },
 
@@ -118,42 +132,54 @@ export function createRows(pool: Pool, clientId: string, ttlSeconds: number) {
 
     /** False where the session was ended, or the row is gone. */
     async addSession(partitionKey: string, { issuer, sid, subject, issuedAt }: SessionClaims): Promise<boolean> {
-      const { rows } = await pool.query<{ added: boolean }>({
-        text: 'select msal_logout.add_session($1, $2, $3, $4, $5, $6) as added',
-        values: [clientId, partitionKey, issuer, sid, subject, issuedAt]
-      })
+      const { rows } = await pool.query<{ added: boolean }>(
+        statement('add_session', 'select msal_logout.add_session($1, $2, $3, $4, $5, $6) as added', [
+          clientId,
+          partitionKey,
+          issuer,
+          sid,
+          subject,
+          issuedAt
+        ])
+      )
       return rows[0]?.added === true
     },
 
     async forget(partitionKey: string, generation: string): Promise<boolean> {
-      const { rows } = await pool.query<{ forgotten: boolean }>({
-        text: 'select msal_logout.forget($1, $2, $3) as forgotten',
-        values: [clientId, partitionKey, generation]
-      })
+      const { rows } = await pool.query<{ forgotten: boolean }>(
+        statement('forget', 'select msal_logout.forget($1, $2, $3) as forgotten', [clientId, partitionKey, generation])
+      )
       return rows[0]?.forgotten === true
     },
 
     async storeApp(partitionKey: string, { payload, encoding }: Encoded): Promise<void> {
-      await pool.query({
-        text: 'select msal_logout.store_app($1, $2, $3, $4, $5::interval)',
-        values: [clientId, partitionKey, payload, encoding, ttl]
-      })
+      await pool.query(
+        statement('store_app', 'select msal_logout.store_app($1, $2, $3, $4, $5::interval)', [
+          clientId,
+          partitionKey,
+          payload,
+          encoding,
+          ttl
+        ])
+      )
     },
 
     async sessionActive(issuer: string, sid: string): Promise<boolean> {
-      const { rows } = await pool.query<{ active: boolean }>({
-        text: 'select msal_logout.session_active($1, $2, $3) as active',
-        values: [clientId, issuer, sid]
-      })
+      const { rows } = await pool.query<{ active: boolean }>(
+        statement('session_active', 'select msal_logout.session_active($1, $2, $3) as active', [clientId, issuer, sid])
+      )
       return rows[0]?.active === true
     },
 
     /** Sessions ended after this position, in order; null: the last one alone, to begin with. */
     async endedSince(after: string | null): Promise<(EndedSession & { position: string })[]> {
-      const { rows } = await pool.query<EndedSession & { position: string }>({
-        text: `select position, issuer, sid, subject, home_account_id as "homeAccountId" from msal_logout.ended_since($1, $2)`,
-        values: [clientId, after]
-      })
+      const { rows } = await pool.query<EndedSession & { position: string }>(
+        statement(
+          'ended_since',
+          `select position, issuer, sid, subject, home_account_id as "homeAccountId" from msal_logout.ended_since($1, $2)`,
+          [clientId, after]
+        )
+      )
       return rows
     }
   }

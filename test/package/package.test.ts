@@ -121,14 +121,14 @@ t.test('the service runs on the dependencies that the package declares', async (
     dependencies: Record<string, string>
   }
   const folder = await install('service', tarball, Object.keys(dependencies))
-  const server = 'node_modules/msal-logout/dist/server.js'
-  const refused = await node(folder, [server], { PATH: process.env.PATH })
+  const cli = 'node_modules/msal-logout/dist/cli.js'
+  const refused = await node(folder, [cli, 'serve'], { PATH: process.env.PATH })
   t.equal(refused.code, 1)
   t.match(refused.output, /ISSUER/, 'all is loaded: it asks for its configuration')
   const library = `const { createStore } = await import('msal-logout'); console.log(typeof createStore)`
   t.match(await node(folder, ['--input-type=module', '-e', library]), { code: 0, output: 'function\n' })
 
   const database = await createDatabase(t, { migrated: false })
-  const migrated = await node(folder, [server, 'migrate'], { PATH: process.env.PATH, DATABASE_URL: database.url })
+  const migrated = await node(folder, [cli, 'migrate'], { PATH: process.env.PATH, DATABASE_URL: database.url })
   t.match(migrated, { code: 0, output: /^migrated: 001/ }, 'the migrations are found')
 })

@@ -1,0 +1,136 @@
+#!/usr/bin/env node
+import { readFileSync } from 'node:fs'
+import { resolve } from 'node:path'
+import { Command, CommanderError, Option } from 'commander'
+import type { CommandSurroundings, PurgeOptions } from './commands/purge.ts'
+import type { EmbeddedPostgres } from './embedded-postgres.ts'
+import { ConfigurationError } from './errors.ts'
+
+// Every command loads what it alone needs when it runs: the service is ready sooner, and stays smaller.
+
+const wrongUsage = 2
+
+const program = new Command('msal-logout')
+  .description('Empties the shared MSAL token cache when a user signs out at the identity provider.')
+  .configureHelp({ showGlobalOptions: false })
+  .showHelpAfterError('(--help tells what there is)')
+  .version(version(), '-V, --version', 'print the version')
+  .helpOption('-h, --help', 'print this')
+  .helpCommand('help [command]', 'print the help of a command')
+  .exitOverride()
+  .addHelpText('after', '\nThe environment is that of the README; "msal-logout <command> --help" tells the rest.')
+
+program
+  .command('serve')
+  .description('bring the schema up to date and serve; SIGTERM stops it in good order')
+  .action(async () => {
+    const { serve } = await import('./server.ts')
+    const { readConfig } = await import('./config.ts')
+    const config = readConfig(process.env)
+    await withDatabase(config.databaseUrl, (embedded) => serve(config, embedded))
+  })
+
+program
+  .command('migrate')
+  .description('bring the schema at DATABASE_URL up to date, and exit')
+  .action(async () => {
+    const { readDatabaseUrl } = await import('./config.ts')
+    const databaseUrl = readDatabaseUrl(process.env)
+    const { migrateAt } = await import('./migrate.ts')
+    await withDatabase(databaseUrl, async (embedded) => {
+      const migrations = await migrateAt(databaseUrl ?? embedded?.url)
+      process.stdout.write(migrations.length === 0 ? 'the schema is current\n' : `migrated: ${migrations.join(', ')}\n`)
+      await embedded?.stop()
+    })
+  })
+
+program
+  .command('purge')
+  .description(
+    "end sessions and delete rows, through the operators' listener of a running service; it shows what would go, and asks"
+  )
+  .optionsGroup('What is purged (one of these):')
+  .option('--home-account-id <id>', 'one account, in every app; with --issuer where two issuers have that id')
+  .option('--sid <sid>', 'one session, with --issuer')
+  .option('--subject <sub>', 'every session of a subject, with --issuer')
+  .option('--client-id <id>', "one app, with the app's own tokens")
+  .option('--tenant-id <id>', 'one tenant: the part of an account id after its last dot')
+  .option('--issuer <url>', 'whose sid, subject or account')
+  .option('--follow <id>', 'nothing anew: a purge that is under way')
+  .optionsGroup('How:')
+  .option('--reason <text>', 'for the record; required')
+  .option('--dry-run', 'only show what would go')
+  .option('--force', 'more than 1,000 accounts are meant')
+  .option('--yes', 'do not ask')
+  .option('--idempotency-key <key>', 'take up an earlier try with this key; else one is made')
+  .optionsGroup('The service:')
+  .addOption(new Option('--url <url>', "the operators' address").env('ADMIN_URL').default('http://127.0.0.1:3001'))
+  .option('--token-file <path>', "the operators' credentials; else the variable ADMIN_TOKEN")
+  .option('--wait <seconds>', 'how long the service may be silent, as in a restart, before this gives up', '300')
+  .optionsGroup('Output:')
+  .option('--json', 'one JSON object on standard output, and nothing else')
+  .addHelpText(
+    'after',
+    `
+More than 10,000 accounts go on at the service in the background; this follows them, and can be interrupted.
+
+Exit codes:
+  0    done
+  1    failed: the service cannot be reached, or refused the credentials
+  2    wrong usage, or refused: by the person, or for want of --force or --yes
+  130  interrupted; a purge that has begun goes on, and --follow finds it
+
+Examples:
+  msal-logout purge --home-account-id <uid>.<utid> --reason "laptop stolen, ticket 4711"
+  msal-logout purge --tenant-id <utid> --reason "contract ended" --force --yes --json`
+  )
+  .action(async (options: PurgeOptions) => {
+    const { purge } = await import('./commands/purge.ts')
+    process.exitCode = await purge(options, surroundings())
+  })
+
+/** Ctrl-C tells the command, which then ends in good order; a second one ends it at once. */
+function surroundings(): CommandSurroundings {
+  const interruption = new AbortController()
+  process.once('SIGINT', () => interruption.abort())
+  process.once('SIGTERM', () => interruption.abort())
+  const { env, stdin, stdout, stderr } = process
+  return { env, stdin, stdout, stderr, signal: interruption.signal }
+}
+
+/** Where no database is named: one of our own, which goes when the work has failed. */
+async function withDatabase(
+  databaseUrl: string | undefined,
+  work: (embedded: EmbeddedPostgres | undefined) => Promise<void>
+): Promise<void> {
+  if (databaseUrl !== undefined) {
+    return work(undefined)
+  }
+  const { startEmbeddedPostgres } = await import('./embedded-postgres.ts')
+  const embedded = await startEmbeddedPostgres({ dataDir: resolve('.data/postgres') })
+  try {
+    await work(embedded)
+  } catch (error) {
+    await embedded.stop()
+    throw error
+  }
+}
+
+function version(): string {
+  const description: unknown = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'))
+  return typeof description === 'object' && description !== null && 'version' in description
+    ? String(description.version)
+    : 'unknown'
+}
+
+try {
+  await program.parseAsync()
+} catch (error) {
+  if (error instanceof CommanderError) {
+    process.exit(error.exitCode === 0 ? 0 : wrongUsage) // it has told why
+  }
+  const told =
+    error instanceof ConfigurationError ? error.message : error instanceof Error ? error.stack : String(error)
+  process.stderr.write(`${told}\n`)
+  process.exit(1)
+}

@@ -1,0 +1,19 @@
+/** What a command tells a person in one line: what is wrong, and what to do. */
+export class CommandError extends Error {
+  /** For programs, and stable; the operators' HTTP API's own `code` where it gave one. */
+  readonly code: string
+  /** 1: it failed; 2: it was asked wrongly, or a person said no. */
+  readonly exitCode: 1 | 2
+
+  constructor(exitCode: 1 | 2, code: string, message: string, options?: ErrorOptions) {
+    super(message, options)
+    this.name = 'CommandError'
+    this.code = code
+    this.exitCode = exitCode
+  }
+}
+
+/** Text of a database or a server, fit for a terminal: no control characters that could repaint it. */
+export function printable(text: string): string {
+  return text.replace(/[\p{Cc}\p{Cf}\p{Cs}]/gu, '?')
+}

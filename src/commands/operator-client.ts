@@ -1,0 +1,177 @@
+import { type Static, Type } from 'typebox'
+import { Value } from 'typebox/value'
+import { CommandError } from './command-error.ts'
+
+export interface OperatorClientOptions {
+  /** Of the operators' listener. */
+  readonly url: URL
+  /** Read anew for every request: a long purge outlives an access token. */
+  readonly token: () => string
+  /** Ends what is under way. */
+  readonly signal: AbortSignal
+}
+
+/** What `POST /admin/purges` takes. */
+export interface PurgeBody {
+  readonly homeAccountId?: string | undefined
+  readonly issuer?: string | undefined
+  readonly sid?: string | undefined
+  readonly subject?: string | undefined
+  readonly clientId?: string | undefined
+  readonly tenantId?: string | undefined
+  readonly reason: string
+  readonly force: boolean
+}
+
+const CountsSchema = Type.Object({
+  accounts: Type.Number(),
+  sessions: Type.Number(),
+  rows: Type.Number(),
+  rowsByClient: Type.Record(Type.String(), Type.Number())
+})
+const PurgeSchema = Type.Intersect([
+  CountsSchema,
+  Type.Object({ id: Type.String(), status: Type.Optional(Type.String()), total: Type.Optional(Type.Number()) })
+])
+const ProblemSchema = Type.Object({ code: Type.String(), detail: Type.String() })
+
+export type Counts = Static<typeof CountsSchema>
+
+/** A purge as far as it is done. */
+export interface Progress extends Counts {
+  readonly id: string
+  readonly isDone: boolean
+  /** The accounts that it is about. */
+  readonly total: number
+}
+
+/** The service did not answer, or could not: worth another try. */
+export class UnansweredError extends CommandError {
+  constructor(message: string, options?: ErrorOptions) {
+    super(1, 'unanswered', message, options)
+    this.name = 'UnansweredError'
+  }
+}
+
+// A purge of up to 10,000 accounts is answered when it is done.
+const orderTimeoutMs = 300_000
+const readTimeoutMs = 10_000
+
+// In the words of the command line; the service's own speak of JSON.
+const advice: Readonly<Record<string, string>> = {
+  unauthorized: 'the service does not accept the credentials: look at ADMIN_TOKEN or --token-file',
+  forbidden: 'the access token lacks the role of operators: see ADMIN_ROLE of the service',
+  ambiguous_account: 'accounts of several issuers bear this id: add --issuer',
+  not_found: "the service knows nothing of it: look at the id, and whether --url is the operators' address"
+}
+
+export type OperatorClient = ReturnType<typeof createOperatorClient>
+
+/** Speaks to the operators' listener. Every function throws {@link CommandError}, where another try may help {@link UnansweredError}. */
+export function createOperatorClient({ url, token, signal }: OperatorClientOptions) {
+  async function call(
+    path: string,
+    request: { method?: string; headers?: Record<string, string>; body?: string; timeoutMs: number }
+  ): Promise<unknown> {
+    const { timeoutMs, headers, ...rest } = request
+    let response: Response
+    let text: string
+    try {
+      response = await fetch(new URL(path, url), {
+        ...rest,
+        headers: { authorization: `Bearer ${token()}`, accept: 'application/json', ...headers },
+        redirect: 'error', // the credentials are for this address alone
+        signal: AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)])
+      })
+      text = await response.text()
+    } catch (error) {
+      if (error instanceof CommandError || signal.aborted) {
+        throw error
+      }
+      throw new UnansweredError(
+        `nothing answers at ${url.origin} (${reasonOf(error)}): does the service run, and is --url or ADMIN_URL right?`,
+        { cause: error }
+      )
+    }
+    const body = parse(text)
+    if (response.ok) {
+      return body
+    }
+    const problem = Value.Check(ProblemSchema, body) ? body : undefined
+    const told = problem && (advice[problem.code] ?? problem.detail)
+    if ([502, 503, 504].includes(response.status)) {
+      throw new UnansweredError(`the service cannot do it now: ${told ?? `it answered ${response.status}`}`)
+    }
+    // What is wrong with the request is the asker's to mend; credentials are not part of it.
+    const isUsage = problem !== undefined && [400, 409, 422].includes(response.status)
+    throw new CommandError(
+      isUsage ? 2 : 1,
+      problem?.code ?? 'unexpected_answer',
+      told ?? `${url.origin} answered ${response.status}: is --url the operators' address?`
+    )
+  }
+
+  const order = (body: PurgeBody & { dryRun: boolean }, headers: Record<string, string>) =>
+    call('/admin/purges', {
+      method: 'POST',
+      headers: { 'content-type': 'application/json', ...headers },
+      body: JSON.stringify(body),
+      timeoutMs: orderTimeoutMs
+    })
+
+  return {
+    /** What a purge would delete. */
+    async preview(body: PurgeBody): Promise<Counts> {
+      const answer = await order({ ...body, dryRun: true }, {})
+      if (!Value.Check(CountsSchema, answer)) {
+        throw unexpected(url)
+      }
+      return answer
+    },
+
+    /** Orders a purge; the same key with the same body again begins nothing anew. */
+    async order(body: PurgeBody, idempotencyKey: string): Promise<Progress> {
+      return progressOf(await order({ ...body, dryRun: false }, { 'idempotency-key': idempotencyKey }), url)
+    },
+
+    async find(id: string): Promise<Progress> {
+      return progressOf(await call(`/admin/purges/${encodeURIComponent(id)}`, { timeoutMs: readTimeoutMs }), url)
+    }
+  }
+}
+
+function progressOf(answer: unknown, url: URL): Progress {
+  if (!Value.Check(PurgeSchema, answer)) {
+    throw unexpected(url)
+  }
+  const { id, accounts, sessions, rows, rowsByClient, status, total = accounts } = answer
+  return { id, accounts, sessions, rows, rowsByClient, total, isDone: status !== 'running' }
+}
+
+function unexpected(url: URL): CommandError {
+  return new CommandError(
+    1,
+    'unexpected_answer',
+    `${url.origin} answered something else: is --url the operators' address?`
+  )
+}
+
+function parse(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined // of a proxy, or another program
+  }
+}
+
+/** The shortest that tells what is wrong: `fetch` itself only says that it failed. */
+function reasonOf(error: unknown): string {
+  if (error instanceof Error && error.cause !== undefined) {
+    return reasonOf(error.cause)
+  }
+  return error instanceof Error && 'code' in error && typeof error.code === 'string'
+    ? error.code
+    : error instanceof Error
+      ? error.message
+      : 'no answer'
+}

@@ -1,0 +1,62 @@
+import type { WriteStream } from 'node:tty'
+import { SingleBar } from 'cli-progress'
+import type { Progress } from './operator-client.ts'
+
+const lineEveryMs = 10_000
+
+/** Tells how far a purge is: by a bar on a terminal, else by a line now and then. */
+export function createProgress(stderr: WriteStream) {
+  let bar: SingleBar | undefined
+  let lineAt = Number.NEGATIVE_INFINITY
+  let noted = ''
+
+  function tell(text: string): void {
+    stderr.write(`${text}\n`)
+  }
+
+  function stop(): void {
+    bar?.stop()
+    bar = undefined
+  }
+
+  return {
+    show({ accounts, total, rows, isDone }: Progress): void {
+      if (!stderr.isTTY) {
+        if (!isDone && performance.now() - lineAt >= lineEveryMs) {
+          lineAt = performance.now()
+          tell(`${accounts} of ${total} accounts, ${rows} rows`)
+        }
+        return
+      }
+      if (bar === undefined) {
+        if (isDone) {
+          return // there was nothing to wait for
+        }
+        bar = new SingleBar({
+          stream: stderr,
+          format: '{bar} {percentage}% | {value}/{total} accounts | {rows} rows | {eta_formatted}',
+          barCompleteChar: '#',
+          barIncompleteChar: '-',
+          barsize: 30,
+          hideCursor: true,
+          gracefulExit: false // the command does that itself
+        })
+        bar.start(total, accounts, { rows })
+      }
+      bar.update(accounts, { rows })
+    },
+
+    /** Something that lasts, told once; empty when it is over. */
+    note(text: string): void {
+      if (text === noted) {
+        return
+      }
+      noted = text
+      // A bar would paint over it; it comes back with the next answer.
+      stop()
+      tell(text === '' ? 'the service answers again' : text)
+    },
+
+    stop
+  }
+}

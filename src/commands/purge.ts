@@ -1,0 +1,318 @@
+import { randomUUID } from 'node:crypto'
+import { readFileSync } from 'node:fs'
+import { createInterface } from 'node:readline'
+import type { Readable } from 'node:stream'
+import { setTimeout as pause } from 'node:timers/promises'
+import type { WriteStream } from 'node:tty'
+import { maxAccountsUnforced } from '../purges.ts'
+import { CommandError, printable } from './command-error.ts'
+import { type Counts, createOperatorClient, type Progress, type PurgeBody, UnansweredError } from './operator-client.ts'
+import { createProgress } from './progress.ts'
+
+/** The options of `msal-logout purge`, as commander gives them. */
+export interface PurgeOptions {
+  readonly homeAccountId?: string
+  readonly issuer?: string
+  readonly sid?: string
+  readonly subject?: string
+  readonly clientId?: string
+  readonly tenantId?: string
+  readonly reason?: string
+  readonly dryRun?: boolean
+  readonly force?: boolean
+  readonly yes?: boolean
+  readonly json?: boolean
+  readonly url: string
+  readonly tokenFile?: string
+  readonly idempotencyKey?: string
+  /** How long the service may be silent before the command gives up, in seconds. */
+  readonly wait: string
+  /** The id of a purge that is under way. */
+  readonly follow?: string
+}
+
+/** What a command has of its process. */
+export interface CommandSurroundings {
+  readonly env: Readonly<Record<string, string | undefined>>
+  readonly stdin: Readable & { readonly isTTY?: boolean }
+  readonly stdout: NodeJS.WritableStream
+  readonly stderr: WriteStream
+  /** Aborted by Ctrl-C. */
+  readonly signal: AbortSignal
+}
+
+/** By Ctrl-C, as shells have it: 128 and the signal's number. */
+export const interrupted = 130
+
+const pollMs = 500
+const numbers = new Intl.NumberFormat('en')
+
+/**
+ * Purges by the operators' HTTP API: shows what would go, asks, orders it, and follows it to its end.
+ *
+ * @returns the exit code: 0 done, 1 failed, 2 wrong usage or refused by the person, 130 interrupted
+ */
+export async function purge(options: PurgeOptions, surroundings: CommandSurroundings): Promise<number> {
+  const { stdout, stderr, signal } = surroundings
+  const tell = (text: string) => stderr.write(`${text}\n`)
+  const conclude = (result: object, text: string) => {
+    stdout.write(options.json === true ? `${JSON.stringify(result)}\n` : text)
+  }
+  // How to go on, once there is something to go on with.
+  let resumption = 'nothing was done'
+  // The last that is known of the purge.
+  let known: Progress | undefined
+
+  async function run(): Promise<void> {
+    const body = options.follow === undefined ? bodyOf(options) : undefined
+    const client = createOperatorClient({
+      url: addressOf(options.url),
+      token: tokenSource(options, surroundings),
+      signal
+    })
+    const waitMs = secondsOf(options.wait) * 1_000
+    const progress = createProgress(stderr)
+
+    /** Bears a service that restarts: tries again until it was silent for too long. */
+    async function patiently<T>(work: () => Promise<T>): Promise<T> {
+      const silentSince = performance.now()
+      for (let tries = 0; ; tries++) {
+        try {
+          const result = await work()
+          progress.note('')
+          return result
+        } catch (error) {
+          if (!(error instanceof UnansweredError) || performance.now() - silentSince > waitMs) {
+            throw error
+          }
+          progress.note(`${error.message}; trying again for ${numbers.format(waitMs / 1_000)} s`)
+          await pause(Math.min(pollMs * (tries + 1), 5_000), undefined, { signal })
+        }
+      }
+    }
+
+    async function follow(first: Progress): Promise<void> {
+      known = first
+      resumption = `the purge goes on at the service; follow it by: ${followCommand(options, first.id)}`
+      while (!known.isDone) {
+        progress.show(known)
+        await pause(pollMs, undefined, { signal })
+        known = await patiently(() => client.find(first.id))
+      }
+      progress.show(known)
+    }
+
+    try {
+      if (body === undefined) {
+        await follow(await patiently(() => client.find(options.follow ?? '')))
+      } else {
+        const preview = await client.preview(body)
+        if (options.dryRun === true) {
+          conclude({ outcome: 'dry_run', ...countsOf(preview) }, described('this would be purged', preview))
+          return
+        }
+        checkSize(body, preview)
+        if (options.yes !== true) {
+          await ask(surroundings, `${described('this would be purged', preview)}Purge it? [y/N] `)
+        } else if (options.json !== true) {
+          tell(described('this is to be purged', preview).trimEnd())
+        }
+        const key = options.idempotencyKey ?? randomUUID()
+        resumption = `the service may have begun: the same command with "--idempotency-key ${key}" takes it up, and does nothing twice`
+        await follow(await patiently(() => client.order(body, key)))
+      }
+    } finally {
+      progress.stop()
+    }
+    if (known !== undefined) {
+      const text = `${described('purged', known)}the record of it is ${printable(known.id)}\n`
+      conclude({ outcome: 'done', id: known.id, ...countsOf(known) }, text)
+    }
+  }
+
+  try {
+    await run()
+    return 0
+  } catch (error) {
+    if (signal.aborted) {
+      tell(`interrupted: ${resumption}`)
+      if (options.json === true) {
+        const far = known === undefined ? {} : { id: known.id, ...countsOf(known), total: known.total }
+        conclude({ outcome: 'interrupted', ...far, message: resumption }, '')
+      }
+      return interrupted
+    }
+    if (error instanceof CommandError) {
+      const isUnderWay = known !== undefined && !known.isDone
+      const message = isUnderWay ? `${error.message}; ${resumption}` : error.message
+      tell(`error: ${printable(message)}`)
+      if (options.json === true) {
+        const id = known === undefined ? {} : { id: known.id }
+        const outcome = error.exitCode === 2 ? 'refused' : 'failed'
+        conclude({ outcome, code: error.code, message, ...id }, '')
+      }
+      return error.exitCode
+    }
+    throw error
+  }
+}
+
+function usage(message: string): CommandError {
+  return new CommandError(2, 'usage', message)
+}
+
+function addressOf(url: string): URL {
+  let address: URL
+  try {
+    address = new URL(url)
+  } catch (error) {
+    throw new CommandError(
+      2,
+      'usage',
+      'the address in --url or ADMIN_URL is no URL: it looks like http://127.0.0.1:3001',
+      {
+        cause: error
+      }
+    )
+  }
+  if (!/^https?:$/.test(address.protocol) || address.username !== '' || address.password !== '') {
+    throw usage('the address in --url or ADMIN_URL must be http: or https:, without credentials')
+  }
+  return address
+}
+
+function secondsOf(wait: string): number {
+  if (!/^\d{1,6}$/.test(wait)) {
+    throw usage('--wait takes a number of seconds')
+  }
+  return Number(wait)
+}
+
+/** The credentials, which never are an argument's value: every user of the machine sees those. */
+function tokenSource({ tokenFile }: PurgeOptions, { env }: CommandSurroundings): () => string {
+  const read = () => {
+    if (tokenFile === undefined) {
+      return env.ADMIN_TOKEN ?? ''
+    }
+    try {
+      return readFileSync(tokenFile, 'utf8').trim()
+    } catch (error) {
+      throw new CommandError(2, 'credentials_missing', `the file "${tokenFile}" of --token-file cannot be read`, {
+        cause: error
+      })
+    }
+  }
+  const checked = () => {
+    const token = read()
+    if (token === '') {
+      throw new CommandError(2, 'credentials_missing', 'no credentials: set ADMIN_TOKEN, or give --token-file <path>')
+    }
+    if (!/^[\x21-\x7e]+$/.test(token)) {
+      const source = tokenFile === undefined ? 'ADMIN_TOKEN' : `the file "${tokenFile}"`
+      throw new CommandError(
+        2,
+        'credentials_missing',
+        `${source} holds no token: it has blanks or other characters in it`
+      )
+    }
+    return token
+  }
+  checked() // before anything is asked
+  return checked
+}
+
+function bodyOf(options: PurgeOptions): PurgeBody {
+  const { homeAccountId, issuer, sid, subject, clientId, tenantId, reason, force = false } = options
+  const selectors = {
+    '--home-account-id': homeAccountId,
+    '--sid': sid,
+    '--subject': subject,
+    '--client-id': clientId,
+    '--tenant-id': tenantId
+  }
+  const given = Object.entries(selectors).filter(([, value]) => value !== undefined)
+  const names = Object.keys(selectors).join(', ')
+  const [selected] = given
+  if (selected === undefined) {
+    throw usage(`nothing says what to purge: give one of ${names}`)
+  }
+  if (given.length > 1) {
+    throw usage(`${given.map(([name]) => name).join(' and ')} do not go together: give one of ${names}`)
+  }
+  const [name] = selected
+  if (issuer === undefined && (sid !== undefined || subject !== undefined)) {
+    throw usage(`${name} says nothing without its issuer: add --issuer <url>`)
+  }
+  if (issuer !== undefined && (clientId !== undefined || tenantId !== undefined)) {
+    throw usage(`${name} takes no --issuer: leave it out`)
+  }
+  if (reason === undefined || reason.trim() === '') {
+    throw usage('a purge needs a reason, for its record: add --reason <text>')
+  }
+  return { homeAccountId, issuer, sid, subject, clientId, tenantId, reason, force }
+}
+
+/** The service would say the same, but after the question. */
+function checkSize({ clientId, tenantId, force }: PurgeBody, { accounts }: Counts): void {
+  const isOfMany = clientId !== undefined || tenantId !== undefined
+  if (isOfMany && !force && accounts > maxAccountsUnforced) {
+    throw new CommandError(
+      2,
+      'too_many_accounts',
+      `this would purge ${numbers.format(accounts)} accounts, more than ${numbers.format(maxAccountsUnforced)}: add --force if it is meant`
+    )
+  }
+}
+
+/** @throws {CommandError} where the person says anything but yes, or nobody can be asked */
+async function ask({ stdin, stderr, signal }: CommandSurroundings, question: string): Promise<void> {
+  if (stdin.isTTY !== true || !stderr.isTTY) {
+    stderr.write(question.replace(/\n.*$/, '\n'))
+    throw new CommandError(
+      2,
+      'not_confirmed',
+      'nobody can be asked without a terminal, so nothing was done: add --yes if it is meant'
+    )
+  }
+  // Without `terminal` Ctrl-C stays a signal.
+  const lines = createInterface({ input: stdin, output: stderr, terminal: false })
+  try {
+    const answer = await new Promise<string>((resolve, reject) => {
+      lines.question(question, { signal }, resolve)
+      lines.once('close', () => resolve(''))
+      signal.addEventListener('abort', () => reject(new CommandError(2, 'not_confirmed', 'nothing was done')), {
+        once: true
+      })
+    })
+    if (!/^y(es)?$/i.test(answer.trim())) {
+      throw new CommandError(2, 'not_confirmed', 'nothing was done')
+    }
+  } finally {
+    lines.close()
+  }
+}
+
+function followCommand({ url, tokenFile }: PurgeOptions, id: string): string {
+  const credentials = tokenFile === undefined ? '' : ` --token-file ${quoted(tokenFile)}`
+  return `msal-logout purge --follow ${id} --url ${quoted(url)}${credentials}`
+}
+
+function quoted(word: string): string {
+  return /^[\w./:@-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`
+}
+
+function countsOf({ accounts, sessions, rows, rowsByClient }: Counts): Counts {
+  return { accounts, sessions, rows, rowsByClient }
+}
+
+function described(title: string, { accounts, sessions, rows, rowsByClient }: Counts): string {
+  const byClient = Object.entries(rowsByClient).map(([clientId, n]): [string, number] => [
+    `  ${printable(clientId)}`,
+    n
+  ])
+  const lines: [string, number][] = [['accounts', accounts], ['sessions', sessions], ['rows', rows], ...byClient]
+  const width = Math.max(...lines.map(([name]) => name.length))
+  const digits = Math.max(...lines.map(([, n]) => numbers.format(n).length))
+  const table = lines.map(([name, n]) => `  ${name.padEnd(width)}  ${numbers.format(n).padStart(digits)}\n`)
+  return `${title}:\n${table.join('')}`
+}

@@ -1,0 +1,289 @@
+import { PassThrough, Writable } from 'node:stream'
+import pg from 'pg'
+import t, { type Test } from 'tap'
+import { type CommandSurroundings, type PurgeOptions, purge } from '../src/commands/purge.ts'
+import { freePort } from '../src/embedded-postgres.ts'
+import { runCommand } from './fixtures/command-line.ts'
+import { createDatabase, type Database } from './fixtures/database.ts'
+import { startServer } from './fixtures/server.ts'
+import { adminToken, build, type Service } from './fixtures/service.ts'
+
+const issuer = 'https://issuer.example'
+
+interface Told {
+  readonly code: number
+  readonly stdout: string
+  readonly stderr: string
+}
+
+/** Runs `purge` in this process, as a person on a terminal who answers so, or without one. */
+async function runPurge(
+  t: Test,
+  options: Partial<PurgeOptions>,
+  { answer, env = { ADMIN_TOKEN: adminToken } }: { answer?: string; env?: Record<string, string> } = {}
+): Promise<Told> {
+  const output = { stdout: '', stderr: '' }
+  const into = (name: keyof typeof output) =>
+    new Writable({
+      write(chunk, _encoding, done) {
+        output[name] += String(chunk)
+        done()
+      }
+    })
+  const stdin = Object.assign(new PassThrough(), { isTTY: answer !== undefined })
+  if (answer !== undefined) {
+    stdin.end(`${answer}\n`)
+  }
+  const surroundings = {
+    env,
+    stdin,
+    stdout: into('stdout'),
+    stderr: Object.assign(into('stderr'), { isTTY: answer !== undefined }),
+    signal: new AbortController().signal
+  } as unknown as CommandSurroundings
+  const code = await purge({ url: 'http://127.0.0.1:9', wait: '0', ...options }, surroundings)
+  t.notMatch(output.stdout + output.stderr, adminToken)
+  return { code, ...output }
+}
+
+/** The service, with two rows of one account and one of another. */
+async function setUp(t: Test): Promise<Service & { url: string }> {
+  const service = await build(t)
+  await service.login({ clientId: 'client-a', homeAccountId: 'u.t', sid: 's1' })
+  await service.login({ clientId: 'client-b', homeAccountId: 'u.t', sid: 's1' })
+  await service.login({ clientId: 'client-a', homeAccountId: 'v.t', sid: 's2' })
+  return { ...service, url: await service.admin.listen({ host: '127.0.0.1', port: 0 }) }
+}
+
+const account: Partial<PurgeOptions> = { homeAccountId: 'u.t', reason: 'laptop stolen' }
+
+t.test('a purge shows what would go, asks, and is carried out on yes', async (t) => {
+  const { url, rows, database } = await setUp(t)
+  const told = await runPurge(t, { ...account, url }, { answer: 'y' })
+  t.equal(told.code, 0, told.stderr)
+  t.match(told.stderr, /accounts +1\n +sessions +2\n +rows +2\n +client-a +1\n +client-b +1\nPurge it\? \[y\/N\]/)
+  t.match(told.stdout, /^purged:\n +accounts +1\n/)
+  t.same(await rows(), ['client-a/v.t'])
+  t.match(await database.query('select id::text, reason, actor from msal_logout.purges'), [
+    { id: /.+/, reason: 'laptop stolen', actor: 'admin-token' }
+  ])
+})
+
+t.test('with a dry run, on anything but yes, or with nobody to ask, nothing is done', async (t) => {
+  const { url, database } = await setUp(t)
+  const before = await database.snapshot()
+  const cases: [Partial<PurgeOptions>, string | undefined, number, RegExp][] = [
+    [{ dryRun: true }, undefined, 0, /^this would be purged:\n +accounts +1\n/],
+    [
+      { dryRun: true, json: true },
+      undefined,
+      0,
+      /^\{"outcome":"dry_run","accounts":1,"sessions":2,"rows":2,"rowsByClient":\{"client-a":1,"client-b":1\}\}\n$/
+    ],
+    [{}, 'n', 2, /error: nothing was done/],
+    [{}, '', 2, /error: nothing was done/],
+    [{}, undefined, 2, /without a terminal.*--yes/],
+    [{ json: true }, undefined, 2, /^\{"outcome":"refused","code":"not_confirmed",.*\}\n/]
+  ]
+  for (const [options, answer, code, text] of cases) {
+    const told = await runPurge(t, { ...account, ...options, url }, answer === undefined ? {} : { answer })
+    t.equal(told.code, code)
+    t.match(options.json || options.dryRun ? told.stdout : told.stderr, text)
+  }
+  t.same(await database.snapshot(), before)
+})
+
+t.test('every selector reaches the service', async (t) => {
+  const { url, provider, rows } = await setUp(t)
+  const left: [Partial<PurgeOptions>, string[]][] = [
+    [{ issuer: provider.issuer, sid: 's2' }, ['client-a/u.t', 'client-b/u.t']],
+    [{ clientId: 'client-b' }, ['client-a/u.t']],
+    [{ homeAccountId: 'nobody.t', issuer: provider.issuer }, ['client-a/u.t']],
+    [{ issuer: provider.issuer, subject: 'subject' }, []],
+    [{ tenantId: 't' }, []]
+  ]
+  for (const [selector, expected] of left) {
+    const told = await runPurge(t, { ...selector, reason: 'test', yes: true, json: true, url })
+    t.equal(told.code, 0, told.stderr)
+    t.match(JSON.parse(told.stdout), { outcome: 'done', id: /-/ })
+    t.same(await rows(), expected)
+  }
+})
+
+t.test('the same command with the same key does nothing twice', async (t) => {
+  const { url, database, login } = await setUp(t)
+  const options = { ...account, yes: true, json: true, url, idempotencyKey: 'ticket-4711' }
+  const first = await runPurge(t, options)
+  await login({ homeAccountId: 'u.t', sid: 's3', issuedAt: Math.floor(Date.now() / 1_000) + 60 })
+  const second = await runPurge(t, options)
+  t.same(JSON.parse(second.stdout), JSON.parse(first.stdout))
+  t.same((await database.query('select from msal_logout.purges')).length, 1)
+})
+
+t.test('wrong usage is told in a line, with what to do, and exits with 2', async (t) => {
+  const reason = 'test'
+  const cases: [Partial<PurgeOptions>, RegExp][] = [
+    [{ reason }, /give one of --home-account-id, --sid/],
+    [{ reason, clientId: 'a', tenantId: 'b' }, /--client-id and --tenant-id do not go together/],
+    [{ reason, sid: 's' }, /--sid says nothing without its issuer: add --issuer/],
+    [{ reason, clientId: 'a', issuer }, /--client-id takes no --issuer/],
+    [{ clientId: 'a' }, /add --reason/],
+    [{ ...account, url: 'localhost' }, /--url or ADMIN_URL is no URL/],
+    [{ ...account, url: 'http://a:b@localhost' }, /without credentials/],
+    [{ ...account, wait: 'long' }, /--wait takes a number/],
+    [{ ...account, tokenFile: '/nowhere' }, /"\/nowhere" of --token-file cannot be read/]
+  ]
+  for (const [options, text] of cases) {
+    const { code, stdout, stderr } = await runPurge(t, options)
+    t.equal(code, 2)
+    t.match(stderr, /^error: [^\n]+\n$/)
+    t.match(stderr, text)
+    t.equal(stdout, '')
+  }
+  t.match(await runPurge(t, account, { env: {} }), { code: 2, stderr: /set ADMIN_TOKEN, or give --token-file/ })
+  t.match(await runPurge(t, account, { env: { ADMIN_TOKEN: 'two words' } }), { code: 2, stderr: /holds no token/ })
+})
+
+t.test("the service's refusals are told with what to do", async (t) => {
+  const { url, database, login } = await setUp(t)
+  const wrong = await runPurge(t, { ...account, url }, { env: { ADMIN_TOKEN: 'x'.repeat(32) } })
+  t.match(wrong, { code: 1, stderr: /does not accept the credentials: look at ADMIN_TOKEN/ })
+  await login({ homeAccountId: 'same', subject: 'same', issuer: `${issuer}/1` })
+  await login({ homeAccountId: 'same', subject: 'same', issuer: `${issuer}/2`, clientId: 'client-b' })
+  const ambiguous = await runPurge(t, { homeAccountId: 'same', reason: 'test', yes: true, json: true, url })
+  t.match(ambiguous, { code: 2, stderr: /add --issuer/ })
+  t.match(JSON.parse(ambiguous.stdout), { outcome: 'refused', code: 'ambiguous_account' })
+  await fill(database, 1_001)
+  const many = await runPurge(t, { tenantId: 'many', reason: 'test', url }, { answer: 'y' })
+  t.match(many, { code: 2, stderr: /^error: this would purge 1,001 accounts, more than 1,000: add --force/ })
+  t.match(await runPurge(t, { follow: '11111111-1111-4111-8111-111111111111', url }), {
+    code: 1,
+    stderr: /knows nothing of it/
+  })
+  t.match(await runPurge(t, { ...account, yes: true, json: true }), {
+    code: 1,
+    stdout: /"code":"unanswered"/,
+    stderr: /nothing answers at http:\/\/127\.0\.0\.1:9/
+  })
+})
+
+t.test('an order whose answer is lost is given again, and done once', async (t) => {
+  const { url, database, admin } = await setUp(t)
+  let lost = 0
+  admin.server.prependListener('request', (request, response) => {
+    if (request.headers['idempotency-key'] !== undefined && lost < 2) {
+      lost += 1
+      response.end = () => response.destroy() // done, but not told
+    }
+  })
+  const told = await runPurge(t, { ...account, yes: true, json: true, url, wait: '30' })
+  t.match(told, { code: 0, stderr: /nothing answers.*trying again for 30 s\nthe service answers again\n/ })
+  t.equal(lost, 2)
+  t.match(JSON.parse(told.stdout), { outcome: 'done', accounts: 1, rows: 2 })
+  t.equal((await database.query('select from msal_logout.purges')).length, 1)
+})
+
+/** Accounts of the tenant `many`, each with a row and a session. */
+async function fill(database: Database, accounts: number): Promise<void> {
+  await database.query(
+    `insert into msal_logout.token_cache (client_id, partition_key, kind, home_account_id, payload, encoding, expires_at)
+    select 'client-' || i % 2, 'p' || i, 'user', lpad(i::text, 6, '0') || '.many', 'x', 'json', now() + interval '1 hour'
+    from generate_series(1, $1::int) i`,
+    [accounts]
+  )
+  await database.query(
+    `insert into msal_logout.sessions (issuer, session_key, client_id, partition_key, sid, subject, account_issuer,
+      home_account_id, issued_at, expires_at)
+    select $2, 'sid=' || i, 'client-' || i % 2, 'p' || i, i::text, 's' || i, '', lpad(i::text, 6, '0') || '.many', 1,
+      now() + interval '1 hour'
+    from generate_series(1, $1::int) i`,
+    [accounts, issuer]
+  )
+}
+
+t.test('a large purge outlives Ctrl-C and a kill -9 of the service, and --follow sees its end', async (t) => {
+  const accounts = Number(process.env.PURGE_ACCOUNTS ?? 10_200)
+  const database = await createDatabase(t)
+  await fill(database, accounts)
+  await database.query(
+    `select from msal_logout.login('client-0', 'other', 'u.other', $1, 's', 's', 1, 'x', 'json', interval '1 hour')`,
+    [issuer]
+  )
+  const env = {
+    DATABASE_URL: database.url,
+    ISSUER: issuer,
+    CLIENT_IDS: 'client-0',
+    ADMIN_TOKEN: adminToken,
+    PORT: String(await freePort()),
+    ADMIN_PORT: String(await freePort())
+  }
+  const server = await startServer(t, env)
+  const own = { ADMIN_TOKEN: adminToken, ADMIN_URL: server.adminUrl }
+
+  // Held in the middle, so that it is surely not done before the test is.
+  const holder = new pg.Client({ connectionString: database.url })
+  await holder.connect()
+  t.teardown(() => holder.end())
+  await holder.query('begin')
+  await holder.query('select from msal_logout.token_cache where partition_key = $1 for update', [`p${accounts / 2}`])
+
+  const person = runCommand(t, ['purge', '--tenant-id', 'many', '--reason', 'contract ended', '--force'], own, {
+    onTerminal: true
+  })
+  await person.says(/Purge it\? \[y\/N\]/)
+  person.process.stdin?.write('y\r')
+  await person.says(new RegExp(`#+-+ \\d+% \\| [1-9]\\d*/${accounts} accounts`))
+  person.process.stdin?.write('\x03')
+  const [, id = ''] = await person.says(
+    /goes on at the service; follow it by: msal-logout purge --follow ([-0-9a-f]{36})/
+  )
+  t.equal(await person.exited, 130)
+
+  const follower = runCommand(t, ['purge', '--follow', id, '--json'], own)
+  await follower.says(new RegExp(`^\\d+ of ${accounts} accounts`))
+  server.process.kill('SIGKILL')
+  await server.exited
+  await follower.says(/nothing answers at .*; trying again for 300 s/)
+  const [halfway] = await database.query<{ status: string; left: boolean }>(
+    `select status, exists (select from msal_logout.token_cache where tenant_id = 'many') as left from msal_logout.purges`
+  )
+  t.same(halfway, { status: 'running', left: true })
+
+  await holder.query('rollback')
+  await startServer(t, env)
+  t.equal(await follower.exited, 0, follower.output.stderr)
+  t.match(follower.output.stderr, /the service answers again/)
+  const half = { 'client-0': Math.floor(accounts / 2), 'client-1': Math.ceil(accounts / 2) }
+  t.same(JSON.parse(follower.output.stdout), {
+    outcome: 'done',
+    id,
+    accounts,
+    sessions: accounts,
+    rows: accounts,
+    rowsByClient: half
+  })
+  t.same(await database.query('select home_account_id from msal_logout.token_cache'), [{ home_account_id: 'u.other' }])
+  t.same(await database.query('select home_account_id from msal_logout.sessions'), [{ home_account_id: 'u.other' }])
+  t.same(
+    await database.query(
+      'select id, status, accounts::int, rows::int, total::int, rows_by_client from msal_logout.purges'
+    ),
+    [{ id, status: 'done', accounts, rows: accounts, total: accounts, rows_by_client: half }]
+  )
+})
+
+t.test('the command line suggests, tells its version, and refuses what it does not know with 2', async (t) => {
+  const cases: [string[], number, RegExp][] = [
+    [['purge', '--isuer', 'x'], 2, /unknown option '--isuer'\n\(Did you mean --issuer\?\)/],
+    [['serv'], 2, /unknown command 'serv'\n\(Did you mean serve\?\)/],
+    [['--version'], 0, /^\d+\.\d+\.\d+\n$/],
+    [['purge', '--help'], 0, /Exit codes:\n +0 +done/]
+  ]
+  await Promise.all(
+    cases.map(async ([args, code, text]) => {
+      const command = runCommand(t, args)
+      t.equal(await command.exited, code)
+      t.match(code === 0 ? command.output.stdout : command.output.stderr, text)
+    })
+  )
+})
