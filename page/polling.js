@@ -2,7 +2,7 @@
  * Does something again and again while it is started and the page can be seen, one after the other.
  *
  * @param {number} everyMs
- * @param {() => Promise<void>} work must not throw
+ * @param {() => Promise<void>} work
  */
 export function createPolling(everyMs, work) {
   let isStarted = false
@@ -16,10 +16,13 @@ export function createPolling(everyMs, work) {
       return
     }
     isBusy = true
-    await work()
-    isBusy = false
-    clearTimeout(timer)
-    timer = setTimeout(turn, everyMs)
+    try {
+      await work()
+    } finally {
+      isBusy = false
+      clearTimeout(timer)
+      timer = setTimeout(turn, everyMs)
+    }
   }
 
   document.addEventListener('visibilitychange', turn)
@@ -31,8 +34,6 @@ export function createPolling(everyMs, work) {
     stop() {
       isStarted = false
       clearTimeout(timer)
-    },
-    /** At once, and from then on as before. */
-    now: turn
+    }
   }
 }

@@ -204,7 +204,7 @@ function makeTarget({ source, homeAccountId, sid, subject, tenantId, clientId })
     {},
     make('span', { class: 'quiet' }, `${name} `),
     isLink
-      ? make('a', { class: 'long', href: `#/accounts/${encodeURIComponent(id)}` }, id)
+      ? make('a', { class: 'long', href: `#/accounts/${encodeURIComponent(id)}` }, make('code', {}, id))
       : make('code', { class: 'long' }, id)
   )
 }
