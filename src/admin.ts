@@ -20,6 +20,7 @@ import type { Issuers } from './issuers.ts'
 import { isIdentifier } from './logout-token.ts'
 import type { Metrics } from './metrics.ts'
 import type { IdentifyOperator } from './operators.ts'
+import { contentPolicy, servePage } from './page.ts'
 import { maxAccountsUnforced, type PurgeResult, type PurgeSelector, type Purges } from './purges.ts'
 import { createRejectionLimit } from './rejection-limit.ts'
 import type { Rejections } from './rejections.ts'
@@ -71,16 +72,6 @@ const headers = {
   'referrer-policy': 'no-referrer',
   'x-content-type-options': 'nosniff'
 }
-const docsPolicy = [
-  "default-src 'none'",
-  "script-src 'self'",
-  "style-src 'self'",
-  "img-src 'self' data:",
-  "connect-src 'self'",
-  "base-uri 'none'",
-  "form-action 'none'",
-  "frame-ancestors 'none'"
-].join('; ')
 
 /** The operators' listener: what they do and see, behind their credentials; what monitoring asks, without. */
 export function createAdmin(options: AdminOptions) {
@@ -103,7 +94,8 @@ export function createAdmin(options: AdminOptions) {
   app.decorateRequest('actor', '')
 
   app.register(swagger, { openapi })
-  app.register(swaggerUi, { routePrefix: '/docs', staticCSP: docsPolicy, uiConfig: { validatorUrl: null } })
+  app.register(swaggerUi, { routePrefix: '/docs', staticCSP: contentPolicy, uiConfig: { validatorUrl: null } })
+  app.register(servePage)
   app.register(async (open) => monitoringRoutes(open.withTypeProvider<TypeBoxTypeProvider>(), options))
   app.register(async (guarded) => {
     const limitRejections = options.limitRejections ?? createRejectionLimit({ logger: options.logger })

@@ -29,7 +29,7 @@ const tool = (name: string) => join(root, 'node_modules', name)
 /** Packs a copy of the sources, so that the build of the working folder is left alone. */
 async function pack(): Promise<string> {
   const sources = join(home, 'sources')
-  const entries = ['package.json', 'tsconfig.json', 'tsconfig.build.json', 'src', 'migrations']
+  const entries = ['package.json', 'tsconfig.json', 'tsconfig.build.json', 'src', 'migrations', 'page']
   for (const entry of [...entries, 'README.md', 'CHANGELOG.md', 'SECURITY.md', 'LICENSE', 'test', 'examples']) {
     cpSync(join(root, entry), join(sources, entry), { recursive: true })
   }
@@ -79,7 +79,8 @@ t.test('the package holds what is run and read, and nothing of the development',
     'SECURITY.md',
     'dist',
     'migrations',
-    'package.json'
+    'package.json',
+    'page'
   ])
   t.same(readdirSync(join(target, 'migrations')), readdirSync(join(root, 'migrations')))
 })

@@ -1,0 +1,317 @@
+/** @import { Api } from './api.js' */
+/** @import { AccountReference, Selector, StoredAccount, StoredRow, StoredSession } from './answers.js' */
+/** @import { Column } from './elements.js' */
+import { fill, find, make, makeTable } from './elements.js'
+import { told } from './problems.js'
+import { createPurgePanel } from './purge.js'
+import { age, count, size } from './units.js'
+
+/** @type {readonly Column<StoredRow>[]} */
+const rowColumns = [
+  { title: 'Row', isHeader: true, cell: ({ partitionKey }) => make('code', { class: 'long' }, partitionKey) },
+  {
+    title: 'Kind',
+    isShort: true,
+    cell: ({ kind }) => (kind === 'obo' ? make('abbr', { title: 'on behalf of' }, 'OBO') : 'user')
+  },
+  { title: 'Size', isNumber: true, cell: ({ payloadBytes }) => size(payloadBytes) },
+  { title: 'Made', isShort: true, cell: ({ createdAt }) => age(createdAt) },
+  { title: 'Written', isShort: true, cell: ({ updatedAt }) => age(updatedAt) },
+  { title: 'Expires', isShort: true, cell: ({ expiresAt }) => age(expiresAt) }
+]
+
+/** @type {readonly Column<StoredSession>[]} */
+const sessionColumns = [
+  {
+    title: 'Session',
+    isHeader: true,
+    cell: ({ sid }) =>
+      sid === null ? make('span', { class: 'quiet' }, 'no sid') : make('code', { class: 'long' }, sid)
+  },
+  { title: 'Issuer', cell: ({ issuer }) => make('span', { class: 'long' }, issuer) },
+  { title: 'Subject', cell: ({ subject }) => make('code', { class: 'long' }, subject) },
+  { title: 'Signed in', isShort: true, cell: ({ issuedAt }) => age(issuedAt) },
+  { title: 'Expires', isShort: true, cell: ({ expiresAt }) => age(expiresAt) }
+]
+
+/** @param {Api} api */
+export function createAccounts(api) {
+  const form = find('find', HTMLFormElement)
+  const issuerNames = find('issuer-names', HTMLDataListElement)
+  const status = find('found-status', HTMLElement)
+  const problem = find('found-problem', HTMLElement)
+  const found = find('found', HTMLElement)
+  const accountInput = find('find-account', HTMLInputElement)
+  const issuerInput = find('find-issuer', HTMLInputElement)
+  const sidInput = find('find-sid', HTMLInputElement)
+  const subjectInput = find('find-subject', HTMLInputElement)
+
+  let hasIssuers = false
+  let turn = 0
+
+  function chooseFields() {
+    const by = new FormData(form).get('by')
+    for (const field of form.querySelectorAll('[data-for]')) {
+      const isFor = (field.getAttribute('data-for') ?? '').split(' ').includes(String(by))
+      field.toggleAttribute('hidden', !isFor)
+      field.querySelector('input')?.toggleAttribute('disabled', !isFor)
+    }
+    form.classList.toggle('wide', by !== 'homeAccountId')
+  }
+  form.addEventListener('change', chooseFields)
+  chooseFields()
+
+  form.addEventListener('submit', (event) => {
+    event.preventDefault()
+    const by = new FormData(form).get('by')
+    if (by === 'homeAccountId') {
+      open(accountInput.value.trim(), undefined)
+      return
+    }
+    const issuer = issuerInput.value.trim()
+    void findBySession(
+      by === 'sid' ? { issuer, sid: sidInput.value.trim() } : { issuer, subject: subjectInput.value.trim() }
+    )
+  })
+
+  /**
+   * @param {string} homeAccountId
+   * @param {string | undefined} issuer
+   */
+  function open(homeAccountId, issuer) {
+    const hash = accountHash(homeAccountId, issuer)
+    if (location.hash === hash) {
+      void showAccount(homeAccountId, issuer)
+    } else {
+      location.hash = hash
+    }
+  }
+
+  /** @param {{ issuer: string, sid: string } | { issuer: string, subject: string }} session */
+  async function findBySession(session) {
+    const mine = begin()
+    await told(problem, async () => {
+      const accounts = await api.accountsOf(session)
+      if (mine !== turn) {
+        return
+      }
+      const [only] = accounts
+      const by = 'sid' in session ? 'sid' : 'subject'
+      if (only === undefined) {
+        status.textContent = ''
+        fill(
+          found,
+          make(
+            'p',
+            { class: 'card empty' },
+            `No session of this ${by} is stored under this issuer. It was never stored, has been signed out, or has expired.`
+          )
+        )
+      } else if (accounts.length === 1) {
+        open(only.homeAccountId, only.accountIssuer ?? undefined)
+      } else {
+        status.textContent = `${count(accounts.length, 'account')} have a session of this ${by}.`
+        fill(found, makeAccountList(accounts, session))
+      }
+    })
+  }
+
+  /**
+   * @param {readonly AccountReference[]} accounts
+   * @param {Selector} selector
+   */
+  function makeAccountList(accounts, selector) {
+    return make(
+      'div',
+      { class: 'card' },
+      make(
+        'ul',
+        { class: 'list' },
+        ...accounts.map(({ homeAccountId, accountIssuer }) =>
+          make(
+            'li',
+            {},
+            make('a', { class: 'long', href: accountHash(homeAccountId, accountIssuer ?? undefined) }, homeAccountId),
+            accountIssuer !== null && make('span', { class: 'quiet long' }, ` of ${accountIssuer}`)
+          )
+        )
+      ),
+      createPurgePanel(api, selector, 'all of them', () => {})
+    )
+  }
+
+  /**
+   * @param {string} homeAccountId
+   * @param {string | undefined} issuer
+   */
+  async function showAccount(homeAccountId, issuer) {
+    const mine = begin()
+    await told(problem, async () => {
+      const account = await api.account(homeAccountId, issuer)
+      if (mine !== turn) {
+        return
+      }
+      fill(found)
+      describe(account, issuer)
+      status.focus({ preventScroll: true })
+    })
+  }
+
+  /** What is on the page goes when the next answer is there, or has been refused. */
+  function begin() {
+    turn += 1
+    status.textContent = 'Looking …'
+    problem.textContent = ''
+    fill(found)
+    const mine = turn
+    queueMicrotask(() => status.setAttribute('tabindex', '-1'))
+    return mine
+  }
+
+  /**
+   * @param {StoredAccount} account
+   * @param {string | undefined} issuer
+   */
+  function describe(account, issuer) {
+    const { homeAccountId, rows, sessions, isComplete } = account
+    const contents = make('div')
+    const issuers = [...new Set(rows.map(({ accountIssuer }) => accountIssuer))]
+    if (rows.length === 0 && sessions.length === 0) {
+      status.textContent = 'Nothing is stored of this account.'
+      fill(
+        found,
+        make(
+          'div',
+          { class: 'card' },
+          make('h2', { class: 'long' }, homeAccountId),
+          make(
+            'p',
+            { class: 'empty' },
+            'No app has a row or a session of it: nobody signed in by it, or it has been signed out, or all has expired.'
+          )
+        )
+      )
+      return
+    }
+    drawContents(contents, account)
+    status.textContent = tellSums(account)
+    fill(
+      found,
+      make(
+        'div',
+        { class: 'card' },
+        make('h2', { class: 'long' }, homeAccountId),
+        !isComplete && make('p', { class: 'problem' }, 'There is more of it than is listed here.'),
+        contents
+      ),
+      make(
+        'div',
+        { class: 'card' },
+        issuers.length > 1
+          ? makeIssuerChoice(homeAccountId, issuers)
+          : createPurgePanel(api, { homeAccountId, issuer: issuer ?? issuers[0] ?? undefined }, 'this account', () => {
+              void redraw()
+            })
+      )
+    )
+
+    async function redraw() {
+      const mine = turn
+      await told(problem, async () => {
+        const left = await api.account(homeAccountId, issuer)
+        if (mine === turn) {
+          drawContents(contents, left)
+          status.textContent = tellSums(left)
+        }
+      })
+    }
+  }
+
+  return {
+    /**
+     * @param {string} homeAccountId
+     * @param {URLSearchParams} query
+     * @param {boolean} isReturn
+     */
+    show(homeAccountId, query, isReturn) {
+      if (!hasIssuers) {
+        hasIssuers = true
+        void told(problem, async () => {
+          const issuers = await api.issuers()
+          fill(issuerNames, ...issuers.map(({ name, issuer }) => make('option', { value: issuer }, name)))
+        })
+      }
+      const issuer = query.get('issuer') ?? undefined
+      if (homeAccountId !== '' && !isReturn) {
+        accountInput.value = homeAccountId
+        void showAccount(homeAccountId, issuer)
+      }
+    },
+    hide() {}
+  }
+}
+
+/**
+ * @param {HTMLElement} element
+ * @param {StoredAccount} account
+ */
+function drawContents(element, { rows, sessions }) {
+  const apps = [...new Set([...rows, ...sessions].map(({ clientId }) => clientId))].sort()
+  fill(
+    element,
+    apps.length === 0 && make('p', { class: 'empty' }, 'Nothing is left of this account.'),
+    ...apps.map((app) => {
+      const ofApp = (/** @type {{ clientId: string }} */ { clientId }) => clientId === app
+      const appRows = rows.filter(ofApp)
+      const appSessions = sessions.filter(ofApp)
+      return make(
+        'section',
+        { class: 'app' },
+        make('h3', { class: 'long' }, app),
+        appRows.length > 0
+          ? makeTable(`Rows of ${app}`, rowColumns, appRows)
+          : make('p', { class: 'empty' }, 'No row: the app has no token of it.'),
+        appSessions.length > 0
+          ? makeTable(`Sessions of ${app}`, sessionColumns, appSessions)
+          : make('p', { class: 'empty' }, 'No session: a logout would find these rows through other apps alone.')
+      )
+    })
+  )
+}
+
+/** @param {StoredAccount} account */
+function tellSums({ rows, sessions }) {
+  const apps = new Set([...rows, ...sessions].map(({ clientId }) => clientId)).size
+  return `${count(apps, 'app')}, ${count(rows.length, 'row')}, ${count(sessions.length, 'session')}`
+}
+
+/**
+ * @param {string} homeAccountId
+ * @param {readonly (string | null)[]} issuers
+ */
+function makeIssuerChoice(homeAccountId, issuers) {
+  return make(
+    'div',
+    {},
+    make('h2', {}, 'Purge'),
+    make('p', {}, 'Accounts of several issuers bear this id, and may be different people. Choose one:'),
+    make(
+      'ul',
+      { class: 'list' },
+      ...issuers.map(
+        (issuer) =>
+          issuer !== null &&
+          make('li', {}, make('a', { class: 'long', href: accountHash(homeAccountId, issuer) }, issuer))
+      )
+    )
+  )
+}
+
+/**
+ * @param {string} homeAccountId
+ * @param {string} [issuer]
+ */
+function accountHash(homeAccountId, issuer) {
+  const query = issuer === undefined ? '' : `?${new URLSearchParams({ issuer })}`
+  return `#/accounts/${encodeURIComponent(homeAccountId)}${query}`
+}

@@ -1,0 +1,210 @@
+/** @import { AccountReference, Issuer, Logouts, PurgeOutcome, PurgeRecord, Readiness, Rejections, Selector, Spool, StoredAccount } from './answers.js' */
+
+/** What was refused, or could not be asked; the message is the API's own text where it gave one. */
+export class Problem extends Error {
+  /**
+   * @param {string} message
+   * @param {{ status?: number, code?: string, cause?: unknown }} [details] status 0: no answer
+   */
+  constructor(message, { status = 0, code = 'no_answer', cause } = {}) {
+    super(message, { cause })
+    this.status = status
+    this.code = code
+  }
+
+  get isAboutCredentials() {
+    return this.status === 401 || this.status === 403
+  }
+}
+
+/** @typedef {ReturnType<typeof createApi>} Api */
+
+/**
+ * The operators' HTTP interface, with a token that is kept here alone.
+ *
+ * @param {(problem: Problem) => Promise<void>} signInAgain resolves when somebody has signed in again
+ */
+export function createApi(signInAgain) {
+  /** @type {string | undefined} */
+  let token
+  /** @type {Promise<void> | undefined} one sign-in, however many requests were refused */
+  let signingIn
+
+  /**
+   * @param {string} path
+   * @param {RequestInit & { timeoutMs?: number }} [init]
+   * @param {string} [bearer]
+   */
+  async function send(path, { timeoutMs = 15_000, ...init } = {}, bearer = token) {
+    const response = await fetch(path, {
+      ...init,
+      headers: { ...init.headers, authorization: `Bearer ${bearer}` },
+      cache: 'no-store',
+      credentials: 'omit',
+      redirect: 'error',
+      signal: AbortSignal.timeout(timeoutMs)
+    }).catch((cause) => {
+      throw new Problem('The service did not answer.', { cause })
+    })
+    const answer = await response.json().catch((cause) => {
+      throw new Problem(`The service answered ${response.status}, and broke off.`, { cause })
+    })
+    if (!response.ok) {
+      const detail = typeof answer?.detail === 'string' ? answer.detail : 'no reason given'
+      throw new Problem(sentence(detail), { status: response.status, code: String(answer?.code) })
+    }
+    return { status: response.status, answer }
+  }
+
+  /**
+   * Asks; where the credentials are no longer good, again after a new sign-in.
+   *
+   * @param {string} path
+   * @param {RequestInit} [init]
+   * @returns {Promise<any>} as the API documents it
+   */
+  async function ask(path, init) {
+    const used = token
+    try {
+      return (await send(path, init)).answer
+    } catch (error) {
+      if (!(error instanceof Problem && error.isAboutCredentials)) {
+        throw error
+      }
+      await renew(used, error)
+      return ask(path, init)
+    }
+  }
+
+  /**
+   * @param {string | undefined} used
+   * @param {Problem} problem
+   */
+  async function renew(used, problem) {
+    if (token !== used) {
+      return // somebody has signed in since
+    }
+    signingIn ??= signInAgain(problem).finally(() => {
+      signingIn = undefined
+    })
+    await signingIn
+  }
+
+  /** @param {Record<string, string | undefined>} values */
+  function query(values) {
+    const given = new URLSearchParams()
+    for (const [name, value] of Object.entries(values)) {
+      if (value !== undefined) {
+        given.append(name, value)
+      }
+    }
+    return given.size === 0 ? '' : `?${given}`
+  }
+
+  /** @param {object} body */
+  const asJson = (body) => ({
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify(body)
+  })
+
+  return {
+    /**
+     * @param {string} candidate
+     * @throws {Problem} where it is not an operator's
+     */
+    async signIn(candidate) {
+      if (!/^[\x21-\x7e]+$/.test(candidate)) {
+        throw new Problem('A token has no blanks, and no characters but those of ASCII.')
+      }
+      await send('admin/issuers', {}, candidate)
+      token = candidate
+    },
+
+    /** @returns {Promise<Readiness>} */
+    async readiness() {
+      const response = await fetch('readyz', { cache: 'no-store', signal: AbortSignal.timeout(15_000) })
+      return response.json()
+    },
+
+    /**
+     * @param {number} minutes
+     * @returns {Promise<Logouts>}
+     */
+    logouts: (minutes) => ask(`admin/stats?minutes=${minutes}`),
+
+    /** @returns {Promise<Rejections>} */
+    rejections: () => ask('admin/rejections?limit=500'),
+
+    /** @returns {Promise<readonly Issuer[]>} */
+    issuers: async () => (await ask('admin/issuers')).issuers,
+
+    /** @returns {Promise<Spool>} */
+    spool: () => ask('admin/spool'),
+
+    /**
+     * @param {{ issuer: string, sid?: string, subject?: string }} session
+     * @returns {Promise<readonly AccountReference[]>}
+     */
+    accountsOf: async (session) => (await ask(`admin/accounts${query({ ...session })}`)).accounts,
+
+    /**
+     * @param {string} homeAccountId
+     * @param {string} [issuer]
+     * @returns {Promise<StoredAccount>}
+     */
+    account: (homeAccountId, issuer) => ask(`admin/accounts/${encodeURIComponent(homeAccountId)}${query({ issuer })}`),
+
+    /**
+     * @param {string} [before]
+     * @returns {Promise<{ purges: readonly PurgeRecord[], next: string | null }>}
+     */
+    purges: (before) => ask(`admin/purges${query({ limit: '25', before })}`),
+
+    /**
+     * @param {string} id
+     * @returns {Promise<PurgeRecord>}
+     */
+    purge: (id) => ask(`admin/purges/${encodeURIComponent(id)}`),
+
+    /**
+     * What a purge would do.
+     *
+     * @param {Selector} selector
+     * @param {string} reason
+     * @returns {Promise<PurgeOutcome>}
+     */
+    dryRun: (selector, reason) => ask('admin/purges', asJson({ ...selector, reason, dryRun: true })),
+
+    /**
+     * Never asked again by itself after a new sign-in: whoever signed in then has not pressed the button.
+     *
+     * @param {Selector} selector
+     * @param {{ reason: string, force: boolean, idempotencyKey: string }} order
+     * @returns {Promise<PurgeOutcome>}
+     */
+    async orderPurge(selector, { reason, force, idempotencyKey }) {
+      const used = token
+      const { headers, ...init } = asJson({ ...selector, reason, force })
+      try {
+        const { status, answer } = await send('admin/purges', {
+          ...init,
+          headers: { ...headers, 'idempotency-key': idempotencyKey },
+          timeoutMs: 60_000
+        })
+        return { ...answer, isRunning: status === 202 }
+      } catch (error) {
+        if (error instanceof Problem && error.isAboutCredentials) {
+          await renew(used, error)
+          throw new Problem('Nothing was purged: the sign-in had ended. Press the button again.', error)
+        }
+        throw error
+      }
+    }
+  }
+}
+
+/** @param {string} text */
+function sentence(text) {
+  return `${text.charAt(0).toUpperCase()}${text.slice(1)}${text.endsWith('.') ? '' : '.'}`
+}

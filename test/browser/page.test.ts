@@ -1,0 +1,505 @@
+import { readFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import type { Locator, Page } from 'playwright-core'
+import t, { type Test } from 'tap'
+import { createAdmin } from '../../src/admin.ts'
+import { readConfig } from '../../src/config.ts'
+import { createIssuers } from '../../src/issuers.ts'
+import { createOperatorCheck } from '../../src/operators.ts'
+import { signIn, startBrowser, visit } from '../fixtures/browser.ts'
+import { createDatabase, createRole } from '../fixtures/database.ts'
+import { ada, adasSid, adasSubject, buildWithHistory, staffIssuer } from '../fixtures/page-data.ts'
+import { adminToken, build, type Service } from '../fixtures/service.ts'
+
+const browser = await startBrowser(t)
+const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
+const views = ['Overview', 'Accounts', 'Purges', 'Rejected'] as const
+
+async function open(page: Page, view: (typeof views)[number]): Promise<void> {
+  await page.getByRole('link', { name: view, exact: true }).click()
+  await page.getByRole('heading', { level: 1, name: view }).waitFor()
+}
+
+async function findAda(page: Page): Promise<void> {
+  await open(page, 'Accounts')
+  await page.getByLabel('homeAccountId').fill(ada)
+  await page.getByRole('button', { name: 'Find' }).click()
+  await page.getByText('3 apps, 4 rows, 5 sessions').waitFor()
+}
+
+async function tryDry(page: Page, reason: string): Promise<void> {
+  await page.getByRole('textbox', { name: 'Reason' }).fill(reason)
+  await page.getByRole('button', { name: 'Dry run' }).click()
+}
+
+const purgeButton = (page: Page) => page.getByRole('button', { name: /^Purge [\d,]+ rows?$/ })
+
+/** An operators' listener on the service's parts, with other credentials. */
+function adminWith(t: Test, service: Service, identify: Parameters<typeof createAdmin>[0]['identify']) {
+  const { purges, store, spool, issuers, rejections, metrics, admin } = service
+  const other = createAdmin({ purges, store, spool, issuers, rejections, metrics, logger: admin.log, identify })
+  t.teardown(() => other.close())
+  return other
+}
+
+const recordsOf = (service: Service, reason: string) =>
+  service.database.query('select status, accounts::int, rows::int from msal_logout.purges where reason = $1', [reason])
+
+t.test('an operator finds an account, tries a purge dry, purges it and finds the record', async (t) => {
+  const service = await buildWithHistory(t)
+  await service.login({ clientId: 'wiki', homeAccountId: 'grace.tenant', issuer: staffIssuer, sid: 'another' })
+  const { page, complaints } = await visit(t, browser, service.admin)
+  await signIn(page, adminToken)
+
+  await open(page, 'Accounts')
+  await page.getByLabel('session').check()
+  t.same(await page.locator('datalist option').evaluateAll((options) => options.map((each) => each.textContent)), [
+    'staff',
+    'partners'
+  ])
+  await page.getByLabel('Issuer').fill(staffIssuer)
+  await page.getByLabel('sid').fill(adasSid)
+  await page.getByRole('button', { name: 'Find' }).click()
+  await page.getByRole('heading', { name: ada }).waitFor()
+  t.same(await page.locator('#found h3').allTextContents(), ['expenses', 'intranet', 'timesheets'])
+  const size = page.locator('data[value="6412"]')
+  t.equal(await size.textContent(), '6.4 kB')
+  t.equal(await size.getAttribute('title'), '6,412 bytes')
+  const time = page.locator('#found time').first()
+  t.match(await time.textContent(), /^\d+ s ago$/)
+  t.match(await time.getAttribute('datetime'), /^\d{4}-\d\d-\d\dT[\d:.]+Z$/)
+  t.notMatch(await page.content(), 'xxxxxxxx', 'no payload')
+
+  t.equal(await purgeButton(page).count(), 0, 'no purge before a dry run')
+  await tryDry(page, 'laptop stolen')
+  await page.getByText('Would delete 4 rows and end 5 sessions of 1 account.').waitFor()
+  t.equal((await service.rows()).length, 5, 'nothing is gone yet')
+  await page.getByRole('textbox', { name: 'Reason' }).fill('laptop stolen, ticket 12')
+  t.equal(await purgeButton(page).count(), 0, 'another reason needs another dry run')
+  await page.getByRole('button', { name: 'Dry run' }).click()
+  await purgeButton(page).click()
+  await page.getByText('Deleted 4 rows and ended 5 sessions').waitFor()
+  await page.getByText('Nothing is left of this account.').waitFor()
+  t.same(await service.rows(), ['wiki/grace.tenant'])
+
+  await page.getByRole('link', { name: 'its record' }).click()
+  await page.getByText('laptop stolen, ticket 12').waitFor()
+  t.match(await page.locator('#record').textContent(), /Operatoradmin-token.*Rows4/)
+  await page.getByRole('link', { name: 'All purges' }).click()
+  await page.getByRole('cell', { name: 'laptop stolen, ticket 12' }).waitFor()
+  const shown = page.locator('#records-table tbody tr')
+  t.equal(await shown.count(), 25)
+  t.match(await shown.first().textContent(), 'laptop stolen, ticket 12', 'the newest is the first')
+  await page.getByRole('button', { name: 'Show older' }).click()
+  await page.getByText('50 records shown.').waitFor()
+  t.equal(await shown.count(), 50)
+
+  await open(page, 'Accounts')
+  await page.getByLabel('subject').first().check()
+  await page.getByLabel('Subject', { exact: true }).fill(adasSubject)
+  await page.getByRole('button', { name: 'Find' }).click()
+  await page.getByText('No session of this subject is stored').waitFor()
+  t.same(complaints(), [])
+})
+
+t.test('several accounts of one sid are listed, and purged together', async (t) => {
+  const service = await build(t)
+  const issuer = service.provider.issuer
+  for (const homeAccountId of ['ada.home', 'ada.guest']) {
+    await service.login({ homeAccountId, sid: 'shared', subject: homeAccountId })
+  }
+  const { page, complaints } = await visit(t, browser, service.admin, { path: '/#/accounts' })
+  await signIn(page, adminToken)
+  await page.getByLabel('session').check()
+  await page.getByLabel('Issuer').fill(issuer)
+  await page.getByLabel('sid').fill('shared')
+  await page.getByRole('button', { name: 'Find' }).click()
+  await page.getByText('2 accounts have a session of this sid.').waitFor()
+  t.same(await page.locator('#found li a').allTextContents(), ['ada.guest', 'ada.home'])
+  await tryDry(page, 'both')
+  await purgeButton(page).click()
+  await page.getByText('Deleted 2 rows and ended 2 sessions').waitFor()
+  t.same(await service.rows(), [])
+  t.same(complaints(), [])
+})
+
+t.test('equal ids of two issuers are told apart before anything is purged', async (t) => {
+  const other = 'https://other.example'
+  const service = await build(t)
+  for (const [issuer, clientId] of [
+    [service.provider.issuer, 'client-a'],
+    [other, 'client-b']
+  ] as const) {
+    await service.login({ issuer, clientId, homeAccountId: '42', partitionKey: clientId, subject: '42' })
+  }
+  const { page, complaints } = await visit(t, browser, service.admin, { path: '/#/accounts/42' })
+  await signIn(page, adminToken)
+  await page.getByText('Accounts of several issuers bear this id').waitFor()
+  t.equal(await page.getByRole('button', { name: 'Dry run' }).count(), 0)
+  await page.getByRole('link', { name: other }).click()
+  await tryDry(page, 'that one')
+  await purgeButton(page).click()
+  await page.getByText('Deleted 1 row').waitFor()
+  t.same(await service.rows(), ['client-a/client-a'])
+  t.same(complaints(), [])
+})
+
+t.test('the keyboard alone is enough to purge, and where it is can always be seen', async (t) => {
+  const service = await buildWithHistory(t)
+  const { page, complaints } = await visit(t, browser, service.admin)
+  const { keyboard } = page
+  const isFocused = async (locator: Locator) => (await locator.and(page.locator(':focus')).count()) > 0
+  async function tabTo(locator: Locator, key = 'Tab'): Promise<void> {
+    for (let presses = 0; !(await isFocused(locator)); presses += 1) {
+      if (presses === 60) {
+        throw new Error(`the keyboard does not reach ${locator}`)
+      }
+      await keyboard.press(key)
+      const outline = await page.evaluate(
+        '(({ outlineStyle, outlineWidth }) => [outlineStyle, outlineWidth])(getComputedStyle(document.activeElement))'
+      )
+      t.same(outline, ['solid', '2px'])
+    }
+  }
+
+  t.ok(await isFocused(page.getByLabel('Bearer token')))
+  await keyboard.type(adminToken)
+  await keyboard.press('Enter')
+  await page.getByRole('heading', { level: 1, name: 'Overview' }).waitFor()
+  t.ok(await isFocused(page.getByRole('heading', { level: 1 })), 'a view begins at its heading')
+  await tabTo(page.getByRole('link', { name: 'Accounts' }), 'Shift+Tab')
+  await keyboard.press('Enter')
+  await page.getByRole('heading', { level: 1, name: 'Accounts' }).waitFor()
+  t.equal(await page.title(), 'Accounts – msal-logout')
+  await tabTo(page.getByLabel('account id').first())
+  await tabTo(page.getByLabel('homeAccountId'))
+  await keyboard.type(ada)
+  await keyboard.press('Enter')
+  const sums = page.getByText('3 apps, 4 rows, 5 sessions')
+  await sums.waitFor()
+  t.ok(await isFocused(sums))
+  await tabTo(page.getByRole('textbox', { name: 'Reason' }))
+  await keyboard.type('by keys')
+  await keyboard.press('Enter')
+  const preview = page.getByText('Would delete 4 rows')
+  await preview.waitFor()
+  t.ok(await isFocused(preview))
+  await tabTo(purgeButton(page))
+  await keyboard.press('Enter')
+  const done = page.getByText('Deleted 4 rows')
+  await done.waitFor()
+  t.ok(await isFocused(done))
+  await tabTo(page.getByRole('link', { name: 'its record' }))
+  await keyboard.press('Enter')
+  await page.getByRole('heading', { name: 'Purge by an operator' }).waitFor()
+  t.same(await service.rows(), [])
+
+  await page.reload()
+  await keyboard.type(adminToken)
+  await keyboard.press('Enter')
+  await page.getByRole('heading', { name: 'Purge by an operator' }).waitFor()
+  await page.getByRole('link', { name: 'Skip to the content' }).press('Enter')
+  t.ok(await isFocused(page.locator('main#content')))
+  t.same(complaints(), [])
+})
+
+t.test('a wrong token and one without the role are told in the words of the interface, and show nothing', async (t) => {
+  const service = await buildWithHistory(t)
+  const { issuer } = service.provider
+  const { adminAccessTokens } = readConfig({
+    ISSUER: issuer,
+    CLIENT_IDS: 'client-a',
+    ADMIN_ISSUER: issuer,
+    ADMIN_AUDIENCE: 'api://operators',
+    ADMIN_ROLE: 'Purge.All'
+  })
+  if (adminAccessTokens === undefined) {
+    throw new Error('not configured')
+  }
+  const admin = adminWith(
+    t,
+    service,
+    createOperatorCheck({
+      accessTokens: { ...adminAccessTokens, issuers: createIssuers([adminAccessTokens.issuer]) }
+    })
+  )
+  const accessToken = (roles: string[]) =>
+    service.provider.sign({
+      iss: issuer,
+      aud: 'api://operators',
+      exp: Math.floor(Date.now() / 1_000) + 60,
+      oid: 'person-1',
+      roles
+    })
+  const { page, complaints } = await visit(t, browser, admin)
+  const problem = page.getByRole('alert')
+  for (const [token, told] of [
+    ['wrong', 'Valid credentials of an operator are needed.'],
+    [await accessToken(['Other']), 'The access token lacks the role of operators.'],
+    ['two words', 'A token has no blanks, and no characters but those of ASCII.']
+  ] as const) {
+    await signIn(page, token)
+    await problem.getByText(told).waitFor()
+    t.equal(await page.getByRole('navigation').count(), 0)
+    t.equal(await page.getByLabel('Bearer token').getAttribute('type'), 'password')
+  }
+  await signIn(page, await accessToken(['Purge.All']))
+  await page.getByText('can be written').waitFor()
+  t.same(await page.evaluate('[localStorage.length, sessionStorage.length, document.cookie]'), [0, 0, ''])
+  await page.getByRole('button', { name: 'Sign out' }).click()
+  await page.getByLabel('Bearer token').waitFor()
+  t.notMatch(await page.content(), staffIssuer, 'nothing is left of what was seen')
+  t.same(complaints(401, 403), [])
+})
+
+t.test('when the token ends in the middle, what was looked at comes back after a new sign-in', async (t) => {
+  const service = await buildWithHistory(t)
+  const operators = { token: 'the-first-token-of-the-morning-00000000' }
+  const admin = adminWith(t, service, (authorization) => createOperatorCheck(operators)(authorization))
+  const { page, complaints } = await visit(t, browser, admin)
+  await signIn(page, operators.token)
+  await findAda(page)
+  await tryDry(page, 'token ended')
+  await purgeButton(page).waitFor()
+
+  const first = operators.token
+  operators.token = 'the-second-token-after-the-lunch-000000'
+  await purgeButton(page).click()
+  await page.getByText('comes back when you have signed in again').waitFor()
+  t.equal(await page.getByRole('alert').textContent(), 'Valid credentials of an operator are needed.')
+  t.equal(await page.getByText(ada).filter({ visible: true }).count(), 0)
+  await signIn(page, first)
+  await page.getByRole('alert').getByText('Valid credentials').waitFor()
+  await signIn(page, operators.token)
+  await page.getByText('Nothing was purged: the sign-in had ended.').waitFor()
+  t.equal((await service.rows()).length, 4, 'who signs in has not pressed the button')
+  t.equal(await page.getByRole('textbox', { name: 'Reason' }).inputValue(), 'token ended')
+  await purgeButton(page).click()
+  await page.getByText('Deleted 4 rows').waitFor()
+  t.same(await recordsOf(service, 'token ended'), [{ status: 'done', accounts: 1, rows: 4 }])
+
+  operators.token = 'the-third-token-in-the-evening-00000000'
+  await page.getByRole('link', { name: 'Rejected' }).click()
+  await page.getByText('comes back when you have signed in again').waitFor()
+  await signIn(page, operators.token)
+  await page.getByRole('cell', { name: 'Back channel' }).first().waitFor()
+  t.same(complaints(401), [])
+})
+
+t.test('a purge pressed twice, and again after a lost answer, is done once', async (t) => {
+  const service = await buildWithHistory(t)
+  const { page, complaints } = await visit(t, browser, service.admin)
+  await signIn(page, adminToken)
+  await findAda(page)
+  await tryDry(page, 'once')
+  await purgeButton(page).waitFor()
+  const keys: (string | undefined)[] = []
+  await page.route('**/admin/purges', async (route) => {
+    keys.push(route.request().headers()['idempotency-key'])
+    const answer = await route.fetch()
+    await (keys.length === 1 ? route.abort() : route.fulfill({ response: answer }))
+  })
+  await purgeButton(page).dblclick()
+  await page.getByText('Whether it was done is not known. Press the button again: it is done once.').waitFor()
+  t.equal(keys.length, 1)
+  t.same(await service.rows(), [])
+  await service.login({ homeAccountId: ada, clientId: 'wiki', issuedAt: Math.floor(Date.now() / 1_000) + 30 })
+  await purgeButton(page).click()
+  await page.getByText('Deleted 4 rows').waitFor()
+  t.equal(keys.length, 2)
+  t.type(keys[0], 'string')
+  t.equal(keys[0], keys[1])
+  t.same(await recordsOf(service, 'once'), [{ status: 'done', accounts: 1, rows: 4 }])
+  t.same(await service.rows(), [`wiki/${ada}`], 'who has signed in since stays')
+  t.same(
+    complaints().filter((text) => !text.includes('net::ERR_FAILED')),
+    []
+  )
+})
+
+t.test('a large purge needs a word, goes on in the background, and shows how far it is', async (t) => {
+  const service = await build(t)
+  await service.database.query(
+    `select count(msal_logout.login('client-a', n || '.large', n || '.large', $1, 'sid-' || n, 'subject-' || n, 1, '', 'json',
+      interval '1 day')) from generate_series(10001, 20001) n`,
+    [service.provider.issuer]
+  )
+  const { page, complaints } = await visit(t, browser, service.admin, { path: '/#/purges' })
+  await signIn(page, adminToken)
+  await page.getByText('Purge a whole app or tenant').click()
+  await page.getByLabel('a tenant').check()
+  await page.getByLabel('Tenant id').fill('large')
+  await page.getByRole('button', { name: 'Choose' }).click()
+  await tryDry(page, 'tenant left')
+  await page.getByText('Would delete 10,001 rows and end 10,001 sessions of 10,001 accounts.').waitFor()
+  t.equal(await purgeButton(page).isDisabled(), true)
+  await page.getByLabel('I mean all 10,001 accounts').check()
+
+  const locked = await service.database.pool.connect() // one of the last: the purge waits there
+  await locked.query(`begin; select from msal_logout.token_cache where partition_key = '20001.large' for update`)
+  t.teardown(() => locked.release(true))
+  await purgeButton(page).click()
+  await page.getByText('The purge is running, and goes on if you leave').waitFor()
+  await page.getByText('10,000 of 10,001 accounts').waitFor()
+  t.equal(await page.getByRole('progressbar').getAttribute('max'), '10001')
+  t.equal(await page.getByRole('progressbar').getAttribute('value'), '10000')
+  await page.getByText('running', { exact: true }).waitFor()
+  await locked.query('rollback')
+  await page.getByText('Deleted 10,001 rows and ended 10,001 sessions').waitFor()
+  t.same(await service.rows(), [])
+  t.same(complaints(), [])
+})
+
+t.test('rejected tokens and logouts appear as they come', async (t) => {
+  const service = await build(t)
+  const { page, complaints } = await visit(t, browser, service.admin, { path: '/#/rejected' })
+  await signIn(page, adminToken)
+  await page.getByText('No token has been rejected.').waitFor()
+  await service.post('not-a-token')
+  await page.getByText('1 more token rejected').waitFor({ state: 'attached' })
+  await page.getByRole('rowheader', { name: 'the logout token is not a signed JWT ERR_TOKEN_MALFORMED' }).waitFor()
+  for (let times = 0; times < 120; times += 1) {
+    await service.post('not-a-token')
+  }
+  await page.getByText('more came from addresses that had sent too many').waitFor()
+
+  await open(page, 'Overview')
+  await page.getByText('No logouts in this time.').waitFor()
+  await service.login({ sid: 's1' })
+  await service.post(await service.provider.logoutToken({ sid: 's1' }))
+  await page.getByLabel('Time').selectOption('last 6 hours')
+  await page.getByText('Back channel 1').waitFor()
+  await page.getByText('As a table').click()
+  t.match(await page.locator('#logouts tbody').textContent(), /^\d\d:\d\d100$/)
+  t.equal(await page.locator('#logouts canvas').count(), 1)
+  await page.locator('#logouts .u-over').hover({ position: { x: 200, y: 80 } })
+  await page.getByText(/^\d\d:\d\d: 0 logouts$/).waitFor()
+  t.same(complaints(), [])
+})
+
+t.test('where nothing is stored, each view says what that means', async (t) => {
+  const service = await build(t)
+  const { page, complaints } = await visit(t, browser, service.admin)
+  await signIn(page, adminToken)
+  await page.getByText('No logouts in this time. If users have signed out, nothing arrives here.').waitFor()
+  await page.getByText('Nothing waits: every logout that came has been carried out.').waitFor()
+  await open(page, 'Purges')
+  await page.getByText('No purge has been recorded').waitFor()
+  await open(page, 'Rejected')
+  await page.getByText('No token has been rejected.').waitFor()
+  await open(page, 'Accounts')
+  await page.getByLabel('homeAccountId').fill('nobody.tenant')
+  await page.getByRole('button', { name: 'Find' }).click()
+  await page.getByText('No app has a row or a session of it').waitFor()
+  await page.goto(`${new URL('/', page.url())}#/purges/11111111-1111-4111-8111-111111111111`)
+  await page.getByText('No purge has this id.').waitFor()
+  t.same(complaints(404), [])
+})
+
+t.test('a database out of reach is told in each view, and the page goes on when it is back', async (t) => {
+  const database = await createDatabase(t)
+  const role = await createRole(database, 'service')
+  await database.query('select msal_logout.register_service($1)', [role])
+  const url = new URL(database.url)
+  url.username = role
+  url.password = 'test'
+  const service = await build(t, { poolOptions: () => ({ connectionString: url.href }) })
+  const { page, complaints } = await visit(t, browser, service.admin, { path: '/#/purges' })
+  await signIn(page, adminToken)
+  await page.getByText('No purge has been recorded').waitFor()
+  await page.getByText('Ready', { exact: true }).waitFor()
+
+  await database.query(`alter role ${role} nologin`)
+  await database.query('select pg_terminate_backend(pid) from pg_stat_activity where usename = $1', [role])
+  await page.getByRole('button', { name: 'Refresh' }).click()
+  await page.getByRole('alert').getByText('The database is out of reach.').waitFor()
+  await open(page, 'Overview')
+  await page.locator('#logouts').getByText('The database is out of reach.').waitFor()
+  await page.getByText('can be written').waitFor() // the rest is told all the same
+  await page.getByText('Not ready: ERR_DATABASE_UNAVAILABLE').waitFor({ timeout: 20_000 })
+
+  await database.query(`alter role ${role} login`)
+  await page.getByLabel('Time').selectOption('last 24 hours')
+  await page.getByText('No logouts in this time.').waitFor()
+  t.same(complaints(503), [])
+})
+
+t.test('axe finds nothing to mend in light and dark, and nothing is wider than a phone', async (t) => {
+  const service = await buildWithHistory(t)
+  async function check(page: Page, name: string): Promise<void> {
+    const { violations } = (await page.evaluate('axe.run()')) as {
+      violations: { id: string; nodes: { target: string[]; failureSummary: string }[] }[]
+    }
+    const told = violations.flatMap(({ id, nodes }) =>
+      nodes.map((node) => `${id}: ${node.target} ${node.failureSummary}`)
+    )
+    t.same(told, [], name)
+    t.equal(await page.evaluate('document.documentElement.scrollWidth <= innerWidth'), true, `${name} fits`)
+  }
+  for (const colorScheme of ['light', 'dark'] as const) {
+    for (const width of [360, 1_440]) {
+      const name = (view: string) => `${view}, ${colorScheme}, ${width}`
+      const { page, complaints } = await visit(t, browser, service.admin, {
+        colorScheme,
+        reducedMotion: 'reduce',
+        viewport: { width, height: 800 }
+      })
+      await page.evaluate(axe)
+      await signIn(page, 'wrong')
+      await page.getByText('Valid credentials').waitFor()
+      await check(page, name('sign-in'))
+      await signIn(page, adminToken)
+      await page.getByText('can be written').waitFor()
+      await page.locator('canvas').waitFor()
+      await page.getByText('As a table').click()
+      await check(page, name('overview'))
+      await open(page, 'Rejected')
+      await page.getByRole('cell', { name: 'Back channel' }).first().waitFor()
+      await check(page, name('rejected'))
+      await open(page, 'Purges')
+      await page.getByText('Purge a whole app or tenant').click()
+      await page.getByLabel('Client id').fill('no-such-app')
+      await page.getByRole('button', { name: 'Choose' }).click()
+      await tryDry(page, 'nothing')
+      await page.getByText('Nothing would go').waitFor()
+      await check(page, name('purges'))
+      await page.locator('#records-table tbody a').first().click()
+      await page.getByText('Logout by the back channel').waitFor()
+      await check(page, name('record'))
+      await findAda(page)
+      await tryDry(page, 'laptop stolen')
+      await purgeButton(page).waitFor()
+      await check(page, name('account'))
+      t.same(complaints(401), [])
+    }
+  }
+})
+
+t.test('the pictures of the docs are taken', async (t) => {
+  const service = await buildWithHistory(t)
+  for (const [name, width, height, colorScheme, show] of [
+    ['desktop', 1_440, 900, 'light', async () => {}],
+    ['phone', 390, 844, 'dark', async () => {}],
+    [
+      'tablet',
+      820,
+      1_180,
+      'light',
+      async (page: Page) => {
+        await findAda(page)
+        await tryDry(page, 'laptop stolen, ticket 4711')
+        await purgeButton(page).waitFor()
+        await purgeButton(page).scrollIntoViewIfNeeded()
+      }
+    ]
+  ] as const) {
+    const { page, complaints } = await visit(t, browser, service.admin, { viewport: { width, height }, colorScheme })
+    await signIn(page, adminToken)
+    await page.getByText('can be written').waitFor()
+    await page.locator('canvas').waitFor()
+    await show(page)
+    const picture = await page.screenshot({ path: `docs/page-${name}.png` })
+    t.ok(picture.length < 200_000, `${name}: ${picture.length} bytes`)
+    t.same(complaints(), [])
+  }
+})
