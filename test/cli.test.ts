@@ -25,7 +25,11 @@ interface Told {
 async function runPurge(
   t: Test,
   options: Partial<PurgeOptions>,
-  { answer, env = { ADMIN_TOKEN: adminToken } }: { answer?: string; env?: Record<string, string> } = {}
+  {
+    answer,
+    env = { ADMIN_TOKEN: adminToken },
+    signal = new AbortController().signal
+  }: { answer?: string; env?: Record<string, string>; signal?: AbortSignal } = {}
 ): Promise<Told> {
   const output = { stdout: '', stderr: '' }
   const into = (name: keyof typeof output) =>
@@ -44,7 +48,7 @@ async function runPurge(
     stdin,
     stdout: into('stdout'),
     stderr: Object.assign(into('stderr'), { isTTY: answer !== undefined }),
-    signal: new AbortController().signal
+    signal
   } as unknown as CommandSurroundings
   const code = await purge({ url: 'http://127.0.0.1:9', wait: '0', ...options }, surroundings)
   t.notMatch(output.stdout + output.stderr, adminToken)
@@ -186,6 +190,49 @@ t.test('an order whose answer is lost is given again, and done once', async (t) 
   t.equal(lost, 2)
   t.match(JSON.parse(told.stdout), { outcome: 'done', accounts: 1, rows: 2 })
   t.equal((await database.query('select from msal_logout.purges')).length, 1)
+})
+
+t.test('Ctrl-C before the answer to an order tells how to take it up', async (t) => {
+  const { url, admin, rows } = await setUp(t)
+  const interruption = new AbortController()
+  admin.server.prependListener('request', (request, response) => {
+    if (request.headers['idempotency-key'] !== undefined) {
+      response.end = () => {
+        interruption.abort() // done, but not told
+        return response
+      }
+    }
+  })
+  const options = { ...account, yes: true, json: true, url }
+  const told = await runPurge(t, options, { signal: interruption.signal })
+  t.match(told, { code: 130, stderr: /interrupted: the service may have begun: .*"--idempotency-key [-0-9a-f]{36}"/ })
+  t.match(JSON.parse(told.stdout), { outcome: 'interrupted', message: /--idempotency-key/ })
+  t.same(await rows(), ['client-a/v.t'])
+  admin.server.closeAllConnections()
+})
+
+t.test('Ctrl-C at the question leaves all as it is', async (t) => {
+  const { url, database } = await setUp(t)
+  const before = await database.snapshot()
+  const interruption = new AbortController()
+  const stdin = Object.assign(new PassThrough(), { isTTY: true })
+  const stderr = new Writable({
+    write(chunk, _encoding, done) {
+      if (String(chunk).includes('Purge it?')) {
+        interruption.abort()
+      }
+      done()
+    }
+  })
+  const code = await purge({ ...account, url, wait: '0' }, {
+    env: { ADMIN_TOKEN: adminToken },
+    stdin,
+    stdout: new PassThrough(),
+    stderr: Object.assign(stderr, { isTTY: true }),
+    signal: interruption.signal
+  } as unknown as CommandSurroundings)
+  t.equal(code, 130)
+  t.same(await database.snapshot(), before)
 })
 
 /** Accounts of the tenant `many`, each with a row and a session. */

@@ -69,6 +69,9 @@ export type OperatorClient = ReturnType<typeof createOperatorClient>
 
 /** Speaks to the operators' listener. Every function throws {@link CommandError}, where another try may help {@link UnansweredError}. */
 export function createOperatorClient({ url, token, signal }: OperatorClientOptions) {
+  const base = new URL(url)
+  base.pathname = base.pathname.replace(/\/?$/, '/') // what stands behind a proxy may have a path of its own
+
   async function call(
     path: string,
     request: { method?: string; headers?: Record<string, string>; body?: string; timeoutMs: number }
@@ -77,7 +80,7 @@ export function createOperatorClient({ url, token, signal }: OperatorClientOptio
     let response: Response
     let text: string
     try {
-      response = await fetch(new URL(path, url), {
+      response = await fetch(new URL(path, base), {
         ...rest,
         headers: { authorization: `Bearer ${token()}`, accept: 'application/json', ...headers },
         redirect: 'error', // the credentials are for this address alone
@@ -112,7 +115,7 @@ export function createOperatorClient({ url, token, signal }: OperatorClientOptio
   }
 
   const order = (body: PurgeBody & { dryRun: boolean }, headers: Record<string, string>) =>
-    call('/admin/purges', {
+    call('admin/purges', {
       method: 'POST',
       headers: { 'content-type': 'application/json', ...headers },
       body: JSON.stringify(body),
@@ -135,7 +138,7 @@ export function createOperatorClient({ url, token, signal }: OperatorClientOptio
     },
 
     async find(id: string): Promise<Progress> {
-      return progressOf(await call(`/admin/purges/${encodeURIComponent(id)}`, { timeoutMs: readTimeoutMs }), url)
+      return progressOf(await call(`admin/purges/${encodeURIComponent(id)}`, { timeoutMs: readTimeoutMs }), url)
     }
   }
 }

@@ -278,11 +278,13 @@ async function ask({ stdin, stderr, signal }: CommandSurroundings, question: str
   const lines = createInterface({ input: stdin, output: stderr, terminal: false })
   try {
     const answer = await new Promise<string>((resolve, reject) => {
-      lines.question(question, { signal }, resolve)
-      lines.once('close', () => resolve(''))
-      signal.addEventListener('abort', () => reject(new CommandError(2, 'not_confirmed', 'nothing was done')), {
-        once: true
-      })
+      const refuse = () => reject(new CommandError(2, 'not_confirmed', 'nothing was done'))
+      signal.addEventListener('abort', refuse, { once: true })
+      lines.once('close', refuse)
+      lines.question(question, resolve)
+      if (signal.aborted) {
+        refuse() // before anybody listened
+      }
     })
     if (!/^y(es)?$/i.test(answer.trim())) {
       throw new CommandError(2, 'not_confirmed', 'nothing was done')
