@@ -10,7 +10,7 @@ import fastify, {
 import { RefusedError, UnavailableError } from './errors.ts'
 import type { Issuers } from './issuers.ts'
 import { isIdentifier } from './logout-token.ts'
-import { createRejectionLimit } from './rejection-limit.ts'
+import { createRejectionLimit, createSuspects } from './rejection-limit.ts'
 import type { CarryOut, LogoutRequest } from './sign-out.ts'
 import { type Spool, SpoolError } from './spool.ts'
 
@@ -64,12 +64,14 @@ export function createApp({
   })
   // Each line during an outage would fill the disk, also for what a hostile sender makes up meanwhile.
   const limitOutageLines = createRejectionLimit({ logger, message: 'sign-outs not done, beside those with a line' })
+  const suspects = createSuspects()
   app.removeAllContentTypeParsers()
   app.register(formbody, { bodyLimit: bodyLimitBytes })
   app.setErrorHandler((error: FastifyError, request, reply) => {
     if (error instanceof RefusedError) {
       const retryAfterSeconds = limitRejections(request.ip)
       if (retryAfterSeconds > 0) {
+        suspects.add(request.ip)
         return answerLimited(reply, retryAfterSeconds)
       }
     }
@@ -129,7 +131,7 @@ export function createApp({
   async function carryOutOrKeep(request: FastifyRequest, logout: LogoutRequest): Promise<void> {
     const at = now()
     let isVerified = false
-    const work = carryOut(logout, at, () => {
+    const work = carryOutInTurn(request.ip, logout, at, () => {
       isVerified = true
     })
     try {
@@ -141,6 +143,19 @@ export function createApp({
         await spool.keep(logout, at, isVerified)
       }
       throw error
+    }
+  }
+
+  /** A signature is costly to look at, a front-channel call has none. */
+  async function carryOutInTurn(address: string, logout: LogoutRequest, at: number, onVerified: () => void) {
+    const endTurn = 'token' in logout ? await suspects.turn(address) : undefined
+    try {
+      return await carryOut(logout, at, () => {
+        onVerified()
+        endTurn?.()
+      })
+    } finally {
+      endTurn?.()
     }
   }
 
