@@ -46,6 +46,7 @@ export interface Issuer {
 export interface Spool {
   readonly verified: number
   readonly unverified: number
+  readonly frontchannel: number
   readonly rejected: number
   readonly oldestAt: string | null
   readonly isWritable: boolean

@@ -76,9 +76,9 @@ export function createOverview(api) {
 }
 
 /** @param {Spool} spool */
-function describeSpool({ verified, unverified, rejected, oldestAt, isWritable }) {
+function describeSpool({ verified, unverified, frontchannel, rejected, oldestAt, isWritable }) {
   const facts = makeFacts([
-    ['Wait for the database', number(verified)],
+    ['Wait for the database', number(verified + frontchannel)],
     ['Wait for keys', number(unverified)],
     ['The oldest came', oldestAt === null ? '–' : age(oldestAt)],
     ['Proved bad, set aside', number(rejected)],
@@ -86,7 +86,7 @@ function describeSpool({ verified, unverified, rejected, oldestAt, isWritable })
   ])
   return [
     facts,
-    verified + unverified === 0 &&
+    verified + unverified + frontchannel === 0 &&
       make('p', { class: 'empty' }, 'Nothing waits: every logout that came has been carried out.'),
     !isWritable &&
       make('p', { class: 'problem' }, 'A logout that cannot be carried out at once would be lost: mend this first.')

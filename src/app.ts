@@ -10,7 +10,7 @@ import fastify, {
 import { RefusedError, UnavailableError } from './errors.ts'
 import type { Issuers } from './issuers.ts'
 import { isIdentifier } from './logout-token.ts'
-import { createRejectionLimit } from './rejection-limit.ts'
+import { createRejectionLimit, createSuspects } from './rejection-limit.ts'
 import { type CarryOut, committedOutcome, type LogoutOutcome, type LogoutRequest, type Progress } from './sign-out.ts'
 import { type Spool, SpoolError } from './spool.ts'
 
@@ -39,6 +39,8 @@ declare module 'fastify' {
 }
 
 const bodyLimitBytes = 64 * 1024
+// Beside the deadline, so that a disk that hangs pushes no answer past 2 s.
+const keepWithinMs = 400
 
 // No frame-ancestors: the identity provider shows this page in an iframe.
 const frontChannelHeaders = {
@@ -74,6 +76,7 @@ export function createApp({
   })
   // Each line during an outage would fill the disk, also for what a hostile sender makes up meanwhile.
   const limitOutageLines = createRejectionLimit({ logger, message: 'sign-outs not done, beside those with a line' })
+  const suspects = createSuspects()
   app.removeAllContentTypeParsers()
   app.register(formbody, { bodyLimit: bodyLimitBytes })
   app.decorateRequest('progress', undefined)
@@ -81,6 +84,7 @@ export function createApp({
     if (error instanceof RefusedError) {
       const retryAfterSeconds = limitRejections(request.ip)
       if (retryAfterSeconds > 0) {
+        suspects.add(request.ip)
         ended(request, { outcome: 'limited', reason: error.code })
         return answerLimited(reply, retryAfterSeconds)
       }
@@ -146,7 +150,8 @@ export function createApp({
   /** Resolves once it is done and on disk; what cannot be done in time is on the spool before it is told so. */
   async function carryOutOrKeep(request: FastifyRequest, logout: LogoutRequest): Promise<void> {
     const at = now()
-    const work = carryOut(logout, at, (progress) => {
+    const answerBy = performance.now() + deadlineMs + keepWithinMs
+    const work = carryOutInTurn(request.ip, logout, at, (progress) => {
       request.progress = progress
     })
     try {
@@ -157,9 +162,29 @@ export function createApp({
       ended(request, committedOutcome(results))
     } catch (error) {
       if (error instanceof UnavailableError) {
-        await spool.keep(logout, at, request.progress?.isVerified === true)
+        await spool.keep(logout, at, request.progress?.isVerified === true, answerBy - performance.now())
       }
       throw error
+    }
+  }
+
+  /** A signature is costly to look at, a front-channel call has none. */
+  async function carryOutInTurn(
+    address: string,
+    logout: LogoutRequest,
+    at: number,
+    onProgress: (progress: Progress) => void
+  ) {
+    const endTurn = 'token' in logout ? await suspects.turn(address) : undefined
+    try {
+      return await carryOut(logout, at, (progress) => {
+        onProgress(progress)
+        if (progress.isVerified) {
+          endTurn?.()
+        }
+      })
+    } finally {
+      endTurn?.()
     }
   }
 

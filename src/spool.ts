@@ -18,8 +18,6 @@ export interface SpoolOptions {
   readonly frontChannel?: Bound
   /** The most kept that proved bad; default 1,000, the oldest go first. */
   readonly maxRejected?: number
-  /** Milliseconds after which a logout counts as not kept, so that a disk that hangs holds no answer up; default 400. */
-  readonly keepWithinMs?: number
 }
 
 /** The bound of one share; both members hold. */
@@ -42,8 +40,10 @@ export interface Spool {
    * Resolves once it is on disk.
    * @throws {SpoolError} where it could not be kept in time: the answer must not say that it was. One that is written
    *   later all the same does no harm: the same logout again ends nothing twice
+   *
+   * @param withinMs the time that is left for it, in milliseconds
    */
-  keep(request: LogoutRequest, at: number, isVerified: boolean): Promise<void>
+  keep(request: LogoutRequest, at: number, isVerified: boolean, withinMs?: number): Promise<void>
   /** The first ones of the order in which they are to be done. */
   list(limit: number): Promise<Kept[]>
   /**
@@ -99,12 +99,15 @@ type Share = (typeof shares)[number]
 const keptName = /^\d{15}-[^.]+(?:\.(\d+))?\.(verified|unverified|frontchannel)\.json$/
 const partSuffix = '.part'
 const maxPartAgeMs = 60_000
+const keepWithinMs = 400
 const checkWithinMs = 1_000
+// Longer than any answer takes: then no more are made to wait, since each takes memory.
+const hangsAfterMs = 2_000
 // More gain nothing, since each waits for the disk; and Node's four threads for files serve signatures too.
 const maxWrites = 2
 
 export function createSpool(options: SpoolOptions): Spool {
-  const { dir, logger, maxRejected = 1_000, keepWithinMs = 400 } = options
+  const { dir, logger, maxRejected = 1_000 } = options
   const bounds = {
     verified: { maxCount: 100_000, maxBytes: 2 ** 30, ...options.verified },
     unverified: { maxCount: 2_000, maxBytes: 2 ** 25, ...options.unverified },
@@ -165,8 +168,8 @@ export function createSpool(options: SpoolOptions): Spool {
   async function takeTurn(isOverdue: () => boolean): Promise<boolean> {
     if (writes < maxWrites) {
       writes += 1
-    } else if (performance.now() - lastTurnAt > keepWithinMs) {
-      throw new Error('it hangs') // at once: what waits takes memory
+    } else if (performance.now() - lastTurnAt > hangsAfterMs) {
+      throw new Error('it hangs')
     } else {
       await new Promise<void>((resolve) => waiting.push(resolve))
     }
@@ -300,12 +303,12 @@ export function createSpool(options: SpoolOptions): Spool {
   }
 
   return {
-    async keep(request, at, isVerified) {
+    async keep(request, at, isVerified, withinMs = keepWithinMs) {
       const share = isVerified ? 'verified' : 'token' in request ? 'unverified' : 'frontchannel'
-      const overdueAt = performance.now() + keepWithinMs
+      const overdueAt = performance.now() + withinMs
       const isOverdue = () => performance.now() >= overdueAt
       try {
-        await within(keepNow(share, at, JSON.stringify({ at, request }), isOverdue), keepWithinMs)
+        await within(keepNow(share, at, JSON.stringify({ at, request }), isOverdue), withinMs)
       } catch (error) {
         throw broken(error)
       }

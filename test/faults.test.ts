@@ -25,6 +25,8 @@ interface Answer {
   readonly sid: string
   /** 0: the connection broke, nothing was answered. */
   readonly status: number
+  /** The 503 that says so. */
+  readonly isKept: boolean
   readonly tookMs: number
 }
 
@@ -89,17 +91,14 @@ async function load(url: () => string, tokens: { sid: string; token: string }[])
       for (let next = waiting.pop(); next !== undefined; next = waiting.pop()) {
         const { sid, token } = next
         const begun = performance.now()
-        const status = await fetch(`${url()}/backchannel-logout`, {
+        const [status, body] = await fetch(`${url()}/backchannel-logout`, {
           method: 'POST',
           body: new URLSearchParams({ logout_token: token })
         }).then(
-          async (response) => {
-            await response.arrayBuffer()
-            return response.status
-          },
-          () => 0
+          async (response) => [response.status, await response.text()] as const,
+          () => [0, ''] as const
         )
-        answers.push({ sid, status, tookMs: performance.now() - begun })
+        answers.push({ sid, status, isKept: body.includes('it is kept'), tookMs: performance.now() - begun })
       }
     })
   )
@@ -148,6 +147,11 @@ t.test(
         answers.filter(({ tookMs }) => tookMs > 2_000),
         [],
         'none later than 2 s'
+      )
+      t.same(
+        answers.filter(({ status, isKept }) => status === 503 && !isKept),
+        [],
+        'and none could not be kept'
       )
       const left = await scene.left()
       t.same(
