@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
-import { CommandError } from './commands/command-error.ts'
+import { CommandError, interrupted } from './commands/command-error.ts'
 import type { CommandSurroundings, PurgeOptions } from './commands/purge.ts'
 import type { EmbeddedPostgres } from './embedded-postgres.ts'
 import { ConfigurationError } from './errors.ts'
@@ -19,7 +19,16 @@ const program = new Command('msal-logout')
   .helpOption('-h, --help', 'print this')
   .helpCommand('help [command]', 'print the help of a command')
   .exitOverride()
-  .addHelpText('after', '\nThe environment is that of the README; "msal-logout <command> --help" tells the rest.')
+  .addHelpText(
+    'after',
+    `
+The environment is that of the README; "msal-logout <command> --help" tells the rest.
+
+Exit codes:
+  0  done
+  1  failed
+  2  wrong usage`
+  )
 
 program
   .command('serve')
@@ -153,7 +162,7 @@ Exit codes:
       process.stdout.write(
         json ? `${JSON.stringify(report)}\n` : `${done} done, ${refused} refused, ${waiting} still waiting\n`
       )
-      process.exitCode = signal.aborted ? 130 : waiting === 0 ? 0 : 1
+      process.exitCode = signal.aborted ? interrupted : waiting === 0 ? 0 : 1
     })
   })
 

@@ -13,6 +13,9 @@ export class CommandError extends Error {
   }
 }
 
+/** The exit code after Ctrl-C, as shells have it: 128 and the signal's number. */
+export const interrupted = 130
+
 /** Text of a database or a server, fit for a terminal: no control characters that could repaint it. */
 export function printable(text: string): string {
   return text.replace(/[\p{Cc}\p{Cf}\p{Cs}]/gu, '?')

@@ -5,7 +5,7 @@ import type { Readable } from 'node:stream'
 import { setTimeout as pause } from 'node:timers/promises'
 import type { WriteStream } from 'node:tty'
 import { maxAccountsUnforced } from '../purges.ts'
-import { CommandError, printable } from './command-error.ts'
+import { CommandError, interrupted, printable } from './command-error.ts'
 import { type Counts, createOperatorClient, type Progress, type PurgeBody, UnansweredError } from './operator-client.ts'
 import { createProgress } from './progress.ts'
 
@@ -40,9 +40,6 @@ export interface CommandSurroundings {
   /** Aborted by Ctrl-C. */
   readonly signal: AbortSignal
 }
-
-/** By Ctrl-C, as shells have it: 128 and the signal's number. */
-export const interrupted = 130
 
 const pollMs = 500
 const numbers = new Intl.NumberFormat('en')
