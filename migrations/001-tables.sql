@@ -93,6 +93,9 @@ create table msal_logout.purges (
   status text not null default 'done' check (status in ('running', 'done')),
   request_hash bytea, -- what an Idempotency-Key stands for
   total bigint not null default 0, -- accounts that matched at the start
+  -- Of an app's or a tenant's purge: the account up to which it was swept; null once only what the sweep had
+  -- to skip is left.
+  swept_to text,
   accounts bigint not null default 0,
   sessions bigint not null default 0,
   rows bigint not null default 0,

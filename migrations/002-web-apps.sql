@@ -271,11 +271,12 @@ begin
     return false;
   end if;
 
-  -- Holding the account's lock: nobody deletes the row now but its expiry.
+  -- A sweep by `purge_step` has the row's lock alone.
   select c.expires_at into row_expires_at
   from msal_logout.token_cache c
   where c.partition_key = add_session.partition_key and c.client_id = add_session.client_id
-    and c.account_issuer = owner_issuer and c.home_account_id = owner_id and c.expires_at > now();
+    and c.account_issuer = owner_issuer and c.home_account_id = owner_id and c.expires_at > now()
+  for share;
   if not found then
     return false;
   end if;

@@ -48,9 +48,10 @@ begin
     returning a.client_id, a.last_position
   )
   insert into msal_logout.ended_sessions (client_id, position, issuer, sid, subject, home_account_id)
-  select e.client_id, r.last_position + 1 - row_number() over (partition by e.client_id),
+  select e.client_id, r.last_position - count(*) over app + row_number() over app, -- rising: cheapest for the index
     e.issuer, e.sid, e.subject, e.home_account_id
-  from unnest(ended) e join raised r on r.client_id = e.client_id;
+  from unnest(ended) e join raised r on r.client_id = e.client_id
+  window app as (partition by e.client_id);
   -- No payload: anyone connected can listen.
   perform pg_notify('msal_logout', '');
 end
@@ -170,6 +171,10 @@ begin
   end if;
 
   if matched is not null then
+    -- a sweep by `purge_step` takes a row before its sessions
+    perform from msal_logout.token_cache t
+    join unnest(matched) m on t.partition_key = m.partition_key and t.client_id = m.client_id
+    for update of t;
     with gone as (
       delete from msal_logout.sessions s
       using unnest(matched) m
@@ -286,10 +291,13 @@ begin
       return;
     end if;
   else
-    select count(distinct (t.account_issuer, t.home_account_id)) into accounts
-    from msal_logout.token_cache t
-    where t.home_account_id is not null
-      and (t.client_id = start_purge.client_id or t.tenant_id = start_purge.tenant_id);
+    select count(*) into accounts
+    from (
+      select distinct t.account_issuer, t.home_account_id
+      from msal_logout.token_cache t
+      where t.home_account_id is not null
+        and (t.client_id = start_purge.client_id or t.tenant_id = start_purge.tenant_id)
+    ) a;
   end if;
 
   if start_purge.dry_run then
@@ -320,28 +328,37 @@ begin
       'tenant=' || start_purge.tenant_id)],
     array[extract(epoch from clock_timestamp())::bigint]);
   insert into msal_logout.purges (
-    id, at, source, issuer, client_id, home_account_id, tenant_id, reason, actor, status, request_hash, total)
+    id, at, source, issuer, client_id, home_account_id, tenant_id, reason, actor, status, request_hash, total,
+    swept_to)
   values (
     -- the time when the lock was had: what was stored before it is older, what comes later is let be
     start_purge.id, clock_timestamp(), 'admin', coalesce(start_purge.issuer, nullif(issuers[1], '')),
     start_purge.client_id, start_purge.home_account_id, start_purge.tenant_id,
-    start_purge.reason, start_purge.actor, 'running', start_purge.request_hash, accounts)
+    start_purge.reason, start_purge.actor, 'running', start_purge.request_hash, accounts,
+    case when start_purge.home_account_id is null then '' end)
   on conflict (id) do nothing;
   outcome := case when found then 'running' else 'replayed' end;
 end
 $$;
 
--- One step of a running purge, of up to `max_accounts` accounts that were there when it began; true when another one is due, false when
--- the purge is done, null when another instance is at it.
+-- One step of a running purge, of up to `max_accounts` accounts that were there when it began; true when another one
+-- is due, false when the purge is done, null when another instance is at it.
+-- An app or a tenant is swept first, by its rows in the order of their accounts. The sweep takes no locks but the
+-- rows' own, which whoever stores or deletes a row's session takes first, and waits for none of them. What it had to
+-- leave goes in the steps after it, under the accounts' locks, as the purge of a single account does.
 create function msal_logout.purge_step(id uuid, max_accounts int) returns boolean
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+as $$
 #variable_conflict use_column
 declare
   p msal_logout.purges;
+  up_to text;
   account_issuers text[];
   account_ids text[];
+  is_done boolean := false;
+  purged_accounts bigint;
   ended msal_logout.ended_session[];
-  deleted text[];
   counts jsonb;
 begin
   select r.* into p from msal_logout.purges r where r.id = purge_step.id for update skip locked;
@@ -352,63 +369,107 @@ begin
     return false;
   end if;
 
-  select array_agg(a.account_issuer), array_agg(a.home_account_id) into account_issuers, account_ids
-  from (
-    select t.account_issuer, t.home_account_id from msal_logout.token_cache t
-    where t.home_account_id = p.home_account_id and t.account_issuer in ('', p.issuer) and t.created_at <= p.at
-    union
-    select s.account_issuer, s.home_account_id from msal_logout.sessions s
-    where s.home_account_id = p.home_account_id and s.account_issuer in ('', p.issuer) and s.created_at <= p.at
-    union
-    (select distinct t.account_issuer, t.home_account_id from msal_logout.token_cache t
-    where t.client_id = p.client_id and t.home_account_id is not null and t.created_at <= p.at
-    order by 2, 1 limit purge_step.max_accounts)
-    union
-    (select distinct t.account_issuer, t.home_account_id from msal_logout.token_cache t
-    where t.tenant_id = p.tenant_id and t.created_at <= p.at
-    order by 2, 1 limit purge_step.max_accounts)
-  ) a;
+  if p.swept_to is not null then
+    up_to := coalesce(
+      (select max(a.home_account_id) from (
+        select distinct t.home_account_id from msal_logout.token_cache t
+        where t.tenant_id = p.tenant_id and t.home_account_id > p.swept_to and t.created_at <= p.at
+        order by t.home_account_id limit purge_step.max_accounts) a),
+      (select max(a.home_account_id) from (
+        select distinct t.home_account_id from msal_logout.token_cache t
+        where t.client_id = p.client_id and t.home_account_id > p.swept_to and t.created_at <= p.at
+        order by t.home_account_id limit purge_step.max_accounts) a));
+  end if;
+  if up_to is not null then
+    with of_tenant as (
+      select t.partition_key, t.client_id from msal_logout.token_cache t
+      where t.tenant_id = p.tenant_id and t.home_account_id > p.swept_to and t.home_account_id <= up_to
+        and t.created_at <= p.at
+      for update skip locked
+    ), of_client as (
+      select t.partition_key, t.client_id from msal_logout.token_cache t
+      where t.client_id = p.client_id and t.home_account_id > p.swept_to and t.home_account_id <= up_to
+        and t.created_at <= p.at
+      for update skip locked
+    ), gone as (
+      delete from msal_logout.token_cache t
+      using (select * from of_tenant union all select * from of_client) d
+      where t.partition_key = d.partition_key and t.client_id = d.client_id
+      returning t.client_id, t.partition_key, t.account_issuer, t.home_account_id
+    ), gone_sessions as (
+      delete from msal_logout.sessions s using gone g
+      where s.partition_key = g.partition_key and s.client_id = g.client_id
+        and s.account_issuer = g.account_issuer and s.home_account_id = g.home_account_id and s.created_at <= p.at
+      returning (p.id, s.client_id, s.partition_key, s.issuer, s.session_key,
+        s.sid, s.subject, s.account_issuer, s.home_account_id)::msal_logout.ended_session as e
+    )
+    select
+      (select count(*) from (select distinct g.account_issuer, g.home_account_id from gone g) a),
+      (select jsonb_object_agg(c.client_id, c.n) from (
+        select g.client_id, count(*) as n from gone g group by g.client_id) c),
+      (select array_agg(g.e) from gone_sessions g)
+    into purged_accounts, counts, ended;
+  else
+    select array_agg(a.account_issuer), array_agg(a.home_account_id) into account_issuers, account_ids
+    from (
+      select t.account_issuer, t.home_account_id from msal_logout.token_cache t
+      where t.home_account_id = p.home_account_id and t.account_issuer in ('', p.issuer) and t.created_at <= p.at
+      union
+      select s.account_issuer, s.home_account_id from msal_logout.sessions s
+      where s.home_account_id = p.home_account_id and s.account_issuer in ('', p.issuer) and s.created_at <= p.at
+      union
+      (select distinct t.account_issuer, t.home_account_id from msal_logout.token_cache t
+      where t.client_id = p.client_id and t.home_account_id is not null and t.created_at <= p.at
+      order by 2, 1 limit purge_step.max_accounts)
+      union
+      (select distinct t.account_issuer, t.home_account_id from msal_logout.token_cache t
+      where t.tenant_id = p.tenant_id and t.created_at <= p.at
+      order by 2, 1 limit purge_step.max_accounts)
+    ) a;
+    purged_accounts := cardinality(account_ids);
+    is_done := account_ids is null;
 
-  perform msal_logout.hold(array_agg(a.issuer), array_agg('account=' || a.id), array_agg(0))
-  from unnest(account_issuers, account_ids) a (issuer, id);
-  with gone as (
-    delete from msal_logout.token_cache t
-    using unnest(account_issuers, account_ids) a (account_issuer, home_account_id)
-    where t.home_account_id = a.home_account_id and t.account_issuer = a.account_issuer
-      and (p.client_id is null or t.client_id = p.client_id) and t.created_at <= p.at
-    returning t.client_id
-  )
-  select array_agg(g.client_id) into deleted from gone g;
-  with gone as (
-    delete from msal_logout.sessions s
-    using unnest(account_issuers, account_ids) a (account_issuer, home_account_id)
-    where s.home_account_id = a.home_account_id and s.account_issuer = a.account_issuer
-      and (p.client_id is null or s.client_id = p.client_id) and s.created_at <= p.at
-    returning (p.id, s.client_id, s.partition_key, s.issuer, s.session_key,
-      s.sid, s.subject, s.account_issuer, s.home_account_id)::msal_logout.ended_session as e
-  )
-  select array_agg(g.e) into ended from gone g;
-
-  if account_ids is null and p.client_id is not null then
+    perform msal_logout.hold(array_agg(a.issuer), array_agg('account=' || a.id), array_agg(0))
+    from unnest(account_issuers, account_ids) a (issuer, id);
     with gone as (
-      delete from msal_logout.token_cache t where t.client_id = p.client_id and t.kind = 'app'
+      delete from msal_logout.token_cache t
+      using unnest(account_issuers, account_ids) a (account_issuer, home_account_id)
+      where t.home_account_id = a.home_account_id and t.account_issuer = a.account_issuer
+        and (p.client_id is null or t.client_id = p.client_id) and t.created_at <= p.at
+      returning t.client_id
+    ), gone_of_app as (
+      delete from msal_logout.token_cache t
+      where is_done and t.client_id = p.client_id and t.kind = 'app'
       returning t.client_id
     )
-    select array_agg(g.client_id) into deleted from gone g;
+    select jsonb_object_agg(c.client_id, c.n) into counts
+    from (
+      select g.client_id, count(*) as n
+      from (select * from gone union all select * from gone_of_app) g
+      group by g.client_id
+    ) c;
+    with gone as (
+      delete from msal_logout.sessions s
+      using unnest(account_issuers, account_ids) a (account_issuer, home_account_id)
+      where s.home_account_id = a.home_account_id and s.account_issuer = a.account_issuer
+        and (p.client_id is null or s.client_id = p.client_id) and s.created_at <= p.at
+      returning (p.id, s.client_id, s.partition_key, s.issuer, s.session_key,
+        s.sid, s.subject, s.account_issuer, s.home_account_id)::msal_logout.ended_session as e
+    )
+    select array_agg(g.e) into ended from gone g;
   end if;
 
-  select coalesce(jsonb_object_agg(c.client_id, c.n), '{}') into counts
-  from (select d.client_id, count(*) as n from unnest(deleted) d (client_id) group by d.client_id) c;
   update msal_logout.purges r set
-    accounts = r.accounts + coalesce(cardinality(account_ids), 0),
+    swept_to = up_to,
+    accounts = r.accounts + coalesce(purged_accounts, 0),
     sessions = r.sessions + coalesce(cardinality(ended), 0),
-    rows = r.rows + coalesce(cardinality(deleted), 0),
+    rows = r.rows + (select coalesce(sum(c.value::bigint), 0) from jsonb_each_text(counts) c),
     rows_by_client = msal_logout.add_counts(r.rows_by_client, counts),
-    status = case when account_ids is null then 'done' else 'running' end,
-    finished_at = case when account_ids is null then now() end
+    status = case when is_done then 'done' else 'running' end,
+    finished_at = case when is_done then now() end
   where r.id = p.id;
   perform msal_logout.announce(ended);
-  return account_ids is not null;
+  return not is_done;
 end
 $$;
 

@@ -38,7 +38,7 @@ export interface Purges {
 
 export const maxAccountsUnforced = 1_000
 const maxAccountsAwaited = 10_000
-const accountsPerStep = 500
+const accountsPerStep = 2_000 // some 50 ms; with 500, half of the time went to the commits
 
 export interface PurgesOptions {
   readonly store: Pick<Store, 'findPurge' | 'previewSignOut' | 'startPurge' | 'purgeStep' | 'runningPurges'>

@@ -219,6 +219,34 @@ t.test('a login that comes while a purge is running lives, and the purge ends', 
   t.match(await service.store.findPurge(purge.id), { status: 'done', accounts: 6, rows: 6, sessions: 6 })
 })
 
+t.test('a purge waits for no row that somebody holds, and deletes it in the end', async (t) => {
+  const service = await build(t)
+  for (const homeAccountId of ['one.t', 'two.t', 'three.t']) {
+    await service.login({ clientId: 'a', homeAccountId, sid: homeAccountId })
+  }
+  const purge = {
+    id: randomUUID(),
+    tenantId: 't',
+    reason,
+    actor: 'test',
+    dryRun: false,
+    maxAccounts: 100,
+    requestHash: Buffer.alloc(1)
+  }
+  await service.store.startPurge(purge)
+  const holder = await service.database.pool.connect()
+  await holder.query('begin')
+  await holder.query("select from msal_logout.token_cache where home_account_id = 'two.t' for update")
+  t.equal(await service.store.purgeStep(purge.id, 100), true)
+  t.same(await service.rows(), ['a/two.t'])
+  t.match(await service.store.findPurge(purge.id), { status: 'running', accounts: 2, rows: 2, sessions: 2 })
+  await holder.query('commit')
+  holder.release()
+  await service.purges.resume()
+  t.same(await service.rows(), [])
+  t.match(await service.store.findPurge(purge.id), { status: 'done', accounts: 3, rows: 3, sessions: 3 })
+})
+
 t.test('a purge that was interrupted is taken up, by another instance too, and is done once', async (t) => {
   const service = await build(t)
   for (let i = 0; i < 6; i += 1) {
