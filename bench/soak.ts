@@ -2,10 +2,10 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { insertSessions } from './database.ts'
-import { contenders, type Setting } from './speed.ts'
+import { contenders, measure, type Setting, signTokens } from './speed.ts'
 import { quantile } from './statistics.ts'
 
-const perSecond = 1_500
+const capacityTokens = 12_000
 const warmUpShare = 1 / 6 // the first 5 minutes of 30
 
 export async function soak(setting: Setting, minutes: number) {
@@ -14,12 +14,15 @@ export async function soak(setting: Setting, minutes: number) {
   if (contender === undefined) {
     throw new Error('no contender')
   }
-  await database.fill(provider.issuer, 0)
   const server = await contender.start()
+  const tokens = join(folder, 'tokens')
+  await signTokens(provider, capacityTokens + 1_000, tokens)
+  const capacity = await measure(setting, contender, server, tokens, { connections: 64, count: capacityTokens })
+  const perSecond = Math.round(capacity.perSecond / 2)
+  await database.fill(provider.issuer, 0)
   const samples: { minute: number; residentMb: number; p99Ms: number }[] = []
   const startedAt = performance.now()
   let session = 0
-  const tokens = join(folder, 'tokens')
   while (performance.now() - startedAt < minutes * 60_000) {
     const chunkStartedAt = performance.now()
     const from = session
@@ -63,6 +66,7 @@ export async function soak(setting: Setting, minutes: number) {
   )
   const result = {
     minutes,
+    capacityPerSecond: capacity.perSecond,
     signOuts: session,
     perSecond: session / (minutes * 60),
     residentMbFirstHalf: first,
