@@ -58,7 +58,8 @@ create table msal_logout.sessions (
   primary key (issuer, session_key, client_id, partition_key),
   check (session_key = coalesce('sid=' || sid, 'sub=' || subject))
 );
-create index sessions_subject on msal_logout.sessions (issuer, subject);
+-- Not (issuer, subject): a plan made while the table was small might look up a sid by its issuer alone.
+create index sessions_subject on msal_logout.sessions (subject);
 create index sessions_row on msal_logout.sessions (partition_key, client_id);
 create index sessions_account on msal_logout.sessions (home_account_id);
 create index sessions_sid on msal_logout.sessions (sid) where sid is not null;

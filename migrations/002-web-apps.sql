@@ -3,6 +3,10 @@
 --   2. the sessions' keys   3. the accounts   each sorted, one after the other
 --   4. rows of token_cache, then sessions   5. the apps' positions
 -- Each step is a statement of its own: under read committed it then sees what was committed while it waited.
+--
+-- A connection keeps the plans it made, and while the tables are small any index is as good as another. So
+-- that none of these plans reads a large part of them later, the functions here leave the planner one index only:
+-- `enable_seqscan = off`, and `is not distinct from` as a condition that no index serves.
 
 -- Who calls: inside a `security definer` function `current_user` is the owner, and `session_user` ignores `set role`.
 create function msal_logout.caller() returns name
@@ -124,7 +128,7 @@ create function msal_logout.login(
   payload bytea, encoding text, ttl interval, kind text default 'user',
   out accepted boolean, out generation bigint, out version bigint
 )
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off as $$
 #variable_conflict use_column
 declare
   known_sid text := nullif(login.sid, '');
@@ -179,13 +183,13 @@ $$;
 create function msal_logout.load(
   client_id text, partition_key text
 ) returns table (generation bigint, version bigint, payload bytea, encoding text)
-language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off as $$
 #variable_conflict use_column
 begin
   return query
     select t.generation, t.version, t.payload, t.encoding
     from msal_logout.token_cache t
-    where t.partition_key = load.partition_key and t.client_id = load.client_id and t.expires_at > now()
+    where t.partition_key = load.partition_key and t.client_id is not distinct from load.client_id and t.expires_at > now()
       and msal_logout.may_use((select a.db_role from msal_logout.apps a where a.client_id = load.client_id));
   if not found then
     perform msal_logout.authorize(load.client_id);
@@ -199,7 +203,7 @@ create type msal_logout.saved as (outcome text, version bigint);
 create function msal_logout.save(
   client_id text, partition_key text, generation bigint, version bigint, payload bytea, encoding text, ttl interval
 ) returns msal_logout.saved
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off as $$
 #variable_conflict use_column
 declare
   new_version bigint;
@@ -215,14 +219,14 @@ begin
     encoding = save.encoding,
     updated_at = now(),
     expires_at = now() + save.ttl
-  where t.partition_key = save.partition_key and t.client_id = save.client_id
+  where t.partition_key = save.partition_key and t.client_id is not distinct from save.client_id
     and t.generation = save.generation and t.version = save.version
     and t.expires_at > now() and t.kind <> 'app'
   returning t.version into new_version;
   if not found then
     conflict := exists (
       select from msal_logout.token_cache t
-      where t.partition_key = save.partition_key and t.client_id = save.client_id
+      where t.partition_key = save.partition_key and t.client_id is not distinct from save.client_id
         and t.generation = save.generation and t.expires_at > now() and t.kind <> 'app');
     return (case when conflict then 'conflict' else 'gone' end, null)::msal_logout.saved;
   end if;
@@ -232,7 +236,7 @@ begin
   update msal_logout.sessions s set expires_at = now() + save.ttl
   from (
     select d.issuer, d.session_key from msal_logout.sessions d
-    where d.partition_key = save.partition_key and d.client_id = save.client_id
+    where d.partition_key = save.partition_key and d.client_id is not distinct from save.client_id
       and d.expires_at < now() + save.ttl * 0.9
     for update skip locked
   ) due
@@ -245,7 +249,7 @@ $$;
 create function msal_logout.add_session(
   client_id text, partition_key text, issuer text, sid text, subject text, issued_at bigint
 ) returns boolean
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off as $$
 #variable_conflict use_column
 declare
   known_sid text := nullif(add_session.sid, '');
@@ -256,7 +260,7 @@ begin
   perform msal_logout.authorize(add_session.client_id);
   select c.account_issuer, c.home_account_id into owner_issuer, owner_id
   from msal_logout.token_cache c
-  where c.partition_key = add_session.partition_key and c.client_id = add_session.client_id
+  where c.partition_key = add_session.partition_key and c.client_id is not distinct from add_session.client_id
     and c.kind <> 'app' and c.expires_at > now();
   if not found then
     return false;
@@ -274,7 +278,7 @@ begin
   -- A sweep by `purge_step` has the row's lock alone.
   select c.expires_at into row_expires_at
   from msal_logout.token_cache c
-  where c.partition_key = add_session.partition_key and c.client_id = add_session.client_id
+  where c.partition_key = add_session.partition_key and c.client_id is not distinct from add_session.client_id
     and c.account_issuer = owner_issuer and c.home_account_id = owner_id and c.expires_at > now()
   for share;
   if not found then
@@ -289,7 +293,7 @@ $$;
 
 -- An app lets go of one row of its own accord; no purge, and no record.
 create function msal_logout.forget(client_id text, partition_key text, generation bigint) returns boolean
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off as $$
 #variable_conflict use_column
 declare
   owner_issuer text;
@@ -298,39 +302,40 @@ begin
   perform msal_logout.authorize(forget.client_id);
   select t.account_issuer, t.home_account_id into owner_issuer, owner_id
   from msal_logout.token_cache t
-  where t.partition_key = forget.partition_key and t.client_id = forget.client_id
+  where t.partition_key = forget.partition_key and t.client_id is not distinct from forget.client_id
     and t.generation = forget.generation and t.kind <> 'app';
   if not found then
     return false;
   end if;
   perform msal_logout.hold(array[owner_issuer], array['account=' || owner_id], array[0]);
   delete from msal_logout.token_cache t
-  where t.partition_key = forget.partition_key and t.client_id = forget.client_id
+  where t.partition_key = forget.partition_key and t.client_id is not distinct from forget.client_id
     and t.generation = forget.generation and t.kind <> 'app';
   if not found then
     return false;
   end if;
   delete from msal_logout.sessions s
-  where s.partition_key = forget.partition_key and s.client_id = forget.client_id;
+  where s.partition_key = forget.partition_key and s.client_id is not distinct from forget.client_id;
   return true;
 end
 $$;
 
 create function msal_logout.session_active(client_id text, issuer text, sid text) returns boolean
-language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off as $$
 begin
   perform msal_logout.authorize(session_active.client_id);
   return exists (
     select from msal_logout.sessions s
     where s.issuer = session_active.issuer and s.session_key = 'sid=' || session_active.sid
-      and s.client_id = session_active.client_id and s.expires_at > now());
+      and s.client_id is not distinct from session_active.client_id
+      and s.expires_at - now() > interval '0'); -- nor the index on the expiry
 end
 $$;
 
 -- `after` null: the last one alone, whose position is where a new listener begins.
 create function msal_logout.ended_since(client_id text, after bigint)
 returns table ("position" bigint, issuer text, sid text, subject text, home_account_id text, at timestamptz)
-language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off as $$
 #variable_conflict use_column
 begin
   perform msal_logout.authorize(ended_since.client_id);

@@ -60,16 +60,17 @@ $$;
 -- Makes a batch of logouts so, in one transaction: tombstones, sessions, rows, records. A tombstone is
 -- written even where nothing matches, since the login may be under way.
 -- Of two logouts of one batch that end the same account, the first by id is told of what was deleted.
--- The planner is kept to index look-ups: a plan made while the tables were small must not scan them later;
--- and to one plan, since planning anew for each batch takes longer than the work. Hence no joins between
--- arrays here: they would be nested loops.
+-- The planner is kept to one plan, since planning anew for each batch takes longer than the work; and to look-ups
+-- by the one index meant, since this plan may be made while the tables are small: `offset 0` keeps a look-up from
+-- becoming a join, `= any (array[…])` keeps a join from reading an index whole for its order, `is not distinct
+-- from` keeps an index out. No joins between arrays here: they would be nested loops.
 create function msal_logout.sign_out(batch jsonb, patient boolean default true)
 returns table (id uuid, replayed boolean, accounts bigint, sessions bigint, rows bigint, rows_by_client jsonb)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set jit = off
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
@@ -104,21 +105,30 @@ begin
   -- After the locks, so that the same token in another transaction has committed its record.
   select array_agg(d.l order by (d.l).id), array_agg((d.l).id order by (d.l).id) into fresh, fresh_ids
   from (select distinct on (l.id) l from unnest(logouts) l order by l.id) d
-  where not exists (select from msal_logout.purges p where p.id = (d.l).id);
+  where not exists (select from msal_logout.purges p where p.id = (d.l).id offset 0);
 
   with m as materialized (
     select l.id, l.purge_scope, s.*
     from unnest(fresh) l
-    join msal_logout.sessions s on s.issuer = l.issuer and s.session_key = 'sid=' || l.sid
+    cross join lateral (
+      select s.* from msal_logout.sessions s
+      where s.issuer = l.issuer and s.session_key = 'sid=' || l.sid offset 0
+    ) s
     union all
     select l.id, l.purge_scope, s.*
     from unnest(fresh) l
-    join msal_logout.sessions s on s.issuer = l.issuer and s.session_key = 'sub=' || l.subject
+    cross join lateral (
+      select s.* from msal_logout.sessions s
+      where s.issuer = l.issuer and s.session_key = 'sub=' || l.subject offset 0
+    ) s
     where l.sid is not null and not l.whole_subject and s.issued_at <= l.not_after
     union all
     select l.id, l.purge_scope, s.*
     from unnest(fresh) l
-    join msal_logout.sessions s on s.issuer = l.issuer and s.subject = l.subject
+    cross join lateral (
+      select s.* from msal_logout.sessions s
+      where s.issuer is not distinct from l.issuer and s.subject = l.subject offset 0
+    ) s
     where l.whole_subject and s.issued_at <= l.not_after
   )
   select
@@ -154,7 +164,7 @@ begin
     with gone as (
       delete from msal_logout.token_cache t
       using unnest(accounts) a
-      where t.home_account_id = a.home_account_id and t.account_issuer = a.account_issuer
+      where t.home_account_id = any (array[a.home_account_id]) and t.account_issuer = a.account_issuer
       returning a.id, t.client_id
     )
     select array_agg((g.id, g.client_id, g.rows)::msal_logout.deleted_rows) into deleted
@@ -163,7 +173,7 @@ begin
     with gone as (
       delete from msal_logout.sessions s
       using unnest(accounts) a
-      where s.home_account_id = a.home_account_id and s.account_issuer = a.account_issuer
+      where s.home_account_id = any (array[a.home_account_id]) and s.account_issuer = a.account_issuer
       returning (a.id, s.client_id, s.partition_key, s.issuer, s.session_key,
         s.sid, s.subject, s.account_issuer, s.home_account_id)::msal_logout.ended_session as e
     )
@@ -173,13 +183,14 @@ begin
   if matched is not null then
     -- a sweep by `purge_step` takes a row before its sessions
     perform from msal_logout.token_cache t
-    join unnest(matched) m on t.partition_key = m.partition_key and t.client_id = m.client_id
+    join unnest(matched) m
+      on t.partition_key = any (array[m.partition_key]) and t.client_id is not distinct from m.client_id
     for update of t;
     with gone as (
       delete from msal_logout.sessions s
       using unnest(matched) m
-      where s.issuer = m.issuer and s.session_key = m.session_key
-        and s.client_id = m.client_id and s.partition_key = m.partition_key
+      where s.partition_key = any (array[m.partition_key]) and s.client_id = m.client_id
+        and s.session_key = m.session_key and s.issuer is not distinct from m.issuer
       returning (m.id, s.client_id, s.partition_key, s.issuer, s.session_key,
         s.sid, s.subject, s.account_issuer, s.home_account_id)::msal_logout.ended_session as e
     )
@@ -193,10 +204,10 @@ begin
         from unnest(more_ended) e
         order by e.client_id, e.partition_key, e.id
       ) e
-      where t.partition_key = e.partition_key and t.client_id = e.client_id
+      where t.partition_key = any (array[e.partition_key]) and t.client_id is not distinct from e.client_id
         and not exists (
           select from msal_logout.sessions s
-          where s.partition_key = t.partition_key and s.client_id = t.client_id and s.expires_at > now())
+          where s.partition_key = t.partition_key and s.client_id = t.client_id and s.expires_at > now() offset 0)
       returning e.id, t.client_id
     )
     select array_agg((g.id, g.client_id, g.rows)::msal_logout.deleted_rows) into more_deleted

@@ -1,0 +1,87 @@
+// A connection keeps its plans. Those made while the tables were empty or small must not read large parts of them later.
+import { randomUUID } from 'node:crypto'
+import pg from 'pg'
+import t from 'tap'
+import { createDatabase } from './fixtures/database.ts'
+
+const issuer = 'https://issuer.example'
+const many = 3_000
+
+for (const atFirst of ['empty', 'small'] as const) {
+  t.test(`plans made while the tables are ${atFirst} read few rows once they are large`, async (t) => {
+    const database = await createDatabase(t, { own: true })
+    const client = new pg.Client({ connectionString: database.url })
+    await client.connect()
+    t.teardown(() => client.end())
+    // Fresh statistics would have the plans made anew.
+    await client.query(`alter table msal_logout.token_cache set (autovacuum_enabled = false)`)
+    await client.query(`alter table msal_logout.sessions set (autovacuum_enabled = false)`)
+
+    const store = (from: number, to: number) =>
+      client.query(
+        `with accounts as (select n, n || '.t' as account from generate_series($1::int, $2::int) n), rows as (
+          insert into msal_logout.token_cache (client_id, partition_key, kind, home_account_id, payload, encoding, expires_at)
+          select 'a', account, 'user', account, '', 'json', now() + interval '1 hour' from accounts)
+        insert into msal_logout.sessions (issuer, session_key, client_id, partition_key, sid, subject, account_issuer,
+          home_account_id, issued_at, expires_at)
+        select $3, 'sid=s' || n, 'a', account, 's' || n, 'u' || n, '', account, 1, now() + interval '1 hour' from accounts`,
+        [from, to, issuer]
+      )
+    const signOut = (logouts: object[]) =>
+      client.query('select * from msal_logout.sign_out($1)', [
+        JSON.stringify(
+          logouts.map((logout) => ({
+            id: randomUUID(),
+            source: 'backchannel',
+            issuer,
+            not_after: 1,
+            whole_subject: false,
+            purge_scope: 'account',
+            ...logout
+          }))
+        )
+      ])
+    /** Everything hot, for the accounts from `n` on. */
+    async function act(n: number): Promise<void> {
+      await client.query(`select * from msal_logout.load('a', $1)`, [`${n}.t`])
+      await client.query(`select msal_logout.session_active('a', $1, $2)`, [issuer, `s${n}`])
+      await client.query(`select * from msal_logout.save('a', $1, 1, 1, '', 'json', interval '1 hour')`, [`${n}.t`])
+      await client.query(`select msal_logout.forget('a', $1, 1)`, [`${n}.t`])
+      await client.query(`select msal_logout.add_session('a', $1, $2, $3, $4, 2)`, [
+        `${n}.t`,
+        issuer,
+        `more${n}`,
+        `more${n}`
+      ])
+      await signOut([
+        { sid: `s${n}` },
+        { sid: `s${n + 1}`, subject: `u${n + 1}`, purge_scope: 'session' },
+        { subject: `u${n + 2}`, whole_subject: true },
+        { subject: `u${n + 3}`, whole_subject: true, purge_scope: 'session' }
+      ])
+    }
+    async function tuplesRead(): Promise<number> {
+      const { rows } = await client.query<{ n: string }>(
+        `select sum(seq_tup_read + idx_tup_fetch) as n from pg_stat_xact_user_tables
+        where schemaname = 'msal_logout' and relname in ('token_cache', 'sessions')`
+      )
+      return Number(rows[0]?.n)
+    }
+
+    if (atFirst === 'small') {
+      await store(1, 40)
+    }
+    await client.query('vacuum analyze msal_logout.token_cache, msal_logout.sessions')
+    for (let i = 0; i < 7; i++) {
+      await act(1 + 4 * i) // after five times a plan is made for any values, and kept
+    }
+    await store(101, 100 + many)
+    await client.query('begin')
+    const before = await tuplesRead()
+    await act(200)
+    const read = (await tuplesRead()) - before
+    await client.query('commit')
+    t.ok(read < 100, `${read} tuples were read`)
+    t.ok(read > 10)
+  })
+}
