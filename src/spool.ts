@@ -164,8 +164,8 @@ export function createSpool(options: SpoolOptions): Spool {
     }
   }
 
-  /** Resolves when it may write; false where it has waited too long. */
-  async function takeTurn(isOverdue: () => boolean): Promise<boolean> {
+  /** @throws where it has waited too long: its sender has been told, or is about to be */
+  async function inTurn(isOverdue: () => boolean, work: () => Promise<void>): Promise<void> {
     if (writes < maxWrites) {
       writes += 1
     } else if (performance.now() - lastTurnAt > hangsAfterMs) {
@@ -174,15 +174,18 @@ export function createSpool(options: SpoolOptions): Spool {
       await new Promise<void>((resolve) => waiting.push(resolve))
     }
     lastTurnAt = performance.now()
-    return !isOverdue()
-  }
-
-  function giveTurn(): void {
-    const next = waiting.shift()
-    if (next === undefined) {
-      writes -= 1
-    } else {
-      next()
+    try {
+      if (isOverdue()) {
+        throw new Error('it takes too long')
+      }
+      await work()
+    } finally {
+      const next = waiting.shift()
+      if (next === undefined) {
+        writes -= 1
+      } else {
+        next()
+      }
     }
   }
 
@@ -226,26 +229,18 @@ export function createSpool(options: SpoolOptions): Spool {
     if (kept[share].count + countWriting >= maxCount || kept[share].bytes + bytesWriting + bytes > maxBytes) {
       throw full(share)
     }
+    const name = `${String(at).padStart(15, '0')}-${randomUUID()}.${bytes}.${share}.json`
     add(writing[share], 1, bytes)
     try {
-      const name = `${String(at).padStart(15, '0')}-${randomUUID()}.${bytes}.${share}.json`
-      const isInTime = await takeTurn(isOverdue)
-      try {
-        if (!isInTime) {
-          return // its sender has been told
-        }
-        await write(name, content)
-      } finally {
-        giveTurn()
-      }
-      if (names !== undefined && !names.has(name)) {
-        names.add(name)
-        add(kept[share], 1, bytes)
-      }
-      await syncFolder()
+      await inTurn(isOverdue, () => write(name, content))
     } finally {
       add(writing[share], -1, bytes)
     }
+    if (names !== undefined && !names.has(name)) {
+      names.add(name)
+      add(kept[share], 1, bytes)
+    }
+    await syncFolder()
     isBroken = false
     toldFull.delete(share)
   }
@@ -403,7 +398,7 @@ function parseName(name: string): { share: Share; bytes: number } | undefined {
 
 /** What is kept, by share: what is verified before what nobody has vouched for. */
 function inOrder(names: readonly string[]): string[] {
-  return shares.flatMap((share) => names.filter((name) => parseName(name)?.share === share))
+  return shares.flatMap((share) => names.filter((name) => name.endsWith(`.${share}.json`)))
 }
 
 function arrivalOf(name: string): number {

@@ -274,6 +274,13 @@ t.test('what a killed process has half written goes, and what another is writing
   )
 })
 
+t.test('what has waited too long is not written, and not told as kept', async (t) => {
+  const spool = open(folder(t))
+  await spool.depth()
+  await t.rejects(spool.keep({ token: 'x' }, 1_000, true, 0), { code: 'ERR_SPOOL' })
+  t.same(await spool.list(10), [])
+})
+
 t.test('a disk that hangs holds nothing up, and what is written late is counted and done', async (t) => {
   const dir = folder(t)
   const spool = open(dir, { verified: { maxCount: 3 } })
