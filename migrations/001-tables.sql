@@ -71,10 +71,9 @@ create table msal_logout.tombstones (
   issuer text collate "C" not null,
   key text collate "C" not null, -- 'sid=…', 'sub=…', 'all=…', 'account=…', 'app=…', 'tenant=…'
   not_after bigint not null default 0,
-  expires_at timestamptz not null,
+  expires_at timestamptz not null, -- without an index, which every sign-out would pay for: `clean_up` walks the table
   primary key (issuer, key)
 );
-create index tombstones_expiry on msal_logout.tombstones (expires_at);
 
 -- The record of what was done and why; for logout tokens also the replay guard, since `id` is then derived
 -- from (issuer, jti).
@@ -106,18 +105,20 @@ create table msal_logout.purges (
 create index purges_at on msal_logout.purges (at, id);
 create index purges_running on msal_logout.purges (at) where status = 'running';
 
--- What `ended_since` tells an app.
+-- What `ended_since` tells an app. One row for what a transaction ended in it: a row for each session would cost
+-- every sign-out.
+create type msal_logout.told_session as (issuer text, sid text, subject text, home_account_id text);
 create table msal_logout.ended_sessions (
   client_id text collate "C" not null,
-  position bigint not null,
-  issuer text collate "C" not null,
-  sid text collate "C",
-  subject text collate "C" not null,
-  home_account_id text collate "C" not null,
+  last_position bigint not null, -- of the last of `sessions`; the others' count down from it
+  sessions msal_logout.told_session[] not null,
   at timestamptz not null default now(),
-  primary key (client_id, position)
+  primary key (client_id, last_position)
 );
 
 -- One row, locked by the instance that is cleaning up.
-create table msal_logout.clean_up_turn (id int primary key check (id = 1));
+create table msal_logout.clean_up_turn (
+  id int primary key check (id = 1),
+  next_page bigint not null default 0 -- of `tombstones`
+);
 insert into msal_logout.clean_up_turn values (1);

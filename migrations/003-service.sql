@@ -41,17 +41,17 @@ begin
   if coalesce(cardinality(ended), 0) = 0 then
     return;
   end if;
-  with raised as (
+  with told as (
+    select e.client_id, array_agg((e.issuer, e.sid, e.subject, e.home_account_id)::msal_logout.told_session) as sessions
+    from unnest(ended) e group by e.client_id
+  ), raised as (
     insert into msal_logout.apps as a (client_id, last_position)
-    select e.client_id, count(*) from unnest(ended) e group by e.client_id order by e.client_id collate "C"
+    select t.client_id, cardinality(t.sessions) from told t order by t.client_id collate "C"
     on conflict (client_id) do update set last_position = a.last_position + excluded.last_position
     returning a.client_id, a.last_position
   )
-  insert into msal_logout.ended_sessions (client_id, position, issuer, sid, subject, home_account_id)
-  select e.client_id, r.last_position - count(*) over app + row_number() over app, -- rising: cheapest for the index
-    e.issuer, e.sid, e.subject, e.home_account_id
-  from unnest(ended) e join raised r on r.client_id = e.client_id
-  window app as (partition by e.client_id);
+  insert into msal_logout.ended_sessions (client_id, last_position, sessions)
+  select r.client_id, r.last_position, t.sessions from raised r join told t on t.client_id = r.client_id;
   -- No payload: anyone connected can listen.
   perform pg_notify('msal_logout', '');
 end
@@ -489,10 +489,14 @@ $$;
 create function msal_logout.clean_up(max_rows int, keep_purges interval, keep_ended interval) returns bigint
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
+  pages bigint := pg_relation_size('msal_logout.tombstones') / current_setting('block_size')::int;
+  -- All of them within an hour of turns ten seconds apart.
+  span bigint := least(greatest(pages / 360, 100), 1000);
+  first_page bigint;
   gone bigint;
   total bigint := 0;
 begin
-  perform from msal_logout.clean_up_turn for update skip locked;
+  select t.next_page into first_page from msal_logout.clean_up_turn t for update skip locked;
   if not found then
     return null;
   end if;
@@ -506,18 +510,20 @@ begin
     where d.expires_at <= now() order by d.expires_at limit max_rows for update skip locked);
   get diagnostics gone = row_count;
   total := total + gone;
-  delete from msal_logout.tombstones t where (t.issuer, t.key) in (
-    select d.issuer, d.key from msal_logout.tombstones d
-    where d.expires_at <= now() order by d.expires_at limit max_rows for update skip locked);
+  delete from msal_logout.tombstones t where t.ctid = any (array(
+    select d.ctid from msal_logout.tombstones d
+    where d.ctid >= format('(%s,0)', first_page)::tid and d.ctid < format('(%s,0)', first_page + span)::tid
+      and d.expires_at <= now()
+    for update skip locked));
   get diagnostics gone = row_count;
   total := total + gone;
-  delete from msal_logout.ended_sessions e where (e.client_id, e.position) in (
+  delete from msal_logout.ended_sessions e where (e.client_id, e.last_position) in (
     -- the oldest have the lowest positions; an index on `at` would cost every sign-out
-    select d.client_id, d.position
+    select d.client_id, d.last_position
     from msal_logout.apps a
     cross join lateral (
-      select o.client_id, o.position, o.at from msal_logout.ended_sessions o
-      where o.client_id = a.client_id order by o.position limit max_rows
+      select o.client_id, o.last_position, o.at from msal_logout.ended_sessions o
+      where o.client_id = a.client_id order by o.last_position limit max_rows
     ) d
     where d.at <= now() - keep_ended limit max_rows);
   get diagnostics gone = row_count;
@@ -526,6 +532,8 @@ begin
     select d.id from msal_logout.purges d
     where d.at <= now() - keep_purges and d.status = 'done' order by d.at limit max_rows for update skip locked);
   get diagnostics gone = row_count;
+  update msal_logout.clean_up_turn
+  set next_page = case when first_page + span >= pages then 0 else first_page + span end;
   return total + gone;
 end
 $$;

@@ -355,7 +355,7 @@ export function createSpool(options: SpoolOptions): Spool {
     async survey() {
       const listed = async (folder: string) => ((await readdir(folder).catch(ignoreMissing)) ?? []).sort()
       return {
-        kept: inOrder(await listed(dir)).map((name) => ({
+        kept: inOrder((await listed(dir)).filter((name) => parseName(name) !== undefined)).map((name) => ({
           name,
           at: arrivalOf(name),
           isVerified: parseName(name)?.share === 'verified'

@@ -276,7 +276,7 @@ t.test('what a killed process has half written goes, and what another is writing
 
 t.test('what has waited too long is not written, and not told as kept', async (t) => {
   const spool = open(folder(t))
-  await spool.depth()
+  await spool.status()
   await t.rejects(spool.keep({ token: 'x' }, 1_000, true, 0), { code: 'ERR_SPOOL' })
   t.same(await spool.list(10), [])
 })

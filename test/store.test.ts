@@ -306,7 +306,11 @@ t.test('what has expired goes away in small steps, and nothing else', async (t) 
   await logout(service, { sid: 'whatever' })
   await service.database.query(`update msal_logout.tombstones set expires_at = now() where key like 'sid=old%'`)
   await service.database.query(`update msal_logout.purges set at = now() - interval '401 days'`)
-  t.equal(await service.store.cleanUp(2), 2 + 2 + 2 + 1, 'two of each kind, and the only record')
+  t.equal(
+    await service.store.cleanUp(2),
+    2 + 2 + 5 + 1,
+    'two of each kind, the tombstones of some pages, and the only record'
+  )
   while ((await service.store.cleanUp(2)) !== 0) {
     // until nothing is left to do
   }
@@ -341,4 +345,20 @@ t.test('a login that is under way while it is cleaned up keeps its locks', async
   t.ok((await service.database.query('select * from msal_logout.tombstones')).length >= 3, 'they are skipped')
   await other.query('commit')
   other.release()
+})
+
+t.test('the walk over the tombstones comes to each of them, some pages at a time', async (t) => {
+  const service = await build(t)
+  await service.database.query(
+    `insert into msal_logout.tombstones (issuer, key, expires_at)
+    select 'https://issuer.example', 'sid=' || i, now() + case when i % 50 = 0 then interval '1 day' else '-1 second' end
+    from generate_series(1, 30000) i`
+  )
+  const steps: (number | null)[] = []
+  while (steps.reduce<number>((sum, gone) => sum + (gone ?? 0), 0) < 29_400 && steps.length < 100) {
+    steps.push(await service.store.cleanUp(1_000))
+  }
+  t.ok(steps.length > 1, 'not at once')
+  t.match(await service.database.query('select count(*)::int as n from msal_logout.tombstones'), [{ n: 600 }])
+  t.match(await service.database.query('select next_page::int as n from msal_logout.clean_up_turn'), [{ n: 0 }])
 })
