@@ -1,4 +1,4 @@
-// `npm run bench`: see docs/performance.md. Arguments: --rounds=5; --flood, --scale, --purge[=accounts] and
+// `npm run bench`: see docs/performance.md. Arguments: --rounds=5; --flood, --scale[=sessions], --purge[=accounts] and
 // --soak[=minutes] instead of the usual measures. What was measured goes into results.json, by section.
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { cpus, tmpdir, totalmem } from 'node:os'
@@ -25,11 +25,11 @@ import { spread } from './statistics.ts'
 
 const resultsFile = fileURLToPath(new URL('results.json', import.meta.url))
 const { values } = parseArgs({
-  args: process.argv.slice(2).map((argument) => (/^--(purge|soak)$/.test(argument) ? `${argument}=` : argument)),
+  args: process.argv.slice(2).map((argument) => (/^--(scale|purge|soak)$/.test(argument) ? `${argument}=` : argument)),
   options: {
     rounds: { type: 'string', default: '5' },
     flood: { type: 'boolean', default: false },
-    scale: { type: 'boolean', default: false },
+    scale: { type: 'string' },
     purge: { type: 'string' },
     soak: { type: 'string' }
   }
@@ -40,8 +40,8 @@ const setting = await startSetting(folder)
 try {
   if (values.flood) {
     save('flood', await measureFlood(setting, Number(values.rounds)))
-  } else if (values.scale) {
-    save('scale', await measureScale(setting))
+  } else if (values.scale !== undefined) {
+    save('scale', await measureScale(setting, Number(values.scale || 10_000_000)))
   } else if (values.purge !== undefined) {
     save('purge', await measurePurge(setting, Number(values.purge || 1_000_000)))
   } else if (values.soak !== undefined) {
