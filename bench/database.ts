@@ -62,7 +62,7 @@ export async function startDatabase(): Promise<Database> {
   }
 }
 
-const payloads = 64
+export const payloads = 64
 
 /** Sessions of accounts of their own, one row in each app, as `login` stores them. */
 export async function insertSessions(

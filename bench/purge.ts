@@ -6,6 +6,7 @@ import pg from 'pg'
 import { pino } from 'pino'
 import { createPurges } from '../src/purges.ts'
 import { createStore } from '../src/store.ts'
+import { payloads } from './database.ts'
 import { contenders, type Setting, signTokens } from './speed.ts'
 
 const tenant = 'f3b1a1de-0000-4000-8000-000000000001'
@@ -96,8 +97,9 @@ async function fillTenant({ database, provider }: Setting, accounts: number, oth
   await database.fill(provider.issuer, others)
   await pool.query(
     `insert into msal_logout.token_cache (client_id, partition_key, kind, home_account_id, payload, encoding, expires_at)
-     select 'app-0', account, 'user', account, '\\x00', 'json', now() + interval '30 days'
-     from (select md5('purge' || g)::uuid || '.' || $2 as account from generate_series(1, $1::int) g) a`,
+     select 'app-0', account, 'user', account, payload, 'json', now() + interval '30 days'
+     from (select g, md5('purge' || g)::uuid || '.' || $2 as account from generate_series(1, $1::int) g) a
+     join public.payloads on n = g % ${payloads}`,
     [accounts, tenant]
   )
   await pool.query(
