@@ -347,6 +347,7 @@ const goodTokens: [name: string, make: Make, options?: ServiceOptions][] = [
 ]
 
 t.test('a good token is accepted', async (t) => {
+  const elsewhere = await createSigningKey()
   for (const [name, make, options] of goodTokens) {
     await t.test(name, async (t) => {
       const service = await build(t, options)
@@ -354,7 +355,7 @@ t.test('a good token is accepted', async (t) => {
       const token = await make({
         provider: service.provider,
         key: service.provider.keys[0] as SigningKey,
-        elsewhere: await createSigningKey()
+        elsewhere
       })
       t.equal((await service.post(token)).statusCode, 200)
       t.same(await service.rows(), [])
