@@ -1,7 +1,7 @@
 import { createHash, randomUUID } from 'node:crypto'
 import type { FastifyBaseLogger } from 'fastify'
 import type { SignOut } from './sign-out.ts'
-import type { Logout, Purged, Store } from './store.ts'
+import { keyedPurgeId, type Logout, type Purged, type Store } from './store.ts'
 
 /** What an operator's purge is about. */
 export type PurgeSelector =
@@ -56,7 +56,7 @@ export function createPurges({ store, signOut, logger, onPurged, now = Date.now 
     const requestHash = createHash('sha256')
       .update(JSON.stringify([order.selector, order.reason, order.force]))
       .digest()
-    const id = order.idempotencyKey === undefined ? randomUUID() : keyedId(order)
+    const id = order.idempotencyKey === undefined ? randomUUID() : keyedPurgeId(order.actor, order.idempotencyKey)
     if (order.idempotencyKey !== undefined && !order.dryRun) {
       const known = await recorded(id, requestHash)
       if (known !== undefined) {
@@ -167,11 +167,4 @@ export function createPurges({ store, signOut, logger, onPurged, now = Date.now 
       }
     }
   }
-}
-
-function keyedId({ actor, idempotencyKey }: PurgeOrder): string {
-  const hash = createHash('sha256')
-    .update(JSON.stringify(['idempotency-key', actor, idempotencyKey]))
-    .digest('hex')
-  return hash.slice(0, 32).replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5')
 }

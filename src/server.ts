@@ -11,8 +11,9 @@ import { migrateAt } from './migrate.ts'
 import { createOperatorCheck } from './operators.ts'
 import { createPurges } from './purges.ts'
 import { createRejections } from './rejections.ts'
+import { startReplay } from './replay.ts'
 import { createCarryOut, createSignOut, type LogoutOutcome } from './sign-out.ts'
-import { createSpool, startReplay } from './spool.ts'
+import { createSpool } from './spool.ts'
 import { createPool, createStore, type Purged } from './store.ts'
 
 const chores = { everyMs: 10_000, cleanUpRows: 1_000 }

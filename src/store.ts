@@ -181,9 +181,16 @@ export function createPool({ connectionString, max, statementTimeoutMs, openSock
 
 /** The record's id of a logout token: the same token has the same, whoever receives it. */
 export function tokenPurgeId(issuer: string, jti: string): string {
-  const hash = createHash('sha256')
-    .update(JSON.stringify([issuer, jti]))
-    .digest('hex')
+  return derivedId([issuer, jti])
+}
+
+/** The record's id of an operator's purge: the same operator's same Idempotency-Key has the same. */
+export function keyedPurgeId(actor: string, idempotencyKey: string): string {
+  return derivedId(['idempotency-key', actor, idempotencyKey])
+}
+
+function derivedId(parts: readonly string[]): string {
+  const hash = createHash('sha256').update(JSON.stringify(parts)).digest('hex')
   return hash.slice(0, 32).replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5')
 }
 

@@ -3,9 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pino } from 'pino'
 import t, { type Test } from 'tap'
-import { RefusedError, UnavailableError } from '../src/errors.ts'
-import type { CarryOut } from '../src/sign-out.ts'
-import { createSpool, type SpoolOptions, startReplay } from '../src/spool.ts'
+import { createSpool, type SpoolOptions } from '../src/spool.ts'
 import { hangFiles } from './fixtures/hang.ts'
 
 const logger = pino({ level: 'silent' })
@@ -90,135 +88,11 @@ t.test('what proved bad is set aside with its reason, and no more of it than fit
   t.match(readFileSync(join(dir, 'rejected', rejected[0] ?? ''), 'utf8'), /at-2000/)
 })
 
-t.test('a file cut short or unknown is set aside, and stops nothing', async (t) => {
-  const dir = folder(t)
-  const spool = open(dir)
-  await spool.keep({ token: 'good' }, 2_000, true)
-  writeFileSync(join(dir, '000000000001000-x.verified.json'), '{"at":1')
-  writeFileSync(join(dir, 'README'), 'not ours')
-  const done: string[] = []
-  await untilReplayed(t, dir, async (request) => {
-    const token = 'token' in request ? request.token : ''
-    if (token === '') {
-      throw new RefusedError('ERR_TOKEN_MALFORMED')
-    }
-    done.push(token)
-    return []
-  })
-  t.same(done, ['good'])
-  t.equal(readdirSync(join(dir, 'rejected')).length, 1)
-  t.ok(readdirSync(dir).includes('README'))
-})
-
-t.test('what is still out of reach stays, and holds up nothing else', async (t) => {
-  const dir = folder(t)
-  const spool = open(dir)
-  await spool.keep({ token: 'keys are away' }, 1_000, false)
-  await spool.keep({ token: 'good' }, 2_000, true)
-  const tries: string[] = []
-  await untilReplayed(t, dir, async (request) => {
-    const token = 'token' in request ? request.token : ''
-    tries.push(token)
-    if (token !== 'good' && tries.length < 5) {
-      throw new UnavailableError('ERR_KEYS_UNAVAILABLE')
-    }
-    return []
-  })
-  t.ok(tries.length >= 5)
-  t.equal(tries.filter((token) => token === 'good').length, 1)
-})
-
-t.test('it is carried out as of its arrival', async (t) => {
-  const dir = folder(t)
-  await open(dir).keep({ token: 'x' }, 1_234, true)
-  const times: number[] = []
-  await untilReplayed(t, dir, async (_request, at) => {
-    times.push(at)
-    return []
-  })
-  t.same(times, [1_234])
-})
-
-t.test('many that are out of reach hold up none that came after them', async (t) => {
-  const dir = folder(t)
-  const spool = open(dir)
-  for (let i = 0; i < 1_100; i += 1) {
-    await spool.keep({ token: 'keys are away' }, 1_000 + i, true)
-  }
-  await spool.keep({ token: 'good' }, 9_000, true)
-  await new Promise<void>((resolve) => {
-    const replay = startReplay({
-      spool,
-      logger,
-      async carryOut(request) {
-        if ('token' in request && request.token === 'good') {
-          resolve()
-          return []
-        }
-        throw new UnavailableError('ERR_KEYS_UNAVAILABLE')
-      }
-    })
-    t.teardown(() => replay.stop())
-  })
-  t.pass('the last one was done')
-})
-
 t.test('what is verified goes before what nobody has vouched for', async (t) => {
   const spool = open(folder(t))
   await spool.keep({ token: 'hostile' }, 1_000, false)
   await spool.keep({ token: 'verified' }, 2_000, true)
   t.same(tokens(await spool.list(10)), ['verified', 'hostile'])
-})
-
-t.test('one that fails in a way nobody thought of stays, and stops nothing', async (t) => {
-  const dir = folder(t)
-  const spool = open(dir)
-  await spool.keep({ token: 'odd' }, 1_000, true)
-  for (let i = 0; i < 200; i += 1) {
-    await spool.keep({ token: 'good' }, 2_000 + i, true)
-  }
-  const lines: string[] = []
-  const done: string[] = []
-  await new Promise<void>((resolve) => {
-    const replay = startReplay({
-      spool,
-      logger: pino({}, { write: (line: string) => void lines.push(line) }),
-      async carryOut(request) {
-        const token = 'token' in request ? request.token : ''
-        if (token === 'odd') {
-          throw new TypeError('a mistake of ours, quoting a value')
-        }
-        if (done.push(token) === 200) {
-          resolve()
-        }
-        return []
-      }
-    })
-    t.teardown(() => replay.stop())
-  })
-  const left = open(dir)
-  while ((await left.list(10)).length !== 1) {
-    await left.list(1)
-  }
-  t.same(tokens(await left.list(10)), ['odd'])
-  t.match(lines.join('\n'), /TypeError/)
-  t.notMatch(lines.join('\n'), /quoting a value/)
-})
-
-t.test('a file of another form is set aside', async (t) => {
-  const dir = folder(t)
-  const spool = open(dir)
-  await spool.keep({ token: 'good' }, 2_000, true)
-  for (const [i, content] of ['{}', 'null', '{"at":"x","request":{"token":1}}', ''].entries()) {
-    writeFileSync(join(dir, `00000000000100${i}-x.verified.json`), content)
-  }
-  await untilReplayed(t, dir, async (request) => {
-    if ('token' in request && request.token === '') {
-      throw new RefusedError('ERR_TOKEN_MALFORMED')
-    }
-    return []
-  })
-  t.equal(readdirSync(join(dir, 'rejected')).length, 4)
 })
 
 t.test('the bound holds for many at once', async (t) => {
@@ -299,15 +173,3 @@ t.test('a disk that hangs holds nothing up, and what is written late is counted 
   await t.rejects(keep(), { code: 'ERR_SPOOL' }, 'it is full')
   t.same(tokens(await spool.list(10)), ['before', 'late', 'late'])
 })
-
-/** Replays the folder until nothing is left in it. */
-async function untilReplayed(t: Test, dir: string, carryOut: CarryOut): Promise<void> {
-  const spool = open(dir)
-  const replay = startReplay({ spool, carryOut, logger })
-  t.teardown(() => replay.stop())
-  const watch = open(dir)
-  while ((await watch.list(1)).length > 0) {
-    await new Promise((resolve) => setImmediate(resolve))
-  }
-  await replay.stop()
-}
