@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pino } from 'pino'
 import t, { type Test } from 'tap'
-import { createSpool, type SpoolOptions } from '../src/spool.ts'
+import { createSpool, type Spool, type SpoolOptions } from '../src/spool.ts'
 import { hangFiles } from './fixtures/hang.ts'
 
 const logger = pino({ level: 'silent' })
@@ -14,7 +14,14 @@ function folder(t: Test): string {
   return join(dir, 'spool')
 }
 
-const open = (dir: string, options: Partial<SpoolOptions> = {}) => createSpool({ dir, logger, ...options })
+/** With time to keep, where a test is not about that: a busy disk is slow. */
+function open(dir: string, options: Partial<SpoolOptions> = {}): Spool {
+  const spool = createSpool({ dir, logger, ...options })
+  return {
+    ...spool,
+    keep: (request, at, isVerified, withinMs = 30_000) => spool.keep(request, at, isVerified, withinMs)
+  }
+}
 const tokens = (kept: { request: object }[]) =>
   kept.map(({ request }) => ('token' in request ? request.token : undefined))
 
