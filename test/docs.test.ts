@@ -227,6 +227,15 @@ t.test('every code of check is explained, and none is made up', async (t) => {
   t.same([...codes(section)].sort(), [...source].sort())
 })
 
+t.test('each dependency has its reason in the README, and none is named that is not there', async (t) => {
+  const manifest = JSON.parse(read('package.json')) as Record<'dependencies' | 'devDependencies', object>
+  const [, tables = ''] = /^(\| dependency .*)/ms.exec(read('README.md')) ?? []
+  const named = [...tables.matchAll(/^\| ([^|]+) \| [^|]+ \|$/gm)].flatMap(([, cell = '']) => cell.split(', '))
+  const used = [...Object.keys(manifest.dependencies), ...Object.keys(manifest.devDependencies)]
+  const others = ['dependency', 'for development', '---', '@azure/msal-node (peer', 'optional)']
+  t.same(named.filter((name) => !others.includes(name)).sort(), used.sort())
+})
+
 t.test("the curl examples of Entra's page end the session, and purge the account", async (t) => {
   const service = await buildForExamples(t)
   t.same(await service.rows(), ['client-a/entra.utid', 'client-a/uid.utid', 'client-b/uid.utid'])
