@@ -91,9 +91,7 @@ begin
     perform set_config('lock_timeout', '100ms', true);
   end if;
 
-  -- As `hold` does, here and for the accounts below: two calls less are an eighth of a lone logout's time.
-  insert into msal_logout.tombstones as t (issuer, key, not_after, expires_at)
-  select k.issuer, k.key, max(k.not_after), now() + interval '1 day'
+  perform msal_logout.hold(array_agg(k.issuer), array_agg(k.key), array_agg(k.not_after))
   from (
     select l.issuer, 'sid=' || l.sid, l.not_after from unnest(logouts) l where l.sid is not null
     union all
@@ -102,12 +100,7 @@ begin
     from unnest(logouts) l where l.sid is not null and l.subject is not null and not l.whole_subject
     union all
     select l.issuer, 'all=' || l.subject, l.not_after from unnest(logouts) l where l.whole_subject
-  ) k (issuer, key, not_after)
-  group by k.issuer, k.key
-  order by k.issuer collate "C", k.key collate "C"
-  on conflict (issuer, key) do update set
-    not_after = greatest(t.not_after, excluded.not_after),
-    expires_at = greatest(t.expires_at, excluded.expires_at);
+  ) k (issuer, key, not_after);
 
   -- After the locks, so that the same token in another transaction has committed its record.
   select array_agg(d.l order by (d.l).id), array_agg((d.l).id order by (d.l).id) into fresh, fresh_ids
@@ -159,18 +152,12 @@ begin
   into accounts, matched;
 
   if accounts is not null or matched is not null then
-    insert into msal_logout.tombstones as t (issuer, key, not_after, expires_at)
-    select a.issuer, 'account=' || a.id, 0, now() + interval '10 minutes'
+    perform msal_logout.hold(array_agg(a.issuer), array_agg('account=' || a.id), array_agg(0))
     from (
       select a.account_issuer, a.home_account_id from unnest(accounts) a
       union all
       select m.account_issuer, m.home_account_id from unnest(matched) m
-    ) a (issuer, id)
-    group by a.issuer, a.id
-    order by a.issuer collate "C", a.id collate "C"
-    on conflict (issuer, key) do update set
-      not_after = greatest(t.not_after, excluded.not_after),
-      expires_at = greatest(t.expires_at, excluded.expires_at);
+    ) a (issuer, id);
   end if;
 
   if accounts is not null then
