@@ -16,10 +16,10 @@ import {
 import { startProxy } from './fixtures/proxy.ts'
 import { type Server, startServer, temporaryFolder } from './fixtures/server.ts'
 
-const rounds = Number(process.env.FAULT_ROUNDS ?? 2)
+const rounds = Number(process.env.FAULT_ROUNDS ?? 1)
 const isThorough = process.env.FAULT_ROUNDS !== undefined
 const connections = 64
-const tokensPerRound = Number(process.env.FAULT_TOKENS ?? 500)
+const tokensPerRound = Number(process.env.FAULT_TOKENS ?? 300)
 
 interface Answer {
   readonly sid: string

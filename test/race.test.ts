@@ -9,7 +9,7 @@ import { createDatabase, type Database } from './fixtures/database.ts'
 import { authority, type Person } from './fixtures/msal.ts'
 import type { Result, Task } from './fixtures/race-worker.ts'
 
-const races = Number(process.env.RACES ?? 60)
+const races = Number(process.env.RACES ?? 30)
 const processes = 3
 const atOnce = 8
 const timeout = 1_200_000
