@@ -1,6 +1,7 @@
 import { compactVerify, errors } from 'jose'
 import { RefusedError, UnavailableError } from './errors.ts'
-import type { Issuer, IssuerConfig, Issuers, KeySet } from './issuers.ts'
+import type { KeySet } from './issuer-keys.ts'
+import type { Issuer, IssuerConfig, Issuers } from './issuers.ts'
 
 /** A genuine logout token, narrowed to what a sign-out needs. */
 export interface LogoutToken {
