@@ -9,9 +9,15 @@ import fastify, {
 } from 'fastify'
 import { RefusedError, UnavailableError } from './errors.ts'
 import type { Issuers } from './issuers.ts'
+import {
+  type CarryOut,
+  committedOutcome,
+  type LogoutOutcome,
+  type LogoutRequest,
+  type Progress
+} from './logout-request.ts'
 import { isIdentifier } from './logout-token.ts'
 import { createRejectionLimit, createSuspects } from './rejection-limit.ts'
-import { type CarryOut, committedOutcome, type LogoutOutcome, type LogoutRequest, type Progress } from './sign-out.ts'
 import { type Spool, SpoolError } from './spool.ts'
 
 export interface AppOptions {

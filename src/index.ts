@@ -1,6 +1,7 @@
 export { ConfigurationError, type RefusalCode, RefusedError, UnavailableError } from './errors.ts'
 export { createIssuers, type IssuerConfig, type Issuers, type IssuersOptions } from './issuers.ts'
+export { logoutOfToken } from './logout-request.ts'
 export { createLogoutTokenVerifier, type LogoutToken, type VerifyLogoutToken } from './logout-token.ts'
 export { migrate } from './migrate.ts'
-export { createSignOut, logoutOfToken, type SignOut } from './sign-out.ts'
+export { createSignOut, type SignOut } from './sign-out.ts'
 export { createStore, type Logout, type Purged, type Store } from './store.ts'

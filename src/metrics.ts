@@ -1,6 +1,6 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
 import type { Issuers } from './issuers.ts'
-import type { LogoutOutcome } from './sign-out.ts'
+import type { LogoutOutcome } from './logout-request.ts'
 import type { Spool } from './spool.ts'
 import type { Logout, Purged } from './store.ts'
 

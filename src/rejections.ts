@@ -1,4 +1,4 @@
-import type { LogoutOutcome } from './sign-out.ts'
+import type { LogoutOutcome } from './logout-request.ts'
 
 /** A request that was refused, for operators. Nothing of it is kept but who sent it, to whom, and why not. */
 export interface Rejection {

@@ -1,6 +1,6 @@
 import type { FastifyBaseLogger } from 'fastify'
 import { RefusedError, UnavailableError } from './errors.ts'
-import { type CarryOut, committedOutcome, type LogoutOutcome } from './sign-out.ts'
+import { type CarryOut, committedOutcome, type LogoutOutcome } from './logout-request.ts'
 import type { Kept, Spool } from './spool.ts'
 
 export interface ReplayOptions {

@@ -3,7 +3,7 @@ import { constants } from 'node:fs'
 import { access, mkdir, open, readdir, readFile, rename, stat, unlink } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import type { FastifyBaseLogger } from 'fastify'
-import type { LogoutRequest } from './sign-out.ts'
+import type { LogoutRequest } from './logout-request.ts'
 
 export interface SpoolOptions {
   /** The folder; made where it is missing. Processes may share it or not. */

@@ -4,8 +4,8 @@ import { join } from 'node:path'
 import { pino } from 'pino'
 import t, { type Test } from 'tap'
 import { RefusedError, UnavailableError } from '../src/errors.ts'
+import type { CarryOut } from '../src/logout-request.ts'
 import { replayOnce, startReplay } from '../src/replay.ts'
-import type { CarryOut } from '../src/sign-out.ts'
 import { createSpool, type Spool } from '../src/spool.ts'
 
 const logger = pino({ level: 'silent' })

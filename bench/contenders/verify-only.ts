@@ -3,9 +3,9 @@ import { pino } from 'pino'
 import { createApp } from '../../src/app.ts'
 import { readConfig } from '../../src/config.ts'
 import { createIssuers } from '../../src/issuers.ts'
+import { createCarryOut } from '../../src/logout-request.ts'
 import { createLogoutTokenVerifier } from '../../src/logout-token.ts'
 import { createMetrics } from '../../src/metrics.ts'
-import { createCarryOut } from '../../src/sign-out.ts'
 import { createSpool } from '../../src/spool.ts'
 
 const config = readConfig(process.env)
