@@ -17,8 +17,9 @@ import {
   type Progress
 } from './logout-request.ts'
 import { isIdentifier } from './logout-token.ts'
-import { createRejectionLimit, createSuspects } from './rejection-limit.ts'
+import { createRejectionLimit } from './rejection-limit.ts'
 import { type Spool, SpoolError } from './spool.ts'
+import { createSuspects } from './suspects.ts'
 
 export interface AppOptions {
   readonly issuers: Issuers

@@ -1,5 +1,5 @@
-import { isIPv6 } from 'node:net'
 import type { FastifyBaseLogger } from 'fastify'
+import { networkOf } from './network.ts'
 
 export interface RejectionLimitOptions {
   /** How many refused requests an address has at once; default 60. */
@@ -29,8 +29,6 @@ const maxAddresses = 10_000
  * Makes the function that counts the refused requests of an address, and tells after how many seconds it may send the next
  * one, or 0 where it is within its limit. Only refusals are counted: what is genuine is never limited, also
  * from an address that has sent a flood.
- *
- * An IPv6 address counts as its /64, which a single sender has whole (RFC 6177 §2).
  */
 export function createRejectionLimit({
   burst = 60,
@@ -79,89 +77,4 @@ export function createRejectionLimit({
     }
     return left >= 1 ? 0 : Math.ceil((1 - left) / perSecond)
   }
-}
-
-export interface Suspects {
-  /** Has what this address sends give way for a minute. */
-  add(address: string): void
-  /** Resolves when it is this address's turn, with what ends the turn, once; undefined where it need not wait. */
-  turn(address: string): Promise<() => void> | undefined
-}
-
-const suspectForMs = 60_000
-// Far below the time of an answer: what is genuine waits for its turn, and is done.
-const maxTurnWaitMs = 300
-
-/**
- * Lets what comes from addresses that sent too much that was refused go one by one, behind everybody else: a flood then
- * never has more than one token at the costly checks, however many connections it comes over.
- */
-export function createSuspects({ now = Date.now }: { now?: () => number } = {}): Suspects {
-  const since = new Map<string, number>()
-  const waiting: (() => void)[] = []
-  let isBusy = false
-
-  function next(): void {
-    const go = waiting.shift()
-    isBusy = go !== undefined
-    // After what has arrived meanwhile, of everybody else.
-    if (go !== undefined) {
-      setImmediate(go)
-    }
-  }
-
-  return {
-    add(address) {
-      const key = networkOf(address)
-      since.delete(key)
-      since.set(key, now())
-      const [oldest] = since.keys()
-      if (since.size > maxAddresses && oldest !== undefined) {
-        since.delete(oldest)
-      }
-    },
-    turn(address) {
-      const addedAt = since.get(networkOf(address))
-      if (addedAt === undefined || Math.abs(now() - addedAt) > suspectForMs) {
-        return undefined
-      }
-      return new Promise((resolve) => {
-        const goUnasked = setTimeout(() => {
-          const place = waiting.indexOf(go)
-          if (place >= 0) {
-            waiting.splice(place, 1)
-            resolve(() => {})
-          }
-        }, maxTurnWaitMs)
-        const go = () => {
-          clearTimeout(goUnasked)
-          let isOver = false
-          resolve(() => {
-            if (!isOver) {
-              isOver = true
-              next()
-            }
-          })
-        }
-        waiting.push(go)
-        if (!isBusy) {
-          next()
-        }
-      })
-    }
-  }
-}
-
-/** The address, or the /64 of an IPv6 one; an IPv4 address in an IPv6 one is itself. */
-function networkOf(address: string): string {
-  const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address)?.[1]
-  if (mapped !== undefined || !isIPv6(address)) {
-    return mapped ?? address
-  }
-  const [head = '', tail] = (address.split('%')[0] ?? '').split('::')
-  const before = head === '' ? [] : head.split(':')
-  const after = tail === undefined || tail === '' ? [] : tail.split(':')
-  const zeros = tail === undefined ? [] : Array.from({ length: 8 - before.length - after.length }, () => '0')
-  const groups = [...before, ...zeros, ...after].slice(0, 4)
-  return groups.map((group) => Number.parseInt(group, 16).toString(16)).join(':')
 }
