@@ -37,12 +37,14 @@ export interface Kept {
 export interface Spool {
   /**
    * Resolves once it is on disk.
+   *
+   * @param at its time of arrival, milliseconds since 1970
+   * @param isVerified whether it is known to be genuine: what is not has a smaller share
+   * @param withinMs the time that is left for it, in milliseconds
    * @throws {SpoolError} where it could not be kept in time: the answer must not say that it was. One that is written
    *   later all the same does no harm: the same logout again ends nothing twice
-   *
-   * @param withinMs the time that is left for it, in milliseconds
    */
-  keep(request: LogoutRequest, at: number, isVerified: boolean, withinMs?: number): Promise<void>
+  keep(request: LogoutRequest, at: number, isVerified: boolean, withinMs: number): Promise<void>
   /** The first ones of the order in which they are to be done. */
   list(limit: number): Promise<Kept[]>
   /**
@@ -98,7 +100,6 @@ type Share = (typeof shares)[number]
 const keptName = /^\d{15}-[^.]+(?:\.(\d+))?\.(verified|unverified|frontchannel)\.json$/
 const partSuffix = '.part'
 const maxPartAgeMs = 60_000
-const keepWithinMs = 400
 const checkWithinMs = 1_000
 // Longer than any answer takes: then no more are made to wait, since each takes memory.
 const hangsAfterMs = 2_000
@@ -297,7 +298,7 @@ export function createSpool(options: SpoolOptions): Spool {
   }
 
   return {
-    async keep(request, at, isVerified, withinMs = keepWithinMs) {
+    async keep(request, at, isVerified, withinMs) {
       const share = isVerified ? 'verified' : 'token' in request ? 'unverified' : 'frontchannel'
       const overdueAt = performance.now() + withinMs
       const isOverdue = () => performance.now() >= overdueAt

@@ -347,12 +347,12 @@ t.test('the command line suggests, tells its version, and refuses what it does n
 async function fillSpool(service: Service): Promise<void> {
   const { spool, provider } = service
   const at = Date.now() - 200_000
-  await spool.keep({ token: await provider.logoutToken({ sid: 's1', iat: Math.floor(at / 1_000) }) }, at, true)
+  await spool.keep({ token: await provider.logoutToken({ sid: 's1', iat: Math.floor(at / 1_000) }) }, at, true, 30_000)
   const stranger = await createSigningKey('RS256', provider.keys[0]?.kid)
   const forged = await provider.logoutToken({ sid: 's2', iat: Math.floor(at / 1_000) - 100 }, {}, stranger)
-  await spool.keep({ token: forged }, at - 100_000, false)
-  await spool.keep({ issuerName: 'default', issuer: undefined, sid: 's2' }, at + 1_000, true)
-  await spool.keep({ token: 'bad' }, at, false)
+  await spool.keep({ token: forged }, at - 100_000, false, 30_000)
+  await spool.keep({ issuerName: 'default', issuer: undefined, sid: 's2' }, at + 1_000, true, 30_000)
+  await spool.keep({ token: 'bad' }, at, false, 30_000)
   const bad = (await spool.list(10)).find(({ request }) => 'token' in request && request.token === 'bad')
   await spool.reject(bad?.name ?? '', 'ERR_TOKEN_MALFORMED')
 }
@@ -422,7 +422,7 @@ t.test('a replay beside a running service ends nothing twice', async (t) => {
   const { database, provider, spool, spoolDir } = service
   for (let i = 0; i < 40; i += 1) {
     await service.login({ homeAccountId: `${i}.t`, sid: `s${i}` })
-    await spool.keep({ token: await provider.logoutToken({ sid: `s${i}` }) }, Date.now(), true)
+    await spool.keep({ token: await provider.logoutToken({ sid: `s${i}` }) }, Date.now(), true, 30_000)
   }
   const env = { DATABASE_URL: database.url, ISSUER: provider.issuer, CLIENT_IDS: 'client-a', SPOOL_DIR: spoolDir }
   service.replay()

@@ -3,7 +3,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pino } from 'pino'
 import t, { type Test } from 'tap'
-import { createSpool, type Spool, type SpoolOptions } from '../src/spool.ts'
+import type { LogoutRequest } from '../src/logout-request.ts'
+import { createSpool, type SpoolOptions } from '../src/spool.ts'
 import { hangFiles } from './fixtures/hang.ts'
 
 const logger = pino({ level: 'silent' })
@@ -15,11 +16,12 @@ function folder(t: Test): string {
 }
 
 /** With time to keep, where a test is not about that: a busy disk is slow. */
-function open(dir: string, options: Partial<SpoolOptions> = {}): Spool {
+function open(dir: string, options: Partial<SpoolOptions> = {}) {
   const spool = createSpool({ dir, logger, ...options })
   return {
     ...spool,
-    keep: (request, at, isVerified, withinMs = 30_000) => spool.keep(request, at, isVerified, withinMs)
+    keep: (request: LogoutRequest, at: number, isVerified: boolean, withinMs = 30_000) =>
+      spool.keep(request, at, isVerified, withinMs)
   }
 }
 const tokens = (kept: { request: object }[]) =>
