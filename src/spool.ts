@@ -76,7 +76,7 @@ export interface SpoolStatus {
 
 export interface SpoolSurvey {
   /** `at` is the time of arrival, milliseconds since 1970. */
-  readonly kept: readonly { readonly name: string; readonly at: number; readonly isVerified: boolean }[]
+  readonly kept: readonly { readonly name: string; readonly at: number; readonly share: Share }[]
   /** What proved bad, the oldest first. */
   readonly rejected: readonly { readonly at: number; readonly reason: string }[]
 }
@@ -93,7 +93,9 @@ export class SpoolError extends Error {
 
 // In the order in which they are done: what somebody has vouched for first.
 const shares = ['verified', 'unverified', 'frontchannel'] as const
-type Share = (typeof shares)[number]
+
+/** What is kept of which kind, each with a bound of its own. */
+export type Share = (typeof shares)[number]
 
 // `<arrival>-<random>.<bytes>.<share>.json`: the size stands in the name, since asking the disk for that of 100,000
 // files would take longer than an answer may.
@@ -271,7 +273,7 @@ export function createSpool(options: SpoolOptions): Spool {
   async function* batches(size: number): AsyncGenerator<Kept[]> {
     const ordered = inOrder([...(await readNames())])
     for (let i = 0; i < ordered.length; i += size) {
-      const read = await Promise.all(ordered.slice(i, i + size).map((name) => readKept(dir, name)))
+      const read = await Promise.all(ordered.slice(i, i + size).map(({ name }) => readKept(dir, name)))
       const batch = read.filter((entry) => entry !== undefined)
       if (batch.length > 0) {
         yield batch
@@ -355,11 +357,7 @@ export function createSpool(options: SpoolOptions): Spool {
     async survey() {
       const listed = async (folder: string) => ((await readdir(folder).catch(ignoreMissing)) ?? []).sort()
       return {
-        kept: inOrder((await listed(dir)).filter((name) => parseName(name) !== undefined)).map((name) => ({
-          name,
-          at: arrivalOf(name),
-          isVerified: parseName(name)?.share === 'verified'
-        })),
+        kept: inOrder(await listed(dir)),
         rejected: (await listed(rejectedDir)).map((name) => ({
           at: arrivalOf(name),
           reason: /\.(\w+)\.json$/.exec(name)?.[1] ?? 'unknown'
@@ -396,9 +394,13 @@ function parseName(name: string): { share: Share; bytes: number } | undefined {
   return share === undefined ? undefined : { share, bytes: Number(bytes) }
 }
 
-/** What is kept, by share: what is verified before what nobody has vouched for. */
-function inOrder(names: readonly string[]): string[] {
-  return shares.flatMap((share) => names.filter((name) => name.endsWith(`.${share}.json`)))
+/** What is kept, by share: what is verified before what nobody has vouched for. Leaves out what is none of ours. */
+function inOrder(names: readonly string[]): SpoolSurvey['kept'][number][] {
+  const kept = names.flatMap((name) => {
+    const share = parseName(name)?.share
+    return share === undefined ? [] : [{ name, at: arrivalOf(name), share }]
+  })
+  return shares.flatMap((share) => kept.filter((entry) => entry.share === share))
 }
 
 function arrivalOf(name: string): number {

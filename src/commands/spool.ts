@@ -8,7 +8,7 @@ import { createCarryOut } from '../logout-request.ts'
 import { createLogoutTokenVerifier } from '../logout-token.ts'
 import { replayOnce } from '../replay.ts'
 import { createSignOut } from '../sign-out.ts'
-import { createSpool, type Kept } from '../spool.ts'
+import { createSpool, type Kept, type Share } from '../spool.ts'
 import { createPool, createStore } from '../store.ts'
 import { CommandError, printable, reasonOf } from './command-error.ts'
 
@@ -18,17 +18,18 @@ export interface SpoolListing {
   /** False: nothing was ever kept there, or it is the wrong folder. */
   readonly exists: boolean
   readonly verified: number
+  /** Tokens that nobody has vouched for yet. */
   readonly unverified: number
+  /** Front-channel calls, which nobody can vouch for. */
+  readonly frontchannel: number
   readonly rejected: number
   /** When the oldest that waits arrived; null where none does. */
   readonly oldestAt: string | null
   /** The first ones, in the order in which they are to be done. */
-  readonly waiting: readonly { readonly at: string; readonly kind: LogoutKind; readonly isVerified: boolean }[]
+  readonly waiting: readonly { readonly at: string; readonly share: Share; readonly isReadable: boolean }[]
   /** The last ones. */
   readonly setAside: readonly { readonly at: string; readonly reason: string }[]
 }
-
-type LogoutKind = 'back channel' | 'front channel' | 'unreadable'
 
 const silent = pino({ level: 'silent' })
 
@@ -41,41 +42,42 @@ export async function listSpool(spoolDir: string, limit: number): Promise<SpoolL
   const dir = resolve(spoolDir)
   const spool = createSpool({ dir, logger: silent })
   const { kept, rejected } = await readable(dir, () => spool.survey())
-  const verified = kept.filter(({ isVerified }) => isVerified).length
+  const count = (share: Share) => kept.filter((entry) => entry.share === share).length
   const first = kept.slice(0, limit)
-  const requests = new Map(first.length === 0 ? [] : (await spool.list(limit)).map((entry) => [entry.name, entry]))
+  const readableNames = new Set(
+    first.length === 0 ? [] : (await spool.list(limit)).filter(isRequest).map(({ name }) => name)
+  )
   const iso = (at: number) => new Date(at).toISOString()
   return {
     dir,
     exists: existsSync(dir),
-    verified,
-    unverified: kept.length - verified,
+    verified: count('verified'),
+    unverified: count('unverified'),
+    frontchannel: count('frontchannel'),
     rejected: rejected.length,
     oldestAt: kept.length === 0 ? null : iso(kept.reduce((oldest, { at }) => Math.min(oldest, at), Number.MAX_VALUE)),
-    waiting: first.map(({ name, at, isVerified }) => ({ at: iso(at), kind: kindOf(requests.get(name)), isVerified })),
+    waiting: first.map(({ name, at, share }) => ({ at: iso(at), share, isReadable: readableNames.has(name) })),
     setAside: rejected.slice(-limit).map(({ at, reason }) => ({ at: iso(at), reason }))
   }
 }
 
-function kindOf(entry: Kept | undefined): LogoutKind {
-  if (entry === undefined || ('token' in entry.request && entry.request.token === '')) {
-    return 'unreadable'
-  }
-  return 'token' in entry.request ? 'back channel' : 'front channel'
+function isRequest({ request }: Kept): boolean {
+  return !('token' in request && request.token === '')
 }
 
 /** As a table for a person. */
 export function toldListing(listing: SpoolListing, now = Date.now()): string {
-  const { dir, exists, verified, unverified, rejected, oldestAt, waiting, setAside } = listing
+  const { dir, exists, verified, unverified, frontchannel, rejected, oldestAt, waiting, setAside } = listing
   if (!exists) {
     return `${printable(dir)}: there is no such folder, so nothing was kept in it; SPOOL_DIR names it, from where this is run\n`
   }
   const oldest = oldestAt === null ? '' : `, the oldest for ${age(now - Date.parse(oldestAt))}`
+  const line = (at: string, what: string, remark = '') => `${at}  ${what.padEnd(12)}  ${remark}`.trimEnd()
   const lines = [
-    `${printable(dir)}: ${verified} verified and ${unverified} unverified wait${oldest}; ${rejected} rejected`,
-    ...waiting.map(({ at, kind, isVerified }) => `${at}  ${isVerified ? 'verified  ' : 'unverified'}  ${kind}`),
-    ...more(verified + unverified, waiting.length, 'waiting'),
-    ...setAside.map(({ at, reason }) => `${at}  rejected    ${printable(reason)}`),
+    `${printable(dir)}: ${verified} verified, ${unverified} unverified and ${frontchannel} frontchannel wait${oldest}; ${rejected} rejected`,
+    ...waiting.map(({ at, share, isReadable }) => line(at, share, isReadable ? '' : 'unreadable')),
+    ...more(verified + unverified + frontchannel, waiting.length, 'waiting'),
+    ...setAside.map(({ at, reason }) => line(at, 'rejected', printable(reason))),
     ...more(rejected, setAside.length, 'rejected')
   ]
   return `${lines.join('\n')}\n`
