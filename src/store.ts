@@ -217,7 +217,7 @@ export function createStore(pool: pg.Pool) {
 
     /** What {@link signOut} would do: done, and rolled back. */
     async previewSignOut(logout: Logout): Promise<Purged> {
-      return translate(async () => {
+      const rows = await translate(async () => {
         const client = await pool.connect()
         let failure: Error | undefined
         // A connection lost between two statements is told by the next one; unheard, it would end the process.
@@ -231,7 +231,7 @@ export function createStore(pool: pg.Pool) {
             batch([logout])
           ])
           await client.query('rollback')
-          return inOrder([logout], rows)[0] as Purged
+          return rows
         } catch (error) {
           failure = error instanceof Error ? error : new Error(String(error))
           throw error
@@ -240,6 +240,7 @@ export function createStore(pool: pg.Pool) {
           client.release(failure)
         }
       })
+      return inOrder([logout], rows)[0] as Purged
     },
 
     /** Begins a purge, or counts what it would delete. */
@@ -550,6 +551,8 @@ export function connectionFault(error: unknown): 'url' | 'credentials' | 'missin
   return code === '3D000' ? 'missing' : code === '42501' ? 'privileges' : 'unreachable'
 }
 
+// What the database refuses counts as the surroundings' fault, too: it may be a schema that is not up to date, and no
+// logout may be lost to that.
 function codeOf(error: unknown): UnavailableError['code'] {
   if (isOutage(error)) {
     return 'ERR_DATABASE_UNAVAILABLE'
@@ -562,9 +565,10 @@ function codeOf(error: unknown): UnavailableError['code'] {
 
 /**
  * Whether the database as a whole is out of reach, so that trying again at once is of no use: an error of the
- * socket or the pool, or by SQLSTATE class 08 connection, 25006 read-only standby, 28 and 3D refused at the
- * door, 53 resources, 57 operator intervention and statement timeout, 58 system.
+ * socket or the pool, or by SQLSTATE class 08 connection, 25006 read-only standby, 25P03 and 25P04 cut off by a
+ * timeout, 28 and 3D refused at the door, 53 resources, 55000 not while it recovers, 57 operator intervention and
+ * statement timeout, 58 system.
  */
 function isOutage(error: unknown): boolean {
-  return !(error instanceof DatabaseError) || /^(08|25006|28|3D|53|57|58)/.test(error.code ?? '')
+  return !(error instanceof DatabaseError) || /^(08|25006|25P0[34]|28|3D|53|55000|57|58)/.test(error.code ?? '')
 }

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import t from 'tap'
-import { type Logout, type Store, tokenPurgeId } from '../src/store.ts'
+import { createStore, type Logout, type Store, tokenPurgeId } from '../src/store.ts'
+import { createDatabase } from './fixtures/database.ts'
 import { build, type Service } from './fixtures/service.ts'
 
 const now = () => Math.floor(Date.now() / 1_000)
@@ -361,4 +362,47 @@ t.test('the walk over the tombstones comes to each of them, some pages at a time
   t.ok(steps.length > 1, 'not at once')
   t.match(await service.database.query('select count(*)::int as n from msal_logout.tombstones'), [{ n: 600 }])
   t.match(await service.database.query('select next_page::int as n from msal_logout.clean_up_turn'), [{ n: 0 }])
+})
+
+t.test('a database that is out of reach is told from one that refuses, by its SQLSTATE', async (t) => {
+  const database = await createDatabase(t, { own: true })
+  const store = createStore(database.pool)
+  await database.query('create table public.raised (code text)')
+  await database.query(`
+    create or replace function msal_logout.clean_up(max_rows int, keep_purges interval, keep_ended interval)
+    returns bigint language plpgsql as $$
+    begin
+      raise exception 'made up' using errcode = (select r.code from public.raised r);
+    end $$`)
+  const cases: [string, string, string][] = [
+    ['connection_failure', '08006', 'ERR_DATABASE_UNAVAILABLE'],
+    ['a protocol violation, as poolers tell an outage', '08P01', 'ERR_DATABASE_UNAVAILABLE'],
+    ['read_only_sql_transaction, of a standby', '25006', 'ERR_DATABASE_UNAVAILABLE'],
+    ['idle_in_transaction_session_timeout', '25P03', 'ERR_DATABASE_UNAVAILABLE'],
+    ['transaction_timeout', '25P04', 'ERR_DATABASE_UNAVAILABLE'],
+    ['invalid_password', '28P01', 'ERR_DATABASE_UNAVAILABLE'],
+    ['invalid_catalog_name', '3D000', 'ERR_DATABASE_UNAVAILABLE'],
+    ['disk_full', '53100', 'ERR_DATABASE_UNAVAILABLE'],
+    ['out_of_memory', '53200', 'ERR_DATABASE_UNAVAILABLE'],
+    ['too_many_connections', '53300', 'ERR_DATABASE_UNAVAILABLE'],
+    ['object_not_in_prerequisite_state, of what cannot be done during recovery', '55000', 'ERR_DATABASE_UNAVAILABLE'],
+    ['query_canceled, by the statement timeout', '57014', 'ERR_DATABASE_UNAVAILABLE'],
+    ['admin_shutdown', '57P01', 'ERR_DATABASE_UNAVAILABLE'],
+    ['crash_shutdown', '57P02', 'ERR_DATABASE_UNAVAILABLE'],
+    ['cannot_connect_now, while it starts', '57P03', 'ERR_DATABASE_UNAVAILABLE'],
+    ['database_dropped', '57P04', 'ERR_DATABASE_UNAVAILABLE'],
+    ['io_error', '58030', 'ERR_DATABASE_UNAVAILABLE'],
+    ['serialization_failure', '40001', 'ERR_DATABASE_CONFLICT'],
+    ['deadlock_detected', '40P01', 'ERR_DATABASE_CONFLICT'],
+    ['lock_not_available', '55P03', 'ERR_DATABASE_FAILED'],
+    ['object_in_use', '55006', 'ERR_DATABASE_FAILED'],
+    ['check_violation', '23514', 'ERR_DATABASE_FAILED'],
+    ['undefined_function, of a schema that is not up to date', '42883', 'ERR_DATABASE_FAILED'],
+    ['internal_error', 'XX000', 'ERR_DATABASE_FAILED']
+  ]
+  for (const [name, sqlState, code] of cases) {
+    await database.query('delete from public.raised')
+    await database.query('insert into public.raised values ($1)', [sqlState])
+    await t.rejects(store.cleanUp(1), { name: 'UnavailableError', code, cause: { code: sqlState } }, name)
+  }
 })
