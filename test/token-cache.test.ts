@@ -32,8 +32,11 @@ interface App {
   signOut(sid: string): Promise<void>
 }
 
-async function build(t: Test, options: Partial<TokenCacheOptions> = {}): Promise<App> {
-  const database = await createDatabase(t)
+async function build(
+  t: Test,
+  { own = false, ...options }: Partial<TokenCacheOptions> & { own?: boolean } = {}
+): Promise<App> {
+  const database = await createDatabase(t, { own })
   const warnings: string[] = []
   const tokenCache = createTokenCache({
     pool: database.pool,
@@ -513,6 +516,19 @@ t.test('encryption', async (t) => {
       const read = await silent(app.tokenCache.forAccount(alice.homeAccountId), app.endpoint, alice.homeAccountId)
       t.equal(read.fromCache, true)
     })
+  }
+})
+
+t.test('an encrypted login whose payload is not saved leaves no row', async (t) => {
+  const app = await build(t, { own: true, encryption: { current: 'k', keys: { k: randomBytes(32) } } })
+  for (const outcome of ['gone', 'conflict']) {
+    await app.database.query(`
+      create or replace function msal_logout.save(
+        client_id text, partition_key text, generation bigint, version bigint, payload bytea, encoding text, ttl interval
+      ) returns msal_logout.saved language sql as $$ select ('${outcome}', null)::msal_logout.saved $$`)
+    const before = await app.database.snapshot()
+    await t.rejects(redeem(app.tokenCache.forLogin(), app.endpoint, alice), { code: 'ERR_SIGNED_OUT' })
+    t.same(await app.database.snapshot(), before, `with the outcome ${outcome}`)
   }
 })
 

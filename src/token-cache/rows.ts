@@ -103,7 +103,7 @@ export function createRows({ pool, clientId, ttlSeconds, preparedStatements }: R
     /** Undefined where the session was ended. */
     login: (login: Login, encoded: Encoded) => loginWith(pool, login, encoded),
 
-    /** A login whose payload is encoded for the generation that it is given, in one transaction. */
+    /** A login whose payload is encoded for the generation that it is given, in one transaction: all of it or nothing. */
     async loginBound(login: Login, encode: (generation: string) => Promise<Encoded>) {
       const client = await pool.connect()
       let failure: Error | undefined
@@ -116,8 +116,10 @@ export function createRows({ pool, clientId, ttlSeconds, preparedStatements }: R
         await client.query('begin')
         const row = await loginWith(client, login, { payload: Buffer.alloc(0), encoding: 'none' })
         const saved = row && (await saveWith(client, login.partitionKey, row, await encode(row.generation)))
-        await client.query('commit')
-        return row && saved?.outcome === 'saved' ? { generation: row.generation, version: saved.version } : undefined
+        const isSaved = row !== undefined && saved?.outcome === 'saved'
+        // A row without its payload must not be left behind.
+        await client.query(isSaved ? 'commit' : 'rollback')
+        return isSaved ? { generation: row.generation, version: saved.version } : undefined
       } catch (error) {
         failure = error instanceof Error ? error : new Error(String(error))
         throw error
