@@ -368,6 +368,7 @@ declare
   account_issuers text[];
   account_ids text[];
   is_done boolean := false;
+  swept msal_logout.ended_account[];
   purged_accounts bigint;
   ended msal_logout.ended_session[];
   counts jsonb;
@@ -415,11 +416,19 @@ begin
         s.sid, s.subject, s.account_issuer, s.home_account_id)::msal_logout.ended_session as e
     )
     select
-      (select count(*) from (select distinct g.account_issuer, g.home_account_id from gone g) a),
+      (select array_agg((p.id, a.account_issuer, a.home_account_id)::msal_logout.ended_account) from (
+        select distinct g.account_issuer, g.home_account_id from gone g) a),
       (select jsonb_object_agg(c.client_id, c.n) from (
         select g.client_id, count(*) as n from gone g group by g.client_id) c),
       (select array_agg(g.e) from gone_sessions g)
-    into purged_accounts, counts, ended;
+    into swept, counts, ended;
+    -- One of which a row was skipped is counted by whoever takes the last one.
+    select count(*) into purged_accounts
+    from unnest(swept) a
+    where not exists (
+      select from msal_logout.token_cache t
+      where t.home_account_id = a.home_account_id and t.account_issuer = a.account_issuer
+        and (p.client_id is null or t.client_id = p.client_id) and t.created_at <= p.at offset 0);
   else
     select array_agg(a.account_issuer), array_agg(a.home_account_id) into account_issuers, account_ids
     from (

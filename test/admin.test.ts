@@ -193,30 +193,30 @@ t.test('more than 1,000 accounts need force, and more than 10,000 go on in the b
   t.same(await service.rows(), [])
 })
 
+/** A purge that has begun, and of which no step is done. */
+async function beginPurge({ store }: Service, selector: { tenantId: string } | { clientId: string }): Promise<string> {
+  const id = randomUUID()
+  const requestHash = Buffer.alloc(1)
+  const purge = { id, ...selector, reason, actor: 'test', dryRun: false, maxAccounts: 100, requestHash }
+  t.equal((await store.startPurge(purge)).outcome, 'running')
+  return id
+}
+
 t.test('a login that comes while a purge is running lives, and the purge ends', async (t) => {
   const service = await build(t)
   const issuedAt = Math.floor(Date.now() / 1_000) + 5
   for (let i = 0; i < 6; i += 1) {
     await service.login({ clientId: 'a', homeAccountId: `old-${i}.t`, sid: `old-${i}` })
   }
-  const purge = {
-    id: randomUUID(),
-    tenantId: 't',
-    reason,
-    actor: 'test',
-    dryRun: false,
-    maxAccounts: 100,
-    requestHash: Buffer.alloc(1)
-  }
-  t.equal((await service.store.startPurge(purge)).outcome, 'running')
+  const id = await beginPurge(service, { tenantId: 't' })
   let steps = 0
   do {
     steps += 1
     await service.login({ clientId: 'a', homeAccountId: `new-${steps}.t`, sid: `new-${steps}`, issuedAt })
-  } while (steps < 50 && (await service.store.purgeStep(purge.id, 2)))
+  } while (steps < 50 && (await service.store.purgeStep(id, 2)))
   t.equal(steps, 4, 'three of two accounts, and one that finds nothing')
   t.same(await service.rows(), ['a/new-1.t', 'a/new-2.t', 'a/new-3.t', 'a/new-4.t'])
-  t.match(await service.store.findPurge(purge.id), { status: 'done', accounts: 6, rows: 6, sessions: 6 })
+  t.match(await service.store.findPurge(id), { status: 'done', accounts: 6, rows: 6, sessions: 6 })
 })
 
 t.test('a purge waits for no row that somebody holds, and deletes it in the end', async (t) => {
@@ -224,27 +224,22 @@ t.test('a purge waits for no row that somebody holds, and deletes it in the end'
   for (const homeAccountId of ['one.t', 'two.t', 'three.t']) {
     await service.login({ clientId: 'a', homeAccountId, sid: homeAccountId })
   }
-  const purge = {
-    id: randomUUID(),
-    tenantId: 't',
-    reason,
-    actor: 'test',
-    dryRun: false,
-    maxAccounts: 100,
-    requestHash: Buffer.alloc(1)
-  }
-  await service.store.startPurge(purge)
+  await service.login({ clientId: 'b', homeAccountId: 'two.t', sid: 'two.t' })
+  const id = await beginPurge(service, { tenantId: 't' })
   const holder = await service.database.pool.connect()
   await holder.query('begin')
-  await holder.query("select from msal_logout.token_cache where home_account_id = 'two.t' for update")
-  t.equal(await service.store.purgeStep(purge.id, 100), true)
+  await holder.query(
+    "select from msal_logout.token_cache where home_account_id = 'two.t' and client_id = 'a' for update"
+  )
+  t.equal(await service.store.purgeStep(id, 100), true)
   t.same(await service.rows(), ['a/two.t'])
-  t.match(await service.store.findPurge(purge.id), { status: 'running', accounts: 2, rows: 2, sessions: 2 })
+  t.match(await service.store.findPurge(id), { status: 'running', accounts: 2, rows: 3, sessions: 3 })
   await holder.query('commit')
   holder.release()
   await service.purges.resume()
   t.same(await service.rows(), [])
-  t.match(await service.store.findPurge(purge.id), { status: 'done', accounts: 3, rows: 3, sessions: 3 })
+  const told = { status: 'done', total: 3, accounts: 3, rows: 4, sessions: 4, rowsByClient: { a: 3, b: 1 } }
+  t.match(await service.store.findPurge(id), told, 'an account of which a row was left is counted once')
 })
 
 t.test('a purge that was interrupted is taken up, by another instance too, and is done once', async (t) => {
@@ -252,24 +247,15 @@ t.test('a purge that was interrupted is taken up, by another instance too, and i
   for (let i = 0; i < 6; i += 1) {
     await service.login({ clientId: 'a', homeAccountId: `old-${i}.t`, sid: `old-${i}` })
   }
-  const purge = {
-    id: randomUUID(),
-    clientId: 'a',
-    reason,
-    actor: 'test',
-    dryRun: false,
-    maxAccounts: 100,
-    requestHash: Buffer.alloc(1)
-  }
-  await service.store.startPurge(purge)
-  await service.store.purgeStep(purge.id, 2)
+  const id = await beginPurge(service, { clientId: 'a' })
+  await service.store.purgeStep(id, 2)
   t.equal((await service.rows()).length, 4)
   await Promise.all([service.purges.resume(), service.purges.resume(), service.purges.resume()])
-  while ((await service.store.findPurge(purge.id))?.status === 'running') {
+  while ((await service.store.findPurge(id))?.status === 'running') {
     await service.purges.resume()
   }
   t.same(await service.rows(), [])
-  t.match(await service.store.findPurge(purge.id), { status: 'done', accounts: 6, rows: 6, sessions: 6 })
+  t.match(await service.store.findPurge(id), { status: 'done', accounts: 6, rows: 6, sessions: 6 })
 })
 
 t.test('an Idempotency-Key gives the first answer again, and stands for one request', async (t) => {
