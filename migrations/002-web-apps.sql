@@ -123,6 +123,28 @@ begin
 end
 $$;
 
+-- A session outlives its row: without it no sign-out would find the row, and a save would prolong that one for ever.
+-- Ahead by a tenth, so that not every save writes it. Whoever calls has the row, which all others who want to lock one
+-- of its sessions take first.
+create function msal_logout.renew_sessions(
+  client_id text, partition_key text, account_issuer text, home_account_id text, ttl interval
+) returns void
+language plpgsql as $$
+begin
+  update msal_logout.sessions s set expires_at = now() + renew_sessions.ttl * 1.1
+  from (
+    select d.issuer, d.session_key from msal_logout.sessions d
+    where d.partition_key = renew_sessions.partition_key and d.client_id is not distinct from renew_sessions.client_id
+      and d.account_issuer is not distinct from renew_sessions.account_issuer
+      and d.home_account_id is not distinct from renew_sessions.home_account_id
+      and d.expires_at < now() + renew_sessions.ttl
+    for update skip locked
+  ) due
+  where s.issuer = due.issuer and s.session_key = due.session_key
+    and s.client_id = renew_sessions.client_id and s.partition_key = renew_sessions.partition_key;
+end
+$$;
+
 create function msal_logout.login(
   client_id text, partition_key text, home_account_id text, issuer text, sid text, subject text, issued_at bigint,
   payload bytea, encoding text, ttl interval, kind text default 'user',
@@ -173,6 +195,10 @@ begin
     raise exception 'partition belongs to another account' using errcode = 'ML001';
   end if;
 
+  if version > 1 then -- its other sessions
+    perform msal_logout.renew_sessions(
+      login.client_id, login.partition_key, account_issuer, login.home_account_id, login.ttl);
+  end if;
   perform msal_logout.store_session(
     login.client_id, login.partition_key, account_issuer, login.home_account_id,
     login.issuer, known_sid, login.subject, login.issued_at, now() + login.ttl);
@@ -207,6 +233,8 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp set enab
 #variable_conflict use_column
 declare
   new_version bigint;
+  owner_issuer text;
+  owner_id text;
   conflict boolean;
 begin
   perform msal_logout.authorize(save.client_id);
@@ -222,7 +250,7 @@ begin
   where t.partition_key = save.partition_key and t.client_id is not distinct from save.client_id
     and t.generation = save.generation and t.version = save.version
     and t.expires_at > now() and t.kind <> 'app'
-  returning t.version into new_version;
+  returning t.version, t.account_issuer, t.home_account_id into new_version, owner_issuer, owner_id;
   if not found then
     conflict := exists (
       select from msal_logout.token_cache t
@@ -231,17 +259,7 @@ begin
     return (case when conflict then 'conflict' else 'gone' end, null)::msal_logout.saved;
   end if;
 
-  -- A session lives as long as its row. Whoever holds one of them now is ending it or renewing it, and
-  -- waiting here could deadlock.
-  update msal_logout.sessions s set expires_at = now() + save.ttl
-  from (
-    select d.issuer, d.session_key from msal_logout.sessions d
-    where d.partition_key = save.partition_key and d.client_id is not distinct from save.client_id
-      and d.expires_at < now() + save.ttl * 0.9
-    for update skip locked
-  ) due
-  where s.issuer = due.issuer and s.session_key = due.session_key
-    and s.client_id = save.client_id and s.partition_key = save.partition_key;
+  perform msal_logout.renew_sessions(save.client_id, save.partition_key, owner_issuer, owner_id, save.ttl);
   return ('saved', new_version)::msal_logout.saved;
 end
 $$;

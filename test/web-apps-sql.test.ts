@@ -125,6 +125,26 @@ t.test('what has expired is as good as gone, and a save makes row and sessions l
   t.not(again.generation, generation)
 })
 
+t.test('a session outlives its row, so that a sign-out finds the row as long as it is there', async (t) => {
+  const { login, save, query, signOut } = await setUp(t)
+  const pass = async (minutes: number) => {
+    for (const table of ['token_cache', 'sessions']) {
+      await query(`update msal_logout.${table} set expires_at = expires_at - $1 * interval '1 minute'`, [minutes])
+    }
+    await query(`select msal_logout.clean_up(1000, interval '1 day', interval '1 day')`)
+  }
+  const { generation } = await login()
+  await pass(5)
+  t.match(await save(generation, '1'), { outcome: 'saved' })
+  await pass(57)
+  t.match(await save(generation, '2'), { outcome: 'saved' })
+  await pass(50)
+  t.match(await login({ sid: 's2' }), { generation }, 'a later session prolongs the row')
+  await pass(30)
+  await signOut({ sid: 's1' })
+  t.same(await query('select * from msal_logout.token_cache'), [])
+})
+
 t.test('a row belongs to one account, and to one kind', async (t) => {
   const { login, one } = await setUp(t)
   await login()
