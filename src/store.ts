@@ -172,6 +172,8 @@ export function createPool({ connectionString, max, statementTimeoutMs, openSock
     max,
     connectionTimeoutMillis: 1_000,
     statement_timeout: statementTimeoutMs,
+    // The server's own limit says nothing where it has vanished: TCP alone would give up after a quarter of an hour.
+    query_timeout: statementTimeoutMs + 500,
     lock_timeout: 1_200,
     idle_in_transaction_session_timeout: 5_000,
     keepAlive: true,
