@@ -320,6 +320,16 @@ t.test('a server that takes no writes is an outage, and logouts go to the next o
   t.same(await service.rows(), [])
 })
 
+t.test('without the right to do a logout the service is not ready', async (t) => {
+  const service = await build(t)
+  t.equal((await service.admin.inject('/readyz')).statusCode, 200)
+  await service.database.query('alter schema msal_logout rename to elsewhere')
+  const answer = await service.admin.inject('/readyz')
+  await service.database.query('alter schema elsewhere rename to msal_logout')
+  t.equal(answer.statusCode, 503)
+  t.match(answer.json(), { reason: 'ERR_DATABASE_FAILED' })
+})
+
 t.test('a body that comes too slowly is cut', async (t) => {
   const service = await build(t)
   await service.app.listen({ port: 0, host: '127.0.0.1' })
