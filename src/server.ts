@@ -68,7 +68,17 @@ export async function serve(config: Config, embedded: EmbeddedPostgres | undefin
     token: config.adminToken,
     accessTokens: config.adminAccessTokens && { ...config.adminAccessTokens, issuers: operatorIssuers }
   })
-  const admin = createAdmin({ purges, store: slowStore, spool, issuers, rejections, metrics, logger, identify })
+  const admin = createAdmin({
+    purges,
+    // Ready is what logouts find, and a probe must not wait as long as a purge may.
+    store: { ...slowStore, checkReady: store.checkReady },
+    spool,
+    issuers,
+    rejections,
+    metrics,
+    logger,
+    identify
+  })
 
   issuers.warmUp()
   operatorIssuers.warmUp()

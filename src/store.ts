@@ -172,6 +172,8 @@ export function createPool({ connectionString, max, statementTimeoutMs, openSock
     max,
     connectionTimeoutMillis: 1_000,
     statement_timeout: statementTimeoutMs,
+    // The server's own limit says nothing where it has vanished: TCP alone would give up after a quarter of an hour.
+    query_timeout: statementTimeoutMs + 500,
     lock_timeout: 1_200,
     idle_in_transaction_session_timeout: 5_000,
     keepAlive: true,
@@ -441,15 +443,19 @@ export function createStore(pool: pg.Pool) {
       return report
     },
 
-    /** @throws {UnavailableError} where the database is out of reach, or is a standby that takes no writes */
+    /** @throws {UnavailableError} where the database is out of reach, is a standby that takes no writes, or lets no logout be done */
     async checkReady(): Promise<void> {
-      const [row] = await query<{ writable: boolean }>(
+      const [row] = await query<{ writable: boolean; callable: boolean | null }>(
         'check_ready',
-        `select not pg_is_in_recovery() and current_setting('transaction_read_only') = 'off' as writable`,
+        `select not pg_is_in_recovery() and current_setting('transaction_read_only') = 'off' as writable,
+          has_function_privilege(to_regprocedure('msal_logout.sign_out(jsonb, boolean)'), 'execute') as callable`,
         []
       )
       if (row?.writable !== true) {
         throw new UnavailableError('ERR_DATABASE_UNAVAILABLE')
+      }
+      if (row.callable !== true) {
+        throw new UnavailableError('ERR_DATABASE_FAILED')
       }
     }
   }

@@ -4,6 +4,7 @@ import { connect } from 'node:net'
 import { join } from 'node:path'
 import pg from 'pg'
 import t, { type Test } from 'tap'
+import { createPool } from '../src/store.ts'
 import { serverUrl } from './fixtures/database.ts'
 import { hangFiles } from './fixtures/hang.ts'
 import { createSigningKey } from './fixtures/identity-provider.ts'
@@ -18,10 +19,10 @@ interface Outage {
 async function buildBehindProxy(t: Test): Promise<Outage> {
   const proxy = await startProxy(t, serverUrl())
   const service = await build(t, {
-    poolOptions: (databaseUrl) => {
+    openPool: (databaseUrl) => {
       const url = new URL(databaseUrl)
       url.host = `127.0.0.1:${proxy.port}`
-      return { connectionString: url.href, max: 4, connectionTimeoutMillis: 500, query_timeout: 1_000 }
+      return createPool({ connectionString: url.href, max: 4, statementTimeoutMs: 500 })
     }
   })
   return { service, proxy }
@@ -75,6 +76,24 @@ t.test('with the database out of reach', async (t) => {
     )
   }
 
+  await t.test(
+    'connections that a vanished server left behind hold nothing up when another has its place',
+    async (t) => {
+      const { service, proxy } = await buildBehindProxy(t)
+      await service.login({ sid: 's1' })
+      t.equal((await service.post(await service.provider.logoutToken())).statusCode, 200, 'a connection is open')
+
+      proxy.abandon()
+      t.equal((await service.admin.inject('/readyz')).statusCode, 503, 'it is told')
+      t.equal((await service.admin.inject('/readyz')).statusCode, 200, 'the next connection is good')
+      proxy.abandon()
+      t.equal((await service.post(await service.provider.logoutToken({ sid: 's1' }))).statusCode, 503)
+      service.replay()
+      await untilReplayed(service)
+      t.same(await service.rows(), [])
+    }
+  )
+
   await t.test('a bad token is told from our own failure', async (t) => {
     const { service, proxy } = await buildBehindProxy(t)
     await service.post(await service.provider.logoutToken())
@@ -104,10 +123,10 @@ t.test('with the database out of reach', async (t) => {
     const proxy = await startProxy(t, serverUrl())
     const service = await build(t, {
       now: () => time,
-      poolOptions: (databaseUrl) => {
+      openPool: (databaseUrl) => {
         const url = new URL(databaseUrl)
         url.host = `127.0.0.1:${proxy.port}`
-        return { connectionString: url.href, max: 2, connectionTimeoutMillis: 500 }
+        return createPool({ connectionString: url.href, max: 2, statementTimeoutMs: 500 })
       }
     })
     await service.login({ homeAccountId: 'u.t', sid: 's1' })
@@ -275,7 +294,7 @@ t.test('a clock that is set back holds nothing up', async (t) => {
 })
 
 t.test('a server that takes no writes is an outage, and logouts go to the next one', async (t) => {
-  const service = await build(t, { poolOptions: (connectionString) => ({ connectionString }) })
+  const service = await build(t, { openPool: (connectionString) => new pg.Pool({ connectionString }) })
   await service.login({ sid: 's1' })
   await service.post(await service.provider.logoutToken())
   const name = new URL(service.database.url).pathname.slice(1)
@@ -299,6 +318,16 @@ t.test('a server that takes no writes is an outage, and logouts go to the next o
   service.replay()
   await untilReplayed(service)
   t.same(await service.rows(), [])
+})
+
+t.test('without the right to do a logout the service is not ready', async (t) => {
+  const service = await build(t)
+  t.equal((await service.admin.inject('/readyz')).statusCode, 200)
+  await service.database.query('alter schema msal_logout rename to elsewhere')
+  const answer = await service.admin.inject('/readyz')
+  await service.database.query('alter schema elsewhere rename to msal_logout')
+  t.equal(answer.statusCode, 503)
+  t.match(answer.json(), { reason: 'ERR_DATABASE_FAILED' })
 })
 
 t.test('a body that comes too slowly is cut', async (t) => {
