@@ -76,7 +76,9 @@ async function measureRounds(
   const bareCommit: number[] = []
   const silent: Record<SilentName, number>[] = []
   for (let round = 1; round <= rounds; round++) {
-    for (const { contender, server } of servers) {
+    // To and fro, so that none gains by a machine that grows faster or slower meanwhile.
+    const inTurn = round % 2 === 1 ? servers : servers.toReversed()
+    for (const { contender, server } of inTurn) {
       const result = await measure(setting, contender, server, tokens, { connections: 64, count: contender.tokens })
       const known = at64.get(contender.name) ?? { perSecond: [], p50Ms: [], p99Ms: [] }
       known.perSecond.push(result.perSecond)
@@ -87,7 +89,7 @@ async function measureRounds(
         `round ${round}  ${contender.name.padEnd(24)} ${result.perSecond.toFixed(0).padStart(6)}/s  p50 ${ms(result.p50Ms)}  p99 ${ms(result.p99Ms)}`
       )
     }
-    for (const { contender, server } of servers) {
+    for (const { contender, server } of inTurn) {
       const result = await measure(setting, contender, server, tokens, { connections: 1, count: 1_000 })
       at1.set(contender.name, [...(at1.get(contender.name) ?? []), result.p50Ms])
     }
