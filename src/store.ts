@@ -172,7 +172,7 @@ export function createPool({ connectionString, max, statementTimeoutMs, openSock
     max,
     connectionTimeoutMillis: 1_000,
     statement_timeout: statementTimeoutMs,
-    lock_timeout: 1_200,
+    lock_timeout: 1_200, // before a sign-out's statement timeout, which would be told as an outage
     idle_in_transaction_session_timeout: 5_000,
     keepAlive: true,
     ...(openSocket && { stream: openSocket })
@@ -194,7 +194,14 @@ function derivedId(parts: readonly string[]): string {
   return hash.slice(0, 32).replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5')
 }
 
-/** All SQL of the service. Every function throws {@link UnavailableError} where the database is out of reach. */
+/**
+ * All SQL of the service.
+ *
+ * @param pool connections as a role that `register_service` has given its rights, with limits as {@link createPool} sets
+ *   them; the caller ends it
+ * @returns functions that each throw {@link UnavailableError}: where the database is out of reach, refuses, or had another
+ *   transaction win
+ */
 export function createStore(pool: pg.Pool) {
   const kysely = new Kysely<Tables>({ dialect: new PostgresDialect({ pool }) })
 
@@ -240,7 +247,7 @@ export function createStore(pool: pg.Pool) {
           client.release(failure)
         }
       })
-      return inOrder([logout], rows)[0] as Purged
+      return purgedOf(logout.id, rows[0])
     },
 
     /** Begins a purge, or counts what it would delete. */
@@ -488,13 +495,14 @@ function batch(logouts: readonly Logout[]): string {
 
 function inOrder(logouts: readonly Logout[], rows: readonly PurgedRow[]): Purged[] {
   const byId = new Map(rows.map((row) => [row.id, row]))
-  return logouts.map(({ id }) => {
-    const row = byId.get(id)
-    if (row === undefined) {
-      throw new Error(`sign_out told nothing of "${id}"`)
-    }
-    return toPurged(row)
-  })
+  return logouts.map(({ id }) => purgedOf(id, byId.get(id)))
+}
+
+function purgedOf(id: string, row: PurgedRow | undefined): Purged {
+  if (row === undefined) {
+    throw new Error(`sign_out told nothing of "${id}"`)
+  }
+  return toPurged(row)
 }
 
 function toPurged(row: PurgedRow): Purged {
