@@ -47,6 +47,8 @@ export interface Issuers {
   named(name: string): IssuerConfig | undefined
   /** The only configured issuer, or undefined where there are several. */
   only(): IssuerConfig | undefined
+  /** All the issuers that a configuration stands for; undefined of a template for whatever tenant. */
+  all(config: IssuerConfig): string[] | undefined
   /** Begins to load the keys of every issuer, so that the first token need not wait. */
   warmUp(): void
   /** How the keys of each stand. */
@@ -62,6 +64,7 @@ export interface IssuerStatus extends KeysStatus {
 
 export type IssuersOptions = IssuerKeysOptions
 
+const tenantPlace = '{tenantid}'
 const guid = '[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}'
 
 /**
@@ -99,6 +102,8 @@ export function createIssuers(configs: readonly IssuerConfig[], options: Issuers
     },
     named: (name) => configs.find((config) => config.name === name),
     only: () => (configs.length === 1 ? configs[0] : undefined),
+    all: ({ issuer, tenants }) =>
+      issuer.includes(tenantPlace) ? tenants?.map((tenant) => issuer.replace(tenantPlace, tenant)) : [issuer],
     warmUp() {
       for (const { keys } of entries) {
         keys.current().catch(() => {}) // told when a token needs them
@@ -110,7 +115,7 @@ export function createIssuers(configs: readonly IssuerConfig[], options: Issuers
 }
 
 function templatePattern(config: IssuerConfig): RegExp | undefined {
-  const [before, after] = config.issuer.split('{tenantid}')
+  const [before, after] = config.issuer.split(tenantPlace)
   if (before === undefined || after === undefined) {
     return undefined
   }

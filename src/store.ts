@@ -382,12 +382,12 @@ export function createStore(pool: pg.Pool) {
       )
     },
 
-    /** The issuers under which a session of this sid is stored, among those that match `pattern` (SQL `like`). */
-    async issuersOfSid(sid: string, pattern: string): Promise<string[]> {
+    /** The issuers under which a session of this sid is stored. */
+    async issuersOfSid(sid: string): Promise<string[]> {
       const rows = await query<{ issuer: string }>(
         'issuers_of_sid',
-        'select distinct s.issuer from msal_logout.sessions s where s.sid = $1 and s.issuer like $2',
-        [sid, pattern]
+        'select distinct s.issuer from msal_logout.sessions s where s.sid = $1',
+        [sid]
       )
       return rows.map(({ issuer }) => issuer)
     },
