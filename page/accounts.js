@@ -1,7 +1,7 @@
 /** @import { Api } from './api.js' */
 /** @import { AccountReference, Selector, StoredAccount, StoredRow, StoredSession } from './answers.js' */
 /** @import { Column } from './elements.js' */
-import { fill, find, make, makeTable } from './elements.js'
+import { fill, find, make, makeCard, makeTable } from './elements.js'
 import { told } from './problems.js'
 import { createPurgePanel } from './purge.js'
 import { age, count, size } from './units.js'
@@ -121,9 +121,7 @@ export function createAccounts(api) {
    * @param {Selector} selector
    */
   function makeAccountList(accounts, selector) {
-    return make(
-      'div',
-      { class: 'card' },
+    return makeCard(
       make(
         'ul',
         { class: 'list' },
@@ -174,16 +172,15 @@ export function createAccounts(api) {
    */
   function describe(account, issuer) {
     const { homeAccountId, rows, sessions, isComplete } = account
+    const heading = make('h2', { class: 'long' }, homeAccountId)
     const contents = make('div')
     const issuers = [...new Set(rows.map(({ accountIssuer }) => accountIssuer))]
     if (rows.length === 0 && sessions.length === 0) {
       status.textContent = 'Nothing is stored of this account.'
       fill(
         found,
-        make(
-          'div',
-          { class: 'card' },
-          make('h2', { class: 'long' }, homeAccountId),
+        makeCard(
+          heading,
           make(
             'p',
             { class: 'empty' },
@@ -197,16 +194,12 @@ export function createAccounts(api) {
     status.textContent = tellSums(account)
     fill(
       found,
-      make(
-        'div',
-        { class: 'card' },
-        make('h2', { class: 'long' }, homeAccountId),
+      makeCard(
+        heading,
         !isComplete && make('p', { class: 'problem' }, 'There is more of it than is listed here.'),
         contents
       ),
-      make(
-        'div',
-        { class: 'card' },
+      makeCard(
         issuers.length > 1
           ? makeIssuerChoice(homeAccountId, issuers)
           : createPurgePanel(api, { homeAccountId, issuer: issuer ?? issuers[0] ?? undefined }, 'this account', () => {

@@ -22,6 +22,15 @@ export function make(tag, attributes = {}, ...children) {
 }
 
 /**
+ * A part of the page that stands by itself.
+ *
+ * @param {...Child} children
+ */
+export function makeCard(...children) {
+  return make('div', { class: 'card' }, ...children)
+}
+
+/**
  * @param {Child} child
  * @returns {child is Node | string}
  */

@@ -1,7 +1,7 @@
 /** @import { Api } from './api.js' */
 /** @import { PurgeRecord } from './answers.js' */
 /** @import { Column } from './elements.js' */
-import { fill, find, make, makeFacts, makeTable } from './elements.js'
+import { fill, find, make, makeCard, makeFacts, makeTable } from './elements.js'
 import { createPolling } from './polling.js'
 import { told } from './problems.js'
 import { createProgress, createPurgePanel, makeRowsByClient } from './purge.js'
@@ -129,7 +129,7 @@ export function createPurges(api) {
     fill(
       recordPart,
       make('p', { class: 'back' }, make('a', { href: '#/purges' }, '← All purges')),
-      make('div', { class: 'card' }, content, trouble)
+      makeCard(content, trouble)
     )
     const isShown = await told(trouble, async () => {
       const record = await api.purge(id)

@@ -2,26 +2,33 @@ import { createIssuerKeys, type IssuerKeys, type IssuerKeysOptions, type KeysSta
 
 /** What is accepted of one issuer; the members and defaults are those of `ISSUERS_FILE` (README). */
 export interface IssuerConfig {
+  /** In the path of front-channel calls, in metrics and in records of refusals. */
   readonly name: string
   /** The exact `iss`; with `{tenantid}` in it a template that stands for one GUID. */
   readonly issuer: string
+  /** Ours: a token must be for one of them. */
   readonly clientIds: readonly string[]
   /** The GUIDs a template is limited to. */
   readonly tenants: readonly string[] | undefined
   /** Where the keys are; undefined: as the issuer's discovery document says. */
   readonly jwksUri: string | undefined
+  /** Accepted `alg` headers, asymmetric ones only. */
   readonly algorithms: readonly string[]
   /** Accepted `typ` headers; null stands for none. */
   readonly types: readonly (string | null)[]
   /** How long keys serve while the issuer cannot be reached, in seconds. */
   readonly maxStaleKeysSeconds: number
+  /** Whether a token without `exp` is refused. */
   readonly requireExp: boolean
+  /** By `iat`, in seconds. */
   readonly maxTokenAgeSeconds: number
+  /** How far clocks may be apart, in seconds. */
   readonly clockToleranceSeconds: number
   /** What a token with both `sid` and `sub` ends: that session, or every session of the subject. */
   readonly sidAndSubject: 'session' | 'subject'
   /** Whether a purge takes every row of the account or spares rows that another live session uses. */
   readonly purgeScope: 'account' | 'session'
+  /** Whether front-channel calls, which bear no signature, are taken. */
   readonly frontChannel: boolean
 }
 
@@ -40,6 +47,8 @@ export interface Issuers {
   named(name: string): IssuerConfig | undefined
   /** The only configured issuer, or undefined where there are several. */
   only(): IssuerConfig | undefined
+  /** All the issuers that a configuration stands for; undefined of a template for whatever tenant. */
+  all(config: IssuerConfig): string[] | undefined
   /** Begins to load the keys of every issuer, so that the first token need not wait. */
   warmUp(): void
   /** How the keys of each stand. */
@@ -55,12 +64,14 @@ export interface IssuerStatus extends KeysStatus {
 
 export type IssuersOptions = IssuerKeysOptions
 
+const tenantPlace = '{tenantid}'
 const guid = '[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}'
 
 /**
  * Whom we trust, and their keys; none is fetched before it is needed.
  *
  * @param configs as `readConfig` gives them; their names and issuers are distinct
+ * @param options the clock and the network's edge, of the keys
  */
 export function createIssuers(configs: readonly IssuerConfig[], options: IssuersOptions = {}): Issuers {
   const entries = configs.map((config) => ({
@@ -91,6 +102,8 @@ export function createIssuers(configs: readonly IssuerConfig[], options: Issuers
     },
     named: (name) => configs.find((config) => config.name === name),
     only: () => (configs.length === 1 ? configs[0] : undefined),
+    all: ({ issuer, tenants }) =>
+      issuer.includes(tenantPlace) ? tenants?.map((tenant) => issuer.replace(tenantPlace, tenant)) : [issuer],
     warmUp() {
       for (const { keys } of entries) {
         keys.current().catch(() => {}) // told when a token needs them
@@ -102,7 +115,7 @@ export function createIssuers(configs: readonly IssuerConfig[], options: Issuers
 }
 
 function templatePattern(config: IssuerConfig): RegExp | undefined {
-  const [before, after] = config.issuer.split('{tenantid}')
+  const [before, after] = config.issuer.split(tenantPlace)
   if (before === undefined || after === undefined) {
     return undefined
   }

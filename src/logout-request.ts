@@ -116,15 +116,8 @@ export function createCarryOut({ issuers, verify, signOut, store }: CarryOutOpti
 
   /** A `sid` alone names no tenant of a template: the tenants listed, or those where the sid is stored. */
   async function issuersOf(config: IssuerConfig, sid: string): Promise<string[]> {
-    if (!config.issuer.includes('{tenantid}')) {
-      return [config.issuer]
-    }
-    if (config.tenants !== undefined) {
-      return config.tenants.map((tenant) => config.issuer.replace('{tenantid}', tenant))
-    }
-    const pattern = config.issuer.replace(/[%_\\]/g, '\\$&').replace('{tenantid}', '%')
-    const found = await store.issuersOfSid(sid, pattern)
-    return found.filter((issuer) => issuers.find(issuer)?.config === config)
+    const all = issuers.all(config)
+    return all ?? (await store.issuersOfSid(sid)).filter((issuer) => issuers.find(issuer)?.config === config)
   }
 }
 

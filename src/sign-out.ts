@@ -81,8 +81,8 @@ export function createSignOut(
           { patient }
         )
         onCommitted?.(batch.length)
-        batch.forEach((entry, i) => {
-          entry.resolve(results[i] as Purged)
+        results.forEach((purged, i) => {
+          batch[i]?.resolve(purged)
         })
         return true
       } catch (error) {

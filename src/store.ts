@@ -174,7 +174,7 @@ export function createPool({ connectionString, max, statementTimeoutMs, openSock
     statement_timeout: statementTimeoutMs,
     // The server's own limit says nothing where it has vanished: TCP alone would give up after a quarter of an hour.
     query_timeout: statementTimeoutMs + 500,
-    lock_timeout: 1_200,
+    lock_timeout: 1_200, // before a sign-out's statement timeout, which would be told as an outage
     idle_in_transaction_session_timeout: 5_000,
     keepAlive: true,
     ...(openSocket && { stream: openSocket })
@@ -196,7 +196,14 @@ function derivedId(parts: readonly string[]): string {
   return hash.slice(0, 32).replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5')
 }
 
-/** All SQL of the service. Every function throws {@link UnavailableError} where the database is out of reach. */
+/**
+ * All SQL of the service.
+ *
+ * @param pool connections as a role that `register_service` has given its rights, with limits as {@link createPool} sets
+ *   them; the caller ends it
+ * @returns functions that each throw {@link UnavailableError}: where the database is out of reach, refuses, or had another
+ *   transaction win
+ */
 export function createStore(pool: pg.Pool) {
   const kysely = new Kysely<Tables>({ dialect: new PostgresDialect({ pool }) })
 
@@ -242,7 +249,7 @@ export function createStore(pool: pg.Pool) {
           client.release(failure)
         }
       })
-      return inOrder([logout], rows)[0] as Purged
+      return purgedOf(logout.id, rows[0])
     },
 
     /** Begins a purge, or counts what it would delete. */
@@ -377,12 +384,12 @@ export function createStore(pool: pg.Pool) {
       )
     },
 
-    /** The issuers under which a session of this sid is stored, among those that match `pattern` (SQL `like`). */
-    async issuersOfSid(sid: string, pattern: string): Promise<string[]> {
+    /** The issuers under which a session of this sid is stored. */
+    async issuersOfSid(sid: string): Promise<string[]> {
       const rows = await query<{ issuer: string }>(
         'issuers_of_sid',
-        'select distinct s.issuer from msal_logout.sessions s where s.sid = $1 and s.issuer like $2',
-        [sid, pattern]
+        'select distinct s.issuer from msal_logout.sessions s where s.sid = $1',
+        [sid]
       )
       return rows.map(({ issuer }) => issuer)
     },
@@ -494,13 +501,14 @@ function batch(logouts: readonly Logout[]): string {
 
 function inOrder(logouts: readonly Logout[], rows: readonly PurgedRow[]): Purged[] {
   const byId = new Map(rows.map((row) => [row.id, row]))
-  return logouts.map(({ id }) => {
-    const row = byId.get(id)
-    if (row === undefined) {
-      throw new Error(`sign_out told nothing of "${id}"`)
-    }
-    return toPurged(row)
-  })
+  return logouts.map(({ id }) => purgedOf(id, byId.get(id)))
+}
+
+function purgedOf(id: string, row: PurgedRow | undefined): Purged {
+  if (row === undefined) {
+    throw new Error(`sign_out told nothing of "${id}"`)
+  }
+  return toPurged(row)
 }
 
 function toPurged(row: PurgedRow): Purged {

@@ -65,8 +65,6 @@ const advice: Readonly<Record<string, string>> = {
   not_found: "the service knows nothing of it: look at the id, and whether --url is the operators' address"
 }
 
-export type OperatorClient = ReturnType<typeof createOperatorClient>
-
 /** Speaks to the operators' listener. Every function throws {@link CommandError}, where another try may help {@link UnansweredError}. */
 export function createOperatorClient({ url, token, signal }: OperatorClientOptions) {
   const base = new URL(url)
