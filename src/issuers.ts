@@ -63,8 +63,8 @@ export interface IssuerStatus {
   readonly lastFailure: { readonly at: number; readonly message: string } | undefined
 }
 
-/** Picks the key for a token, as jose wants it. */
-export type KeySet = ReturnType<typeof createLocalJWKSet>
+/** What picks the key for a token of this exact issuer, as jose wants it. */
+export type KeySet = (issuer: string) => ReturnType<typeof createLocalJWKSet>
 
 export interface IssuerKeys {
   /** @throws {UnavailableError} where there never were any keys and none can be had now */
@@ -77,8 +77,6 @@ export interface IssuerKeys {
    * @throws {UnavailableError} where the issuer may have published the token's key, and it cannot be fetched now
    */
   newerThan(known: KeySet, at: number, fault: 'key' | 'signature'): Promise<KeySet | undefined>
-  /** The issuer that the key with this id is bound to, where its JWK says so (Entra's `issuer` member). */
-  issuerOfKey(kid: string | undefined): string | undefined
   status(): Pick<IssuerStatus, 'keys' | 'loadedAt' | 'fetched' | 'failed' | 'lastFailure'>
 }
 
@@ -157,7 +155,6 @@ function templatePattern(config: IssuerConfig): RegExp | undefined {
  */
 function createKeys(config: IssuerConfig, { now = Date.now, fetch: get = fetch }: IssuersOptions): IssuerKeys {
   let keys: KeySet | undefined
-  let issuerByKid = new Map<string, string>()
   let loadedAt = Number.NEGATIVE_INFINITY
   // What was published later than this may be missing.
   let askedAt = Number.NEGATIVE_INFINITY
@@ -175,20 +172,18 @@ function createKeys(config: IssuerConfig, { now = Date.now, fetch: get = fetch }
 
   async function load(asOf: number): Promise<KeySet> {
     const signal = AbortSignal.timeout(fetchTimeoutMs)
-    const published = publicKeys(
-      await getJson(config.jwksUri ?? (await discoverJwksUri(config.issuer, get, signal)), get, signal)
+    const usable = await usableKeys(
+      await getJson(config.jwksUri ?? (await discoverJwksUri(config.issuer, get, signal)), get, signal),
+      config.algorithms
     )
-    const loaded = createLocalJWKSet({ keys: published })
-    issuerByKid = new Map(
-      published.flatMap(({ kid, issuer }) => (kid !== undefined && typeof issuer === 'string' ? [[kid, issuer]] : []))
-    )
+    const loaded = keySet(usable, config.issuer)
     loadedAt = now()
     askedAt = asOf
     // Not all instances at once.
     refreshMs = refreshAfterMs * (0.8 + Math.random() * 0.2)
     keys = loaded
     failedAt = Number.NEGATIVE_INFINITY
-    told.keys = published.length
+    told.keys = usable.length
     told.fetched += 1
     return loaded
   }
@@ -262,7 +257,6 @@ function createKeys(config: IssuerConfig, { now = Date.now, fetch: get = fetch }
       }
       return reload(Math.max(now(), at + 1))
     },
-    issuerOfKey: (kid) => (kid === undefined ? undefined : issuerByKid.get(kid)),
     status: () => ({ ...told, loadedAt: keys === undefined ? undefined : loadedAt, lastFailure })
   }
 }
@@ -316,16 +310,40 @@ export async function inspectIssuer(
   } catch (error) {
     return report(error instanceof DiscoveredIssuerError ? 'issuer' : 'discovery', error)
   }
-  let published: PublicKey[]
   try {
-    published = publicKeys(await getJson(uri, timed, signal))
+    await usableKeys(await getJson(uri, timed, signal), config.algorithms)
   } catch (error) {
-    return report(error instanceof EmptyKeySetError ? 'unusable' : 'keys', error)
+    return report(error instanceof UnusableKeysError ? 'unusable' : 'keys', error)
   }
-  const fits = await Promise.all(
-    published.flatMap((key) => config.algorithms.map((algorithm) => canVerify(key, algorithm)))
+  return report()
+}
+
+/** Those that can verify one of the algorithms: a token that names another one would wait for it in vain. */
+async function usableKeys(document: Record<string, unknown>, algorithms: readonly string[]): Promise<PublicKey[]> {
+  const published = publicKeys(document)
+  const isUsable = await Promise.all(
+    published.map(async (key) =>
+      (await Promise.all(algorithms.map((algorithm) => canVerify(key, algorithm)))).includes(true)
+    )
   )
-  return fits.includes(true) ? report() : report('unusable', new Error('the key set has none for the algorithms'))
+  const usable = published.filter((_key, i) => isUsable[i])
+  if (usable.length === 0) {
+    throw new UnusableKeysError('the key set has none for the algorithms')
+  }
+  return usable
+}
+
+/** Entra ID publishes one set for many tenants and binds some keys to an issuer: such a key serves that one alone. */
+function keySet(keys: readonly PublicKey[], configured: string): KeySet {
+  const serving = (issuer: string) =>
+    createLocalJWKSet({ keys: keys.filter((key) => !isBound(key) || [issuer, configured].includes(key.issuer)) })
+  const own = new Map(keys.filter(isBound).map(({ issuer }) => [issuer, serving(issuer)]))
+  const common = serving(configured)
+  return (issuer) => own.get(issuer) ?? common
+}
+
+function isBound(key: PublicKey): key is PublicKey & { issuer: string } {
+  return typeof key.issuer === 'string'
 }
 
 async function canVerify(key: PublicKey, alg: string): Promise<boolean> {
@@ -338,7 +356,7 @@ async function canVerify(key: PublicKey, alg: string): Promise<boolean> {
 }
 
 class DiscoveredIssuerError extends Error {}
-class EmptyKeySetError extends Error {}
+class UnusableKeysError extends Error {}
 
 // OpenID Connect Discovery 1.0 §4. The document of a template is that of `organizations`, and bears the template.
 async function discoverJwksUri(issuer: string, get: typeof fetch, signal: AbortSignal): Promise<string> {
@@ -388,7 +406,7 @@ function publicKeys({ keys }: Record<string, unknown>): PublicKey[] {
   }
   const usable = keys.filter(isPublicKey)
   if (usable.length === 0) {
-    throw new EmptyKeySetError('the key set is empty')
+    throw new UnusableKeysError('the key set is empty')
   }
   return usable
 }
