@@ -31,6 +31,8 @@ export interface Kept {
   /** Time of arrival, milliseconds since 1970. */
   readonly at: number
   readonly request: LogoutRequest
+  /** Its signature was verified when it arrived. */
+  readonly isVerified: boolean
 }
 
 /** What cannot be done now, kept on disk until it can: one small file each, synced before the answer. */
@@ -429,7 +431,8 @@ async function readKept(dir: string, name: string): Promise<Kept | undefined> {
     return undefined
   }
   // One of another form is none of ours: refused, and so set aside.
-  return { name, at: arrivalOf(name), request: requestOf(content) ?? { token: '' } }
+  const request = requestOf(content) ?? { token: '' }
+  return { name, at: arrivalOf(name), request, isVerified: parseName(name)?.share === 'verified' }
 }
 
 function requestOf(content: string): LogoutRequest | undefined {
