@@ -184,10 +184,12 @@ export function createApp({
   ) {
     const endTurn = 'token' in logout ? await suspects.turn(address) : undefined
     try {
-      return await carryOut(logout, at, (progress) => {
-        onProgress(progress)
-        if (progress.isVerified) {
-          endTurn?.()
+      return await carryOut(logout, at, {
+        onProgress(progress) {
+          onProgress(progress)
+          if (progress.isVerified) {
+            endTurn?.()
+          }
         }
       })
     } finally {

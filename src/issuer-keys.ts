@@ -1,9 +1,9 @@
 import { createLocalJWKSet } from 'jose'
 import { UnavailableError } from './errors.ts'
-import { fetchPublishedKeys, type KeySource } from './published-keys.ts'
+import { fetchPublishedKeys, type KeySource, type PublicKey } from './published-keys.ts'
 
-/** Picks the key for a token, as jose wants it. */
-export type KeySet = ReturnType<typeof createLocalJWKSet>
+/** What picks the key for a token of this exact issuer, as jose wants it. */
+export type KeySet = (issuer: string) => ReturnType<typeof createLocalJWKSet>
 
 /** The keys of one issuer, or of a template for all its tenants. */
 export interface IssuerKeys {
@@ -17,8 +17,6 @@ export interface IssuerKeys {
    * @throws {UnavailableError} where the issuer may have published the token's key, and it cannot be fetched now
    */
   newerThan(known: KeySet, at: number, fault: 'key' | 'signature'): Promise<KeySet | undefined>
-  /** The issuer that the key with this id is bound to, where its JWK says so (Entra's `issuer` member). */
-  issuerOfKey(kid: string | undefined): string | undefined
   status(): KeysStatus
 }
 
@@ -61,7 +59,6 @@ export function createIssuerKeys(
   { now = Date.now, fetch: get = fetch }: IssuerKeysOptions = {}
 ): IssuerKeys {
   let keys: KeySet | undefined
-  let issuerByKid = new Map<string, string>()
   let loadedAt = Number.NEGATIVE_INFINITY
   // What was published later than this may be missing.
   let askedAt = Number.NEGATIVE_INFINITY
@@ -79,10 +76,7 @@ export function createIssuerKeys(
 
   async function load(asOf: number): Promise<KeySet> {
     const published = await fetchPublishedKeys(source, get)
-    const loaded = createLocalJWKSet({ keys: published })
-    issuerByKid = new Map(
-      published.flatMap(({ kid, issuer }) => (kid !== undefined && typeof issuer === 'string' ? [[kid, issuer]] : []))
-    )
+    const loaded = keySet(published, source.issuer)
     loadedAt = now()
     askedAt = asOf
     // Not all instances at once.
@@ -163,9 +157,21 @@ export function createIssuerKeys(
       }
       return reload(Math.max(now(), at + 1))
     },
-    issuerOfKey: (kid) => (kid === undefined ? undefined : issuerByKid.get(kid)),
     status: () => ({ ...told, loadedAt: keys === undefined ? undefined : loadedAt, lastFailure })
   }
+}
+
+/** Entra ID publishes one set for many tenants and binds some keys to an issuer: such a key serves that one alone. */
+function keySet(keys: readonly PublicKey[], configured: string): KeySet {
+  const serving = (issuer: string) =>
+    createLocalJWKSet({ keys: keys.filter((key) => !isBound(key) || [issuer, configured].includes(key.issuer)) })
+  const own = new Map(keys.filter(isBound).map(({ issuer }) => [issuer, serving(issuer)]))
+  const common = serving(configured)
+  return (issuer) => own.get(issuer) ?? common
+}
+
+function isBound(key: PublicKey): key is PublicKey & { issuer: string } {
+  return typeof key.issuer === 'string'
 }
 
 /** `fetch` tells no more than "fetch failed"; what failed is its cause. */

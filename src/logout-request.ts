@@ -61,9 +61,14 @@ export function committedOutcome(results: readonly CarriedOut[]): Pick<LogoutOut
  * Carries a request out as of its time of arrival, in milliseconds since 1970.
  * Throws {@link RefusedError} where the request is at fault and {@link UnavailableError} where it could not be done now.
  *
- * @param onProgress told whenever more is known of the request
+ * @param options.onProgress told whenever more is known of the request
+ * @param options.isVerified its signature was verified before
  */
-export type CarryOut = (request: LogoutRequest, at: number, onProgress?: OnProgress) => Promise<CarriedOut[]>
+export type CarryOut = (
+  request: LogoutRequest,
+  at: number,
+  options?: { readonly onProgress?: OnProgress; readonly isVerified?: boolean }
+) => Promise<CarriedOut[]>
 
 type OnProgress = (progress: Progress) => void
 
@@ -76,10 +81,13 @@ export interface CarryOutOptions {
 
 /** Makes the function that takes a request all the way: for the answer to it, and for its replay. */
 export function createCarryOut({ issuers, verify, signOut, store }: CarryOutOptions): CarryOut {
-  return (request, at, onProgress) =>
+  return (request, at, { onProgress, isVerified = false } = {}) =>
     traced(
       'logout',
-      () => ('token' in request ? byToken(request.token, at, onProgress) : byFrontChannel(request, at, onProgress)),
+      () =>
+        'token' in request
+          ? byToken(request.token, at, isVerified, onProgress)
+          : byFrontChannel(request, at, onProgress),
       (results) => ({
         'msal_logout.issuers': results.map(({ issuer }) => issuer),
         'msal_logout.sessions': results.reduce((sum, { sessions }) => sum + sessions, 0),
@@ -87,9 +95,9 @@ export function createCarryOut({ issuers, verify, signOut, store }: CarryOutOpti
       })
     )
 
-  async function byToken(raw: string, at: number, onProgress?: OnProgress): Promise<CarriedOut[]> {
+  async function byToken(raw: string, at: number, isVerified: boolean, onProgress?: OnProgress): Promise<CarriedOut[]> {
     const onIssuer = ({ name }: IssuerConfig) => onProgress?.({ issuer: name, isVerified: false })
-    const token = await traced('verify', () => verify(raw, { at, onIssuer }))
+    const token = await traced('verify', () => verify(raw, { at, onIssuer, isVerified }))
     onProgress?.({ issuer: token.config.name, isVerified: true })
     const { issuer, issuedAt } = token
     const purged = await traced('sign out', () => signOut(logoutOfToken(token)))

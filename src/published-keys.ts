@@ -6,6 +6,8 @@ export interface KeySource {
   readonly issuer: string
   /** Undefined: as the issuer's discovery document says. */
   readonly jwksUri: string | undefined
+  /** What its tokens may be signed with. */
+  readonly algorithms: readonly string[]
 }
 
 /** A key as it stands in a published set. */
@@ -16,14 +18,18 @@ const fetchTimeoutMs = 1_200
 const maxDocumentBytes = 512 * 1024
 
 /**
- * Fetches the keys that an issuer publishes, once.
+ * Fetches the keys that an issuer publishes, once: those that can verify one of the algorithms, since a token that names
+ * another one would wait for it in vain.
  *
  * @param get the network's edge: `fetch`
- * @throws {Error} where they cannot be had in time, or are no key set; the message says which document is at fault
+ * @throws {Error} where they cannot be had in time, are no key set, or none is of use; the message says which document is at fault
  */
-export async function fetchPublishedKeys({ issuer, jwksUri }: KeySource, get: typeof fetch): Promise<PublicKey[]> {
+export async function fetchPublishedKeys(
+  { issuer, jwksUri, algorithms }: KeySource,
+  get: typeof fetch
+): Promise<PublicKey[]> {
   const signal = AbortSignal.timeout(fetchTimeoutMs)
-  return publicKeys(await getJson(jwksUri ?? (await discoverJwksUri(issuer, get, signal)), get, signal))
+  return usableKeys(await getJson(jwksUri ?? (await discoverJwksUri(issuer, get, signal)), get, signal), algorithms)
 }
 
 /** What was found of an issuer, without which its logout tokens cannot be verified. */
@@ -44,12 +50,11 @@ const minRsaBits = 2_048
 /**
  * Fetches what the service would, once and within the same time, and tells what is wrong with it.
  *
- * @param source.algorithms of which one key at least must serve one
  * @param options.now the clock, milliseconds since 1970; default `Date.now`
  * @param options.fetch the network's edge; default the global `fetch`
  */
 export async function inspectIssuer(
-  { issuer, jwksUri, algorithms }: KeySource & { readonly algorithms: readonly string[] },
+  { issuer, jwksUri, algorithms }: KeySource,
   { now = Date.now, fetch: get = fetch }: { now?: () => number; fetch?: typeof fetch } = {}
 ): Promise<IssuerReport> {
   const signal = AbortSignal.timeout(fetchTimeoutMs)
@@ -73,14 +78,26 @@ export async function inspectIssuer(
   } catch (error) {
     return report(error instanceof DiscoveredIssuerError ? 'issuer' : 'discovery', error)
   }
-  let published: PublicKey[]
   try {
-    published = publicKeys(await getJson(uri, timed, signal))
+    await usableKeys(await getJson(uri, timed, signal), algorithms)
   } catch (error) {
-    return report(error instanceof EmptyKeySetError ? 'unusable' : 'keys', error)
+    return report(error instanceof UnusableKeysError ? 'unusable' : 'keys', error)
   }
-  const fits = await Promise.all(published.flatMap((key) => algorithms.map((algorithm) => canVerify(key, algorithm))))
-  return fits.includes(true) ? report() : report('unusable', new Error('the key set has none for the algorithms'))
+  return report()
+}
+
+async function usableKeys(document: Record<string, unknown>, algorithms: readonly string[]): Promise<PublicKey[]> {
+  const published = publicKeys(document)
+  const isUsable = await Promise.all(
+    published.map(async (key) =>
+      (await Promise.all(algorithms.map((algorithm) => canVerify(key, algorithm)))).includes(true)
+    )
+  )
+  const usable = published.filter((_key, i) => isUsable[i])
+  if (usable.length === 0) {
+    throw new UnusableKeysError('the key set has none for the algorithms')
+  }
+  return usable
 }
 
 async function canVerify(key: PublicKey, alg: string): Promise<boolean> {
@@ -93,7 +110,7 @@ async function canVerify(key: PublicKey, alg: string): Promise<boolean> {
 }
 
 class DiscoveredIssuerError extends Error {}
-class EmptyKeySetError extends Error {}
+class UnusableKeysError extends Error {}
 
 // OpenID Connect Discovery 1.0 §4. The document of a template is that of `organizations`, and bears the template.
 async function discoverJwksUri(issuer: string, get: typeof fetch, signal: AbortSignal): Promise<string> {
@@ -141,7 +158,7 @@ function publicKeys({ keys }: Record<string, unknown>): PublicKey[] {
   }
   const usable = keys.filter(isPublicKey)
   if (usable.length === 0) {
-    throw new EmptyKeySetError('the key set is empty')
+    throw new UnusableKeysError('the key set is empty')
   }
   return usable
 }

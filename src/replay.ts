@@ -118,13 +118,16 @@ type ReplayOutcome = 'done' | 'refused' | 'stays' | 'database'
 
 async function replayOne(
   { spool, carryOut, logger, onEnded }: ReplayOptions,
-  { name, at, request }: Kept,
+  { name, at, request, isVerified }: Kept,
   tell: (cause: string) => void
 ): Promise<ReplayOutcome> {
   let issuer: string | undefined
   try {
-    const results = await carryOut(request, at, (progress) => {
-      issuer = progress.issuer
+    const results = await carryOut(request, at, {
+      isVerified,
+      onProgress(progress) {
+        issuer = progress.issuer
+      }
     })
     await spool.remove(name)
     onEnded?.({ endpoint: 'replay', issuer, ...committedOutcome(results) })

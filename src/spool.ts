@@ -31,6 +31,8 @@ export interface Kept {
   /** Time of arrival, milliseconds since 1970. */
   readonly at: number
   readonly request: LogoutRequest
+  /** Its signature was verified when it arrived. */
+  readonly isVerified: boolean
 }
 
 /** What cannot be done now, kept on disk until it can: one small file each, synced before the answer. */
@@ -129,6 +131,7 @@ export function createSpool(options: SpoolOptions): Spool {
   let syncing: { isBegun: boolean; done: Promise<void> } | undefined
   let isBroken = false
   const toldFull = new Set<Share>()
+  const unreadable = new Set<string>()
 
   /** One reading at a time, whoever asks: where the disk hangs, it holds one thread. */
   function readNames(): Promise<Set<string>> {
@@ -270,10 +273,28 @@ export function createSpool(options: SpoolOptions): Spool {
     return new SpoolError('the spool cannot be written', { cause: error })
   }
 
+  /** One that cannot be read, as another user's, holds up no other. */
+  async function readOrSkip(name: string): Promise<Kept | undefined> {
+    try {
+      const kept = await readKept(dir, name)
+      unreadable.delete(name)
+      return kept
+    } catch (error) {
+      if (!unreadable.has(name)) {
+        unreadable.add(name)
+        logger.error(
+          { code: 'ERR_SPOOL', cause: error instanceof Error ? error.message : error },
+          'cannot read what is kept'
+        )
+      }
+      return undefined
+    }
+  }
+
   async function* batches(size: number): AsyncGenerator<Kept[]> {
     const ordered = inOrder([...(await readNames())])
     for (let i = 0; i < ordered.length; i += size) {
-      const read = await Promise.all(ordered.slice(i, i + size).map(({ name }) => readKept(dir, name)))
+      const read = await Promise.all(ordered.slice(i, i + size).map(({ name }) => readOrSkip(name)))
       const batch = read.filter((entry) => entry !== undefined)
       if (batch.length > 0) {
         yield batch
@@ -420,7 +441,7 @@ async function removeOldParts(dir: string, entries: readonly string[]): Promise<
     const path = join(dir, name)
     const found = await stat(path).catch(ignoreMissing)
     if (found !== undefined && Date.now() - found.mtimeMs > maxPartAgeMs) {
-      await unlinkIfThere(path)
+      await unlink(path).catch(() => {}) // another was faster, or it is none of ours
     }
   }
 }
@@ -432,7 +453,8 @@ async function readKept(dir: string, name: string): Promise<Kept | undefined> {
     return undefined
   }
   // One of another form is none of ours: refused, and so set aside.
-  return { name, at: arrivalOf(name), request: requestOf(content) ?? { token: '' } }
+  const request = requestOf(content) ?? { token: '' }
+  return { name, at: arrivalOf(name), request, isVerified: parseName(name)?.share === 'verified' }
 }
 
 function requestOf(content: string): LogoutRequest | undefined {

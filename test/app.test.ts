@@ -140,6 +140,16 @@ t.test('the front channel', async (t) => {
     }
   })
 
+  await t.test('refuses a sid that no database could look up', async (t) => {
+    const service = await build(t)
+    // Of any characters, so that it cannot be compressed: a row of an index has 2,704 bytes.
+    const long = Array.from({ length: 1_024 }, (_, i) => String.fromCodePoint(0x4e00 + ((i * 7_919) % 20_000))).join('')
+    const call = (sid: string) => get(service, `/frontchannel-logout/main?sid=${encodeURIComponent(sid)}`)
+    t.equal((await call(long)).statusCode, 400)
+    t.equal((await call(long.slice(0, 341))).statusCode, 200)
+    t.equal((await service.spool.status()).frontchannel, 0)
+  })
+
   await t.test('the page is the same for any sid, and may be framed', async (t) => {
     const service = await build(t)
     await two(service)

@@ -1,4 +1,4 @@
-import { randomUUID } from 'node:crypto'
+import { generateKeyPairSync, randomUUID } from 'node:crypto'
 import { CompactEncrypt, generateSecret } from 'jose'
 import t from 'tap'
 import type { RefusalCode } from '../src/errors.ts'
@@ -395,8 +395,27 @@ t.test('keys', async (t) => {
   await t.test('an encryption key never verifies', async (t) => {
     const service = await build(t)
     const key = await createSigningKey()
-    service.provider.keys = [{ ...key, jwk: { ...key.jwk, use: 'enc' } }]
+    service.provider.keys.push({ ...key, jwk: { ...key.jwk, use: 'enc' } })
     t.equal((await service.post(await service.provider.logoutToken({}, {}, key))).statusCode, 400)
+  })
+
+  await t.test('one that is too short is as good as not published, and keeps no other from its work', async (t) => {
+    const service = await build(t)
+    const { provider } = service
+    const [good] = provider.keys
+    const { publicKey } = generateKeyPairSync('rsa', { modulusLength: 1_024 })
+    const short = { ...(good as SigningKey), jwk: { ...publicKey.export({ format: 'jwk' }), kid: 'short' } }
+    provider.keys = [short as SigningKey, good as SigningKey]
+    t.equal((await service.post(await provider.logoutToken({}, { kid: undefined }, good))).statusCode, 200)
+    t.equal((await service.post(await provider.logoutToken({}, { kid: 'short' }, good))).statusCode, 400)
+  })
+
+  await t.test('a set that has no key for us is no answer, and a token waits for one', async (t) => {
+    const service = await build(t)
+    const [key] = service.provider.keys
+    service.provider.keys = [await createSigningKey('ES256')]
+    t.equal((await service.post(await service.provider.logoutToken({}, {}, key))).statusCode, 503)
+    t.equal((await service.spool.status()).unverified, 1)
   })
 
   await t.test('a new kid costs one fetch, whoever asks', async (t) => {
@@ -502,6 +521,29 @@ t.test('the template of a multi-tenant app', async (t) => {
         .statusCode
     t.equal(await post(tenant), 200)
     t.equal(await post(other), 400)
+  })
+
+  await t.test('also without a kid, and beside another key of the same kid', async (t) => {
+    const service = await build(t)
+    const template = await buildTemplate(t, service.provider, {})
+    const [own, foreign] = [await createSigningKey(), await createSigningKey()]
+    for (const kid of [undefined, 'same']) {
+      const publish = (key: SigningKey, id: string) => ({
+        ...key,
+        jwk: {
+          ...key.jwk,
+          ...(kid === undefined ? {} : { kid }),
+          issuer: `${service.provider.issuer}/${id}/v2.0`
+        } as SigningKey['jwk']
+      })
+      service.provider.keys = [publish(foreign, tenant), publish(own, other)]
+      const post = async (key: SigningKey) => {
+        const claims = { iss: `${service.provider.issuer}/${other}/v2.0` }
+        return (await template.post(await service.provider.logoutToken(claims, { kid }, key))).statusCode
+      }
+      t.equal(await post(own), 200)
+      t.equal(await post(foreign), 400)
+    }
   })
 })
 

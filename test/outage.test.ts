@@ -189,6 +189,27 @@ t.test('with the keys out of reach at a cold start', async (t) => {
   })
 })
 
+t.test(
+  'a logout that was verified before it was kept is done, also where its key has been withdrawn since',
+  async (t) => {
+    const { service, proxy } = await buildBehindProxy(t)
+    await service.login({ sid: 's1' })
+    await service.post(await service.provider.logoutToken())
+    proxy.set('cut')
+    t.equal((await service.post(await service.provider.logoutToken({ sid: 's1' }))).statusCode, 503)
+    service.provider.keys = [await createSigningKey()]
+    t.equal(
+      (await service.post(await service.provider.logoutToken())).statusCode,
+      503,
+      'the new key is known, and alone'
+    )
+    proxy.set('open')
+    service.replay()
+    await untilReplayed(service)
+    t.same(await service.rows(), [])
+  }
+)
+
 t.test('keys at hand serve while the issuer is down', async (t) => {
   let time = Date.now()
   const service = await build(t, { now: () => time })

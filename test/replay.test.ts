@@ -1,4 +1,4 @@
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pino } from 'pino'
@@ -41,6 +41,22 @@ t.test('a file cut short or unknown is set aside, and stops nothing', async (t) 
   t.same(done, ['good'])
   t.equal(readdirSync(join(dir, 'rejected')).length, 1)
   t.ok(readdirSync(dir).includes('README'))
+})
+
+t.test('what cannot be read or removed is told once, and stops nothing', async (t) => {
+  const dir = folder(t)
+  const lines: string[] = []
+  const spool = createSpool({ dir, logger: pino({}, { write: (line: string) => lines.push(line) }) })
+  await keep(spool, 'good', 2_000, true)
+  mkdirSync(join(dir, '000000000001000-x.1.verified.json'))
+  mkdirSync(join(dir, '.x.part'))
+  utimesSync(join(dir, '.x.part'), 0, 0)
+  for (let i = 0; i < 2; i += 1) {
+    t.same(tokens(await spool.list(10)), i === 0 ? ['good'] : [])
+    const carryOut: CarryOut = async () => []
+    await replayOnce({ spool, carryOut, logger, signal: new AbortController().signal })
+  }
+  t.equal(lines.filter((line) => /cannot read what is kept/.test(line)).length, 1)
 })
 
 t.test('what is still out of reach stays, and holds up nothing else', async (t) => {
