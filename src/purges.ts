@@ -56,8 +56,10 @@ export function createPurges({ store, signOut, logger, onPurged, now = Date.now 
     const requestHash = createHash('sha256')
       .update(JSON.stringify([order.selector, order.reason, order.force]))
       .digest()
-    const id = order.idempotencyKey === undefined ? randomUUID() : keyedPurgeId(order.actor, order.idempotencyKey)
-    if (order.idempotencyKey !== undefined && !order.dryRun) {
+    // A dry run leaves nothing that a key could stand for, and must not tell of what was purged under it.
+    const key = order.dryRun ? undefined : order.idempotencyKey
+    const id = key === undefined ? randomUUID() : keyedPurgeId(order.actor, key)
+    if (key !== undefined) {
       const known = await recorded(id, requestHash)
       if (known !== undefined) {
         return known
