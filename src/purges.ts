@@ -73,7 +73,7 @@ export function createPurges({ store, signOut, logger, onPurged, now = Date.now 
 
   async function endSessions(
     id: string,
-    { reason, actor, dryRun }: PurgeOrder,
+    { reason, actor, dryRun, force }: PurgeOrder,
     selector: { issuer: string; sid?: string; subject?: string },
     requestHash: Buffer
   ): Promise<PurgeResult> {
@@ -90,11 +90,22 @@ export function createPurges({ store, signOut, logger, onPurged, now = Date.now 
       actor,
       requestHash
     }
-    const purged = dryRun ? await store.previewSignOut(logout) : await signOut(logout)
-    if (!dryRun && !purged.replayed) {
-      onPurged?.(purged)
+    // A provider whose sids or subjects stand for nobody in particular would take everybody along.
+    if (dryRun || !force) {
+      const preview = await store.previewSignOut(logout)
+      if (!dryRun && preview.accounts > maxAccountsUnforced) {
+        return { outcome: 'too_many', accounts: preview.accounts }
+      }
+      if (dryRun) {
+        return { outcome: 'done', purged: preview }
+      }
     }
-    return purged.replayed ? await known(id, requestHash) : { outcome: 'done', purged }
+    const purged = await signOut(logout)
+    if (purged.replayed) {
+      return known(id, requestHash)
+    }
+    onPurged?.(purged)
+    return { outcome: 'done', purged }
   }
 
   async function purgeAccounts(

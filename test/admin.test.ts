@@ -193,6 +193,22 @@ t.test('more than 1,000 accounts need force, and more than 10,000 go on in the b
   t.same(await service.rows(), [])
 })
 
+t.test('a sid that more than 1,000 accounts have needs force, too', async (t) => {
+  const service = await build(t)
+  const { issuer } = service.provider
+  await service.database.query(
+    `select msal_logout.login('a', i || '.t', i || '.t', $1, 'everybody', i::text, 1, 'x', 'json', '1 hour')
+    from generate_series(1, 1001) i`,
+    [issuer]
+  )
+  const refused = await service.operate('POST', '/admin/purges', { issuer, sid: 'everybody', reason })
+  t.equal(refused.statusCode, 409)
+  t.match(refused.json(), { code: 'too_many_accounts' })
+  t.equal((await service.rows()).length, 1_001)
+  const forced = await service.operate('POST', '/admin/purges', { issuer, sid: 'everybody', reason, force: true })
+  t.match(forced.json(), { accounts: 1_001, rows: 1_001 })
+})
+
 t.test('a login that comes while a purge is running lives, and the purge ends', async (t) => {
   const service = await build(t)
   const issuedAt = Math.floor(Date.now() / 1_000) + 5

@@ -250,9 +250,8 @@ function bodyOf(options: PurgeOptions): PurgeBody {
 }
 
 /** The service would say the same, but after the question. */
-function checkSize({ clientId, tenantId, force }: PurgeBody, { accounts }: Counts): void {
-  const isOfMany = clientId !== undefined || tenantId !== undefined
-  if (isOfMany && !force && accounts > maxAccountsUnforced) {
+function checkSize({ force }: PurgeBody, { accounts }: Counts): void {
+  if (!force && accounts > maxAccountsUnforced) {
     throw new CommandError(
       2,
       'too_many_accounts',
