@@ -148,7 +148,7 @@ export function createPurges({ store, signOut, logger, onPurged, now = Date.now 
         logger.info({ purge: id, accounts, sessions, rows }, 'purged')
         onPurged?.(record)
       }
-    } // else another instance is at it, and finishes it
+    } // else somebody else is at it, and finishes it; or has done so, and counted it
   }
 
   async function recorded(id: string, requestHash: Buffer): Promise<PurgeResult | undefined> {

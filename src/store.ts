@@ -268,7 +268,7 @@ export function createStore(pool: pg.Pool) {
       return { ...toPurged({ ...row, id: purge.id, replayed: row.outcome === 'replayed' }), outcome: row.outcome }
     },
 
-    /** One step of a running purge: true when another is due, false when it is done, null when another instance is at it. */
+    /** One step of a purge: true when another is due, false when this was the last, null when somebody else is at it or has done it. */
     async purgeStep(id: string, maxAccounts: number): Promise<boolean | null> {
       const [row] = await query<{ more: boolean | null }>(
         'purge_step',

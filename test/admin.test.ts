@@ -1,5 +1,7 @@
 import { randomUUID } from 'node:crypto'
+import { pino } from 'pino'
 import t from 'tap'
+import { createPurges } from '../src/purges.ts'
 import { adminToken, build, type Service } from './fixtures/service.ts'
 
 const reason = 'left the company'
@@ -286,6 +288,25 @@ t.test('a purge that was interrupted is taken up, by another instance too, and i
   }
   t.same(await service.rows(), [])
   t.match(await service.store.findPurge(purge.id), { status: 'done', accounts: 6, rows: 6, sessions: 6 })
+})
+
+t.test('a purge that ended meanwhile is not counted again by who meant to take it up', async (t) => {
+  const { store, signOut, login } = await build(t)
+  await login({ homeAccountId: 'u.t' })
+  const id = randomUUID()
+  const requestHash = Buffer.alloc(1)
+  await store.startPurge({ id, tenantId: 't', reason, actor: 'test', dryRun: false, maxAccounts: 1, requestHash })
+  const counted: string[] = []
+  const instance = (name: string) =>
+    createPurges({
+      store: { ...store, runningPurges: async () => [id] }, // as read before
+      signOut,
+      logger: pino({ level: 'silent' }),
+      onPurged: () => counted.push(name)
+    })
+  await instance('first').resume()
+  await instance('second').resume()
+  t.same(counted, ['first'])
 })
 
 t.test('an Idempotency-Key gives the first answer again, and stands for one request', async (t) => {
