@@ -438,7 +438,7 @@ t.test('axe finds nothing to mend in light and dark, and nothing is wider than a
     t.equal(await page.evaluate('document.documentElement.scrollWidth <= innerWidth'), true, `${name} fits`)
   }
   for (const colorScheme of ['light', 'dark'] as const) {
-    for (const width of [360, 1_440]) {
+    for (const width of [320, 1_440]) {
       const name = (view: string) => `${view}, ${colorScheme}, ${width}`
       const { page, complaints } = await visit(t, browser, service.admin, {
         colorScheme,
