@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import { existsSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { PassThrough, Writable } from 'node:stream'
@@ -140,6 +141,9 @@ t.test('wrong usage is told in a line, with what to do, and exits with 2', async
     [{ ...account, url: 'localhost' }, /--url or ADMIN_URL is no URL/],
     [{ ...account, url: 'http://a:b@localhost' }, /without credentials/],
     [{ ...account, wait: 'long' }, /--wait takes a number/],
+    [{ ...account, idempotencyKey: 'Schlüssel €' }, /--idempotency-key takes 1 to 255/],
+    [{ follow: randomUUID(), clientId: 'a' }, /--follow begins nothing anew, and takes no --client-id/],
+    [{ follow: randomUUID(), dryRun: true }, /takes no --dry-run/],
     [{ ...account, tokenFile: '/nowhere' }, /"\/nowhere" of --token-file cannot be read/]
   ]
   for (const [options, text] of cases) {
