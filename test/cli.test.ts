@@ -361,6 +361,19 @@ async function fillSpool(service: Service): Promise<void> {
   await spool.reject(bad?.name ?? '', 'ERR_TOKEN_MALFORMED')
 }
 
+t.test('with --json, what cannot be done is told as one object, too', async (t) => {
+  for (const [args, env, expected] of [
+    [['purge', '--no-such'], {}, { outcome: 'refused', code: 'usage', message: "unknown option '--no-such'" }],
+    [['spool', 'list'], { SPOOL_DIR: '/dev/null' }, { outcome: 'failed', code: 'spool_unreadable' }],
+    [['spool', 'replay'], {}, { outcome: 'failed', code: 'ERR_CONFIGURATION' }]
+  ] as const) {
+    const { exited, output } = runCommand(t, [...args, '--json'], env)
+    t.equal(await exited, expected.outcome === 'refused' ? 2 : 1)
+    t.match(JSON.parse(output.stdout), expected)
+    t.match(output.stderr, /./, 'a person is told, too')
+  }
+})
+
 t.test('spool list tells what waits, and nothing of what it is about', async (t) => {
   const service = await build(t)
   await fillSpool(service)
