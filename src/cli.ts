@@ -207,6 +207,16 @@ function version(): string {
     : 'unknown'
 }
 
+// `| head -1` has seen enough: the work goes on, and the exit code is that of the work.
+for (const stream of [process.stdout, process.stderr]) {
+  stream.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EPIPE') {
+      process.stderr.write(`error: the output cannot be written (${error.code})\n`)
+      process.exit(1)
+    }
+  })
+}
+
 try {
   await program.parseAsync()
 } catch (error) {

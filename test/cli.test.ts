@@ -374,6 +374,13 @@ t.test('with --json, what cannot be done is told as one object, too', async (t) 
   }
 })
 
+t.test('who reads the output may stop, and the exit code is that of the work', async (t) => {
+  const { process: child, exited, output } = runCommand(t, ['spool', 'list', '--json'])
+  child.stdout?.destroy()
+  t.equal(await exited, 0)
+  t.equal(output.stderr, '')
+})
+
 t.test('spool list tells what waits, and nothing of what it is about', async (t) => {
   const service = await build(t)
   await fillSpool(service)
