@@ -81,6 +81,10 @@ export function createAdmin(options: AdminOptions) {
     bodyLimit: 64 * 1024,
     exposeHeadRoutes: false,
     routerOptions: { maxParamLength: 10_240 }, // an id of 1,024 characters, percent-encoded
+    // What cannot be routed meets no hook; Fastify's own words quote the path, and with it an account's id.
+    frameworkErrors: (error, _request, reply) => {
+      problem(reply.headers(headers), error.statusCode ?? 400, 'invalid_request', 'the path is not acceptable')
+    },
     requestTimeout: 5_000,
     return503OnClosing: false
   })
