@@ -207,7 +207,7 @@ function purgeRoutes(app: Listener, { purges, store }: AdminOptions): void {
       }
       const { reason, dryRun = false, force = false } = request.body
       if (!isText(reason)) {
-        return problem(reply, 400, 'invalid_request', 'a "reason" has no control characters')
+        return problem(reply, 400, 'invalid_request', 'a "reason" is not blank, and has no control characters')
       }
       const result = await purges.order({
         selector,
@@ -458,7 +458,7 @@ function problem(reply: FastifyReply, status: number, code: string, detail: stri
 
 // PostgreSQL stores neither NUL nor half characters; of the others, a line break and a tab do no harm.
 function isText(value: string): boolean {
-  return !/(?![\n\t])[\p{Cc}\p{Cs}]/u.test(value)
+  return value.trim() !== '' && !/(?![\n\t])[\p{Cc}\p{Cs}]/u.test(value)
 }
 
 function answerError(error: FastifyError, request: FastifyRequest, reply: FastifyReply): FastifyReply {
