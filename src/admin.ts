@@ -90,7 +90,12 @@ export function createAdmin(options: AdminOptions) {
   })
     .setValidatorCompiler(TypeBoxValidatorCompiler)
     .withTypeProvider<TypeBoxTypeProvider>()
-  app.setErrorHandler(answerError)
+  // Anybody can make up a key id, which no issuer's key answers: a line for each would fill the disk.
+  const limitOutageLines = createRejectionLimit({
+    logger: options.logger,
+    message: 'requests of operators not done, beside those with a line'
+  })
+  app.setErrorHandler((error: FastifyError, request, reply) => answerError(error, request, reply, limitOutageLines))
   app.setNotFoundHandler((_request, reply) => problem(reply, 404, 'not_found', 'there is nothing here'))
   app.addHook('onRequest', async (_request, reply) => {
     reply.headers(headers)
@@ -461,10 +466,17 @@ function isText(value: string): boolean {
   return value.trim() !== '' && !/(?![\n\t])[\p{Cc}\p{Cs}]/u.test(value)
 }
 
-function answerError(error: FastifyError, request: FastifyRequest, reply: FastifyReply): FastifyReply {
+function answerError(
+  error: FastifyError,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  limitOutageLines: (address: string) => number
+): FastifyReply {
   if (error instanceof UnavailableError) {
-    const cause = error.cause instanceof Error && 'code' in error.cause ? String(error.cause.code) : undefined
-    request.log.error({ code: error.code, cause }, 'not done') // the message of a database error can hold values
+    if (limitOutageLines(request.ip) === 0) {
+      const cause = error.cause instanceof Error && 'code' in error.cause ? String(error.cause.code) : undefined
+      request.log.error({ code: error.code, cause }, 'not done') // the message of a database error can hold values
+    }
     return problem(reply.header('retry-after', '5'), 503, 'temporarily_unavailable', error.message)
   }
   if (error.statusCode !== undefined && error.statusCode < 500) {
