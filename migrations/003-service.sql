@@ -353,7 +353,7 @@ end
 $$;
 
 -- One step of a running purge, of up to `max_accounts` accounts that were there when it began; true when another one
--- is due, false when the purge is done, null when another instance is at it.
+-- is due, false when this one was the last, null when another instance is at it or has done it: each purge has one last step.
 -- An app or a tenant is swept first, by its rows in the order of their accounts. The sweep takes no locks but the
 -- rows' own, which whoever stores or deletes a row's session takes first, and waits for none of them. What it had to
 -- leave goes in the steps after it, under the accounts' locks, as the purge of a single account does.
@@ -378,7 +378,7 @@ begin
     return null;
   end if;
   if p.status = 'done' then
-    return false;
+    return null;
   end if;
 
   if p.swept_to is not null then

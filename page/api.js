@@ -13,7 +13,8 @@ export class Problem extends Error {
   }
 
   get isAboutCredentials() {
-    return this.status === 401 || this.status === 403
+    // 429 is given to refused credentials alone: somebody else behind the same proxy has tried too many.
+    return [401, 403, 429].includes(this.status)
   }
 }
 

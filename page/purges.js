@@ -28,7 +28,9 @@ const columns = [
     cell: ({ reason, status }) =>
       status === 'running'
         ? make('span', { class: 'pill' }, 'running')
-        : (reason ?? make('span', { class: 'quiet' }, 'signed out'))
+        : reason === null
+          ? make('span', { class: 'quiet' }, 'signed out')
+          : make('span', { class: 'long' }, reason)
   }
 ]
 
@@ -222,7 +224,7 @@ function factsOf(record) {
     ['When', age(record.at)],
     ['State', isRunning(record) ? 'running' : 'done'],
     ['Finished', record.finishedAt !== null && age(record.finishedAt)],
-    ['Reason', record.reason ?? false],
+    ['Reason', record.reason !== null && make('span', { class: 'long' }, record.reason)],
     ['Operator', code(record.actor)],
     ['Account', code(record.homeAccountId)],
     ['Issuer', code(record.issuer)],

@@ -81,12 +81,21 @@ export function createAdmin(options: AdminOptions) {
     bodyLimit: 64 * 1024,
     exposeHeadRoutes: false,
     routerOptions: { maxParamLength: 10_240 }, // an id of 1,024 characters, percent-encoded
+    // What cannot be routed meets no hook; Fastify's own words quote the path, and with it an account's id.
+    frameworkErrors: (error, _request, reply) => {
+      problem(reply.headers(headers), error.statusCode ?? 400, 'invalid_request', 'the path is not acceptable')
+    },
     requestTimeout: 5_000,
     return503OnClosing: false
   })
     .setValidatorCompiler(TypeBoxValidatorCompiler)
     .withTypeProvider<TypeBoxTypeProvider>()
-  app.setErrorHandler(answerError)
+  // Anybody can make up a key id, which no issuer's key answers: a line for each would fill the disk.
+  const limitOutageLines = createRejectionLimit({
+    logger: options.logger,
+    message: 'requests of operators not done, beside those with a line'
+  })
+  app.setErrorHandler((error: FastifyError, request, reply) => answerError(error, request, reply, limitOutageLines))
   app.setNotFoundHandler((_request, reply) => problem(reply, 404, 'not_found', 'there is nothing here'))
   app.addHook('onRequest', async (_request, reply) => {
     reply.headers(headers)
@@ -203,7 +212,7 @@ function purgeRoutes(app: Listener, { purges, store }: AdminOptions): void {
       }
       const { reason, dryRun = false, force = false } = request.body
       if (!isText(reason)) {
-        return problem(reply, 400, 'invalid_request', 'a "reason" has no control characters')
+        return problem(reply, 400, 'invalid_request', 'a "reason" is not blank, and has no control characters')
       }
       const result = await purges.order({
         selector,
@@ -454,13 +463,20 @@ function problem(reply: FastifyReply, status: number, code: string, detail: stri
 
 // PostgreSQL stores neither NUL nor half characters; of the others, a line break and a tab do no harm.
 function isText(value: string): boolean {
-  return !/(?![\n\t])[\p{Cc}\p{Cs}]/u.test(value)
+  return value.trim() !== '' && !/(?![\n\t])[\p{Cc}\p{Cs}]/u.test(value)
 }
 
-function answerError(error: FastifyError, request: FastifyRequest, reply: FastifyReply): FastifyReply {
+function answerError(
+  error: FastifyError,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  limitOutageLines: (address: string) => number
+): FastifyReply {
   if (error instanceof UnavailableError) {
-    const cause = error.cause instanceof Error && 'code' in error.cause ? String(error.cause.code) : undefined
-    request.log.error({ code: error.code, cause }, 'not done') // the message of a database error can hold values
+    if (limitOutageLines(request.ip) === 0) {
+      const cause = error.cause instanceof Error && 'code' in error.cause ? String(error.cause.code) : undefined
+      request.log.error({ code: error.code, cause }, 'not done') // the message of a database error can hold values
+    }
     return problem(reply.header('retry-after', '5'), 503, 'temporarily_unavailable', error.message)
   }
   if (error.statusCode !== undefined && error.statusCode < 500) {

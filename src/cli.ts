@@ -207,31 +207,63 @@ function version(): string {
     : 'unknown'
 }
 
+// `| head -1` has seen enough: the work goes on, and the exit code is that of the work.
+for (const stream of [process.stdout, process.stderr]) {
+  stream.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EPIPE') {
+      process.stderr.write(`error: the output cannot be written (${error.code})\n`)
+      process.exit(1)
+    }
+  })
+}
+
 try {
   await program.parseAsync()
 } catch (error) {
-  if (error instanceof CommanderError) {
-    process.exit(error.exitCode === 0 ? 0 : wrongUsage) // it has told why
+  const { exitCode, code, message, told } = failureOf(error)
+  if (exitCode !== 0) {
+    process.stderr.write(told)
+    if (process.argv.includes('--json')) {
+      const outcome = exitCode === wrongUsage ? 'refused' : 'failed'
+      process.stdout.write(`${JSON.stringify({ outcome, code, message })}\n`)
+    }
   }
-  if (error instanceof CommandError) {
-    process.stderr.write(`error: ${error.message}\n`)
-    process.exit(error.exitCode)
-  }
-  process.stderr.write(`${told(error)}\n`)
-  process.exit(1)
+  process.exit(exitCode)
+}
+
+interface Failure {
+  readonly exitCode: number
+  /** For programs, and stable. */
+  readonly code: string
+  readonly message: string
+  /** What a person is still to be told. */
+  readonly told: string
 }
 
 /** What the surroundings refused is told in a line; only a mistake of ours is worth its stack. */
-function told(error: unknown): string {
-  if (error instanceof ConfigurationError || !(error instanceof Error)) {
-    return error instanceof Error ? error.message : String(error)
+function failureOf(error: unknown): Failure {
+  if (error instanceof CommanderError) {
+    const message = error.message.replace(/^error: /, '')
+    return { exitCode: error.exitCode === 0 ? 0 : wrongUsage, code: 'usage', message, told: '' } // it has told why
+  }
+  if (error instanceof CommandError) {
+    const { exitCode, code, message } = error
+    return { exitCode, code, message, told: `error: ${message}\n` }
+  }
+  const failed = (code: string, message: string, told = message) => ({ exitCode: 1, code, message, told: `${told}\n` })
+  if (error instanceof ConfigurationError) {
+    return failed(error.code, error.message)
+  }
+  if (!(error instanceof Error)) {
+    return failed('unexpected', String(error))
   }
   if (!('code' in error) || typeof error.code !== 'string') {
-    return error.stack ?? error.message
+    return failed('unexpected', error.message, error.stack)
   }
   const advice =
     'syscall' in error && error.syscall === 'listen'
       ? 'set PORT or ADMIN_PORT to one that is free'
       : '"msal-logout check" tells what to do'
-  return `error: ${error.message || 'failed'} (${error.code}): ${advice}`
+  const message = `${error.message || 'failed'} (${error.code}): ${advice}`
+  return failed(error.code, message, `error: ${message}`)
 }

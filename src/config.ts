@@ -148,6 +148,10 @@ function adminToken(value: string | undefined, problems: string[]): string | und
   if (value !== undefined && value.length < 32) {
     problems.push('ADMIN_TOKEN: must have 32 characters or more')
   }
+  if (value !== undefined && !/^[\x21-\x7e]*$/.test(value)) {
+    // No header bears it, so that nobody could ever sign in: often the line end of a file.
+    problems.push('ADMIN_TOKEN: must have neither blanks nor line ends, and no characters but those of ASCII')
+  }
   return value
 }
 

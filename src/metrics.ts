@@ -88,11 +88,12 @@ export function createMetrics({ issuers, spool, pools, now = Date.now }: Metrics
     return new Gauge({ name: prefix + name, help, labelNames, registers })
   }
 
-  // A series that begins with its first event has no increase to alert on.
+  // A series that begins with its first event has no increase to alert on; nor can what is not there be told as silent.
   for (const issuer of ['', ...issuers.status().map(({ name }) => name)]) {
     for (const endpoint of ['backchannel', 'frontchannel'] as const) {
       requests.inc({ endpoint, issuer, outcome: 'lost', reason: 'ERR_SPOOL' }, 0)
       requests.inc({ endpoint, issuer, outcome: 'failed', reason: '' }, 0)
+      requests.inc({ endpoint, issuer, outcome: 'done', reason: '' }, 0)
     }
   }
 

@@ -56,8 +56,10 @@ export function createPurges({ store, signOut, logger, onPurged, now = Date.now 
     const requestHash = createHash('sha256')
       .update(JSON.stringify([order.selector, order.reason, order.force]))
       .digest()
-    const id = order.idempotencyKey === undefined ? randomUUID() : keyedPurgeId(order.actor, order.idempotencyKey)
-    if (order.idempotencyKey !== undefined && !order.dryRun) {
+    // A dry run leaves nothing that a key could stand for, and must not tell of what was purged under it.
+    const key = order.dryRun ? undefined : order.idempotencyKey
+    const id = key === undefined ? randomUUID() : keyedPurgeId(order.actor, key)
+    if (key !== undefined) {
       const known = await recorded(id, requestHash)
       if (known !== undefined) {
         return known
@@ -71,7 +73,7 @@ export function createPurges({ store, signOut, logger, onPurged, now = Date.now 
 
   async function endSessions(
     id: string,
-    { reason, actor, dryRun }: PurgeOrder,
+    { reason, actor, dryRun, force }: PurgeOrder,
     selector: { issuer: string; sid?: string; subject?: string },
     requestHash: Buffer
   ): Promise<PurgeResult> {
@@ -88,11 +90,22 @@ export function createPurges({ store, signOut, logger, onPurged, now = Date.now 
       actor,
       requestHash
     }
-    const purged = dryRun ? await store.previewSignOut(logout) : await signOut(logout)
-    if (!dryRun && !purged.replayed) {
-      onPurged?.(purged)
+    // A provider whose sids or subjects stand for nobody in particular would take everybody along.
+    if (dryRun || !force) {
+      const preview = await store.previewSignOut(logout)
+      if (!dryRun && preview.accounts > maxAccountsUnforced) {
+        return { outcome: 'too_many', accounts: preview.accounts }
+      }
+      if (dryRun) {
+        return { outcome: 'done', purged: preview }
+      }
     }
-    return purged.replayed ? await known(id, requestHash) : { outcome: 'done', purged }
+    const purged = await signOut(logout)
+    if (purged.replayed) {
+      return known(id, requestHash)
+    }
+    onPurged?.(purged)
+    return { outcome: 'done', purged }
   }
 
   async function purgeAccounts(
@@ -135,7 +148,7 @@ export function createPurges({ store, signOut, logger, onPurged, now = Date.now 
         logger.info({ purge: id, accounts, sessions, rows }, 'purged')
         onPurged?.(record)
       }
-    } // else another instance is at it, and finishes it
+    } // else somebody else is at it, and finishes it; or has done so, and counted it
   }
 
   async function recorded(id: string, requestHash: Buffer): Promise<PurgeResult | undefined> {

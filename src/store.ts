@@ -276,7 +276,7 @@ export function createStore(pool: pg.Pool) {
       return { ...toPurged({ ...row, id: purge.id, replayed: row.outcome === 'replayed' }), outcome: row.outcome }
     },
 
-    /** One step of a running purge: true when another is due, false when it is done, null when another instance is at it. */
+    /** One step of a purge: true when another is due, false when this was the last, null when somebody else is at it or has done it. */
     async purgeStep(id: string, maxAccounts: number): Promise<boolean | null> {
       const [row] = await query<{ more: boolean | null }>(
         'purge_step',
@@ -551,18 +551,47 @@ async function translate<T>(work: () => Promise<T>): Promise<T> {
   }
 }
 
+export type ConnectionFault =
+  | 'url'
+  | 'tls'
+  | 'refused'
+  | 'credentials'
+  | 'missing'
+  | 'privileges'
+  | 'full'
+  | 'unreachable'
+
 /** Why no connection could be had, of an error that any function of the store threw. */
-export function connectionFault(error: unknown): 'url' | 'credentials' | 'missing' | 'privileges' | 'unreachable' {
+export function connectionFault(error: unknown): ConnectionFault {
   const cause = error instanceof UnavailableError ? error.cause : error
-  const code = cause instanceof Error && 'code' in cause ? String(cause.code) : ''
+  if (!(cause instanceof Error)) {
+    return 'unreachable'
+  }
+  const code = 'code' in cause ? String(cause.code) : ''
   if (code === 'ERR_INVALID_URL') {
     return 'url'
   }
+  // The names of OpenSSL's verdicts; a file that `sslrootcert` and the like name; a server that offers no TLS.
+  if (
+    /^(EPROTO$|ERR_TLS|ERR_SSL|ERR_OSSL|CERT_|DEPTH_ZERO_|SELF_SIGNED_|UNABLE_TO_)/.test(code) ||
+    ('syscall' in cause && cause.syscall === 'open') ||
+    (code === '' && cause.message.includes('SSL'))
+  ) {
+    return 'tls'
+  }
+  if (code === '28000' && cause.message.includes('pg_hba.conf')) {
+    return 'refused'
+  }
   // pg itself refuses to go on without a password where the server wants one.
-  if (/^28/.test(code) || (code === '' && cause instanceof Error && cause.message.includes('password'))) {
+  if (/^28/.test(code) || (code === '' && cause.message.includes('password'))) {
     return 'credentials'
   }
-  return code === '3D000' ? 'missing' : code === '42501' ? 'privileges' : 'unreachable'
+  const faults: Readonly<Record<string, ConnectionFault>> = {
+    '3D000': 'missing',
+    '42501': 'privileges',
+    '53300': 'full'
+  }
+  return faults[code] ?? 'unreachable'
 }
 
 // What the database refuses counts as the surroundings' fault, too: it may be a schema that is not up to date, and no

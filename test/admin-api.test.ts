@@ -139,6 +139,10 @@ t.test('keys that are out of reach are not the fault of the operator, and rotate
   t.equal(answer.statusCode, 503)
   t.match(answer.json(), { code: 'temporarily_unavailable', detail: 'the keys of the issuer are out of reach' })
   t.equal((await purge(`Bearer ${adminToken}`)).statusCode, 200, 'the static token needs none')
+  for (let i = 0; i < 100; i += 1) {
+    await purge(`Bearer ${token}`)
+  }
+  t.ok(service.logs.filter((line) => line.includes('"not done"')).length < 70, 'a flood does not fill the log')
 
   service.provider.behaviour = 'up'
   const other = operatorsOf(t, service)
@@ -287,6 +291,7 @@ t.test('every refusal is a problem of one form, and asks for credentials first',
     ['no credentials', ['GET', '/admin/purges', undefined, { authorization: '' }], 401, 'unauthorized'],
     ['no selector', ['POST', '/admin/purges', { reason }], 400, 'invalid_selector'],
     ['no reason', ['POST', '/admin/purges', { homeAccountId: 'x' }], 400, 'invalid_request'],
+    ['a blank reason', ['POST', '/admin/purges', { homeAccountId: 'x', reason: ' \n' }], 400, 'invalid_request'],
     ['a reason with NUL', ['POST', '/admin/purges', { homeAccountId: 'x', reason: 'a\0' }], 400, 'invalid_request'],
     ['half a character', ['POST', '/admin/purges', { homeAccountId: 'x', reason: '\ud800' }], 400, 'invalid_request'],
     ['two accounts', ['POST', '/admin/purges', { homeAccountId: 'alice', reason }], 409, 'ambiguous_account'],
@@ -309,7 +314,9 @@ t.test('every refusal is a problem of one form, and asks for credentials first',
       'invalid_request'
     ],
     ['no such purge', ['GET', `/admin/purges/${randomUUID()}`], 404, 'not_found'],
-    ['no such path', ['GET', '/admin/nothing'], 404, 'not_found']
+    ['no such path', ['GET', '/admin/nothing'], 404, 'not_found'],
+    ['a path that is not encoded', ['GET', '/admin/accounts/alice%zz'], 400, 'invalid_request'],
+    ['a path without end', ['GET', `/admin/accounts/${'alice'.repeat(3_000)}`], 414, 'invalid_request']
   ]
   for (const [name, request, status, code] of cases) {
     const answer = await service.admin.inject({
@@ -322,7 +329,8 @@ t.test('every refusal is a problem of one form, and asks for credentials first',
     t.match(answer.headers['content-type'], /^application\/problem\+json/, name)
     const { detail, ...rest } = answer.json()
     t.match(rest, { type: 'about:blank', title: String, status, code }, name)
-    t.type(detail, 'string')
+    t.notMatch(detail, /alice/, name)
+    t.equal(answer.headers['cache-control'], 'no-store', name)
   }
   for (const url of ['/admin/purges', `/admin/purges/${randomUUID()}`, '/admin/accounts', '/admin/accounts/u.t']) {
     t.equal((await service.admin.inject(url)).statusCode, 401, url)
@@ -342,6 +350,9 @@ t.test('the same key again gives the first answer, and another actor has keys of
     t.match(first.json(), { rows: 1 })
     t.same(again.json(), first.json())
     t.equal((await service.rows()).length, 1, 'a login since then is not touched')
+    const dry = await service.operate('POST', '/admin/purges', { ...selector, reason: 'why', dryRun: true }, headers)
+    t.match(dry.json(), { dryRun: true }, 'a dry run is one, whatever its key')
+    t.not((dry.json() as { id: string }).id, (first.json() as { id: string }).id)
     await service.database.query('delete from msal_logout.token_cache')
     await service.database.query('delete from msal_logout.sessions')
     await service.database.query('delete from msal_logout.tombstones')

@@ -1,5 +1,7 @@
 import { randomUUID } from 'node:crypto'
+import { pino } from 'pino'
 import t from 'tap'
+import { createPurges } from '../src/purges.ts'
 import { adminToken, build, type Service } from './fixtures/service.ts'
 
 const reason = 'left the company'
@@ -202,6 +204,22 @@ async function beginPurge({ store }: Service, selector: { tenantId: string } | {
   return id
 }
 
+t.test('a sid that more than 1,000 accounts have needs force, too', async (t) => {
+  const service = await build(t)
+  const { issuer } = service.provider
+  await service.database.query(
+    `select msal_logout.login('a', i || '.t', i || '.t', $1, 'everybody', i::text, 1, 'x', 'json', '1 hour')
+    from generate_series(1, 1001) i`,
+    [issuer]
+  )
+  const refused = await service.operate('POST', '/admin/purges', { issuer, sid: 'everybody', reason })
+  t.equal(refused.statusCode, 409)
+  t.match(refused.json(), { code: 'too_many_accounts' })
+  t.equal((await service.rows()).length, 1_001)
+  const forced = await service.operate('POST', '/admin/purges', { issuer, sid: 'everybody', reason, force: true })
+  t.match(forced.json(), { accounts: 1_001, rows: 1_001 })
+})
+
 t.test('a login that comes while a purge is running lives, and the purge ends', async (t) => {
   const service = await build(t)
   const issuedAt = Math.floor(Date.now() / 1_000) + 5
@@ -256,6 +274,25 @@ t.test('a purge that was interrupted is taken up, by another instance too, and i
   }
   t.same(await service.rows(), [])
   t.match(await service.store.findPurge(id), { status: 'done', accounts: 6, rows: 6, sessions: 6 })
+})
+
+t.test('a purge that ended meanwhile is not counted again by who meant to take it up', async (t) => {
+  const { store, signOut, login } = await build(t)
+  await login({ homeAccountId: 'u.t' })
+  const id = randomUUID()
+  const requestHash = Buffer.alloc(1)
+  await store.startPurge({ id, tenantId: 't', reason, actor: 'test', dryRun: false, maxAccounts: 1, requestHash })
+  const counted: string[] = []
+  const instance = (name: string) =>
+    createPurges({
+      store: { ...store, runningPurges: async () => [id] }, // as read before
+      signOut,
+      logger: pino({ level: 'silent' }),
+      onPurged: () => counted.push(name)
+    })
+  await instance('first').resume()
+  await instance('second').resume()
+  t.same(counted, ['first'])
 })
 
 t.test('an Idempotency-Key gives the first answer again, and stands for one request', async (t) => {

@@ -1,6 +1,7 @@
 import { once } from 'node:events'
 import { writeFileSync } from 'node:fs'
 import { createServer } from 'node:http'
+import { type AddressInfo, createServer as createTcpServer } from 'node:net'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { check, type Finding, toldFindings } from '../src/commands/check.ts'
@@ -59,6 +60,19 @@ function faults(t: Test, findings: readonly Finding[]): string[] {
   return wrong.map(({ status, code }) => `${status} ${code}`)
 }
 
+/** A server that refuses everybody in PostgreSQL's own words (its protocol, §55.7, ErrorResponse). */
+async function startRefusing(t: Test, code: string, message: string): Promise<string> {
+  const fields = Buffer.from(`SFATAL\0VFATAL\0C${code}\0M${message}\0\0`)
+  const head = Buffer.alloc(5, 'E')
+  head.writeInt32BE(fields.length + 4, 1)
+  const server = createTcpServer((socket) => {
+    socket.on('error', () => {}).once('data', () => socket.end(Buffer.concat([head, fields])))
+  }).listen(0, '127.0.0.1')
+  t.teardown(() => server.close())
+  await once(server, 'listening')
+  return `postgres://x:y@127.0.0.1:${(server.address() as AddressInfo).port}/z`
+}
+
 t.test('a sound set-up passes in all points', async (t) => {
   const { env } = await setUp(t)
   const findings = await check({ env })
@@ -112,6 +126,42 @@ const brokenSetUps: Broken[] = [
     ['failed database_url_invalid'],
     ({ env }) => {
       env.DATABASE_URL = 'postgres://x:pass/word@127.0.0.1:5432/z'
+    }
+  ],
+  [
+    'a server without the TLS that is asked for',
+    ['failed database_tls'],
+    ({ env }) => {
+      env.DATABASE_URL += '?sslmode=verify-full'
+    }
+  ],
+  [
+    'a file of certificates that is not there',
+    ['failed database_tls'],
+    ({ env }) => {
+      env.DATABASE_URL += '?sslmode=verify-full&sslrootcert=/nowhere'
+    }
+  ],
+  [
+    'a host that pg_hba.conf does not admit',
+    ['failed database_refused'],
+    async ({ env }, t) => {
+      const message = 'no pg_hba.conf entry for host "10.0.0.1", user "x", database "z", no encryption'
+      env.DATABASE_URL = await startRefusing(t, '28000', message)
+    }
+  ],
+  [
+    'a role that may not log in',
+    ['failed database_credentials'],
+    async ({ env }, t) => {
+      env.DATABASE_URL = await startRefusing(t, '28000', 'role "x" is not permitted to log in')
+    }
+  ],
+  [
+    'a database without room for more connections',
+    ['failed database_full'],
+    async ({ env }, t) => {
+      env.DATABASE_URL = await startRefusing(t, '53300', 'sorry, too many clients already')
     }
   ],
   ['no database, which means an embedded one', ['warning database_embedded'], ({ env }) => delete env.DATABASE_URL],

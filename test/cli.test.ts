@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import { existsSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { PassThrough, Writable } from 'node:stream'
@@ -140,6 +141,9 @@ t.test('wrong usage is told in a line, with what to do, and exits with 2', async
     [{ ...account, url: 'localhost' }, /--url or ADMIN_URL is no URL/],
     [{ ...account, url: 'http://a:b@localhost' }, /without credentials/],
     [{ ...account, wait: 'long' }, /--wait takes a number/],
+    [{ ...account, idempotencyKey: 'Schlüssel €' }, /--idempotency-key takes 1 to 255/],
+    [{ follow: randomUUID(), clientId: 'a' }, /--follow begins nothing anew, and takes no --client-id/],
+    [{ follow: randomUUID(), dryRun: true }, /takes no --dry-run/],
     [{ ...account, tokenFile: '/nowhere' }, /"\/nowhere" of --token-file cannot be read/]
   ]
   for (const [options, text] of cases) {
@@ -356,6 +360,26 @@ async function fillSpool(service: Service): Promise<void> {
   const bad = (await spool.list(10)).find(({ request }) => 'token' in request && request.token === 'bad')
   await spool.reject(bad?.name ?? '', 'ERR_TOKEN_MALFORMED')
 }
+
+t.test('with --json, what cannot be done is told as one object, too', async (t) => {
+  for (const [args, env, expected] of [
+    [['purge', '--no-such'], {}, { outcome: 'refused', code: 'usage', message: "unknown option '--no-such'" }],
+    [['spool', 'list'], { SPOOL_DIR: '/dev/null' }, { outcome: 'failed', code: 'spool_unreadable' }],
+    [['spool', 'replay'], {}, { outcome: 'failed', code: 'ERR_CONFIGURATION' }]
+  ] as const) {
+    const { exited, output } = runCommand(t, [...args, '--json'], env)
+    t.equal(await exited, expected.outcome === 'refused' ? 2 : 1)
+    t.match(JSON.parse(output.stdout), expected)
+    t.match(output.stderr, /./, 'a person is told, too')
+  }
+})
+
+t.test('who reads the output may stop, and the exit code is that of the work', async (t) => {
+  const { process: child, exited, output } = runCommand(t, ['spool', 'list', '--json'])
+  child.stdout?.destroy()
+  t.equal(await exited, 0)
+  t.equal(output.stderr, '')
+})
 
 t.test('spool list tells what waits, and nothing of what it is about', async (t) => {
   const service = await build(t)

@@ -135,6 +135,11 @@ t.test('a problem names its variable', async (t) => {
     ],
     ['a port out of range', () => readConfig({ ...minimal, PORT: '65536' }), /^PORT:/],
     ['a port with a sign', () => readConfig({ ...minimal, ADMIN_PORT: '-1' }), /^ADMIN_PORT:/],
+    [
+      'an admin token with a line end',
+      () => readConfig({ ...minimal, ADMIN_TOKEN: `${'x'.repeat(32)}\n` }),
+      /^ADMIN_TOKEN: .*line ends/
+    ],
     ['a short admin token', () => readConfig({ ...minimal, ADMIN_TOKEN: 'x'.repeat(31) }), /^ADMIN_TOKEN: .*32/],
     ['another database', () => readConfig({ ...minimal, DATABASE_URL: 'mysql://h/d' }), /^DATABASE_URL:/],
     ['an unknown log level', () => readConfig({ ...minimal, LOG_LEVEL: 'loud' }), /^LOG_LEVEL:/],

@@ -355,3 +355,14 @@ t.test('every link inside the docs leads somewhere', async (t) => {
     }
   }
 })
+
+t.test('every alert is told in the operating guide', async (t) => {
+  const rules = read('docs/operating/alerts.yaml')
+  const guide = read('docs/operating.md')
+  const alerts = [...rules.matchAll(/- alert: (\w+)/g)].map(([, name]) => name)
+  t.ok(alerts.length > 0)
+  t.same(
+    alerts.filter((name) => !guide.includes(`\`${name}\``)),
+    []
+  )
+})

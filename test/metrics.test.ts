@@ -38,6 +38,14 @@ async function untilReplayed({ spool }: Service): Promise<void> {
   }
 }
 
+t.test('logouts are counted from nought, so that silence after a restart is an alert', async (t) => {
+  const service = await build(t)
+  const counts = await scrape(service)
+  for (const endpoint of ['backchannel', 'frontchannel']) {
+    t.equal(counts.get(request(endpoint, 'main', 'done')), 0)
+  }
+})
+
 t.test('a logout moves what it did, by issuer, app and source; the same again moves its request alone', async (t) => {
   const service = await build(t)
   await service.login({ clientId: 'a', homeAccountId: 'u.t', sid: 's1' })

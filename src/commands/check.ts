@@ -129,6 +129,27 @@ function unreachable(error: unknown): Finding {
         'DATABASE_URL is no URL',
         'percent-encode what is special in the password: / is %2F, @ is %40, # is %23'
       )
+    case 'tls':
+      return failed(
+        'database',
+        'database_tls',
+        message,
+        'let the server offer TLS with a certificate that is trusted here, or set the right sslmode and sslrootcert in DATABASE_URL'
+      )
+    case 'refused':
+      return failed(
+        'database',
+        'database_refused',
+        message,
+        'let pg_hba.conf admit this host, role and database; where it says "no encryption", add ?sslmode=verify-full to DATABASE_URL'
+      )
+    case 'full':
+      return failed(
+        'database',
+        'database_full',
+        message,
+        "raise max_connections or the role's connection limit, or end others: each instance opens up to 8"
+      )
     case 'credentials':
       return failed('database', 'database_credentials', message, 'set the right role and password in DATABASE_URL')
     case 'missing':
@@ -140,7 +161,7 @@ function unreachable(error: unknown): Finding {
         'database',
         'database_unreachable',
         message,
-        'start it, or set the right host and port in DATABASE_URL; look at firewalls and pg_hba.conf'
+        'start it, or set the right host and port in DATABASE_URL; look at firewalls'
       )
   }
 }

@@ -61,7 +61,10 @@ export async function purge(options: PurgeOptions, surroundings: CommandSurround
   let known: Progress | undefined
 
   async function run(): Promise<void> {
-    const body = options.follow === undefined ? bodyOf(options) : undefined
+    const body = options.follow === undefined ? bodyOf(options) : refuseOrders(options)
+    if (options.idempotencyKey !== undefined && !/^[\x20-\x7e]{1,255}$/.test(options.idempotencyKey)) {
+      throw usage('--idempotency-key takes 1 to 255 printable characters of ASCII') // no header bears others
+    }
     const client = createOperatorClient({
       url: addressOf(options.url),
       token: tokenSource(options, surroundings),
@@ -249,10 +252,30 @@ function bodyOf(options: PurgeOptions): PurgeBody {
   return { homeAccountId, issuer, sid, subject, clientId, tenantId, reason, force }
 }
 
+/** Who follows a purge, and says what is to be purged, means something else. */
+function refuseOrders(options: PurgeOptions): undefined {
+  const { homeAccountId, issuer, sid, subject, clientId, tenantId, reason, dryRun, force, idempotencyKey } = options
+  const orders = {
+    '--home-account-id': homeAccountId,
+    '--issuer': issuer,
+    '--sid': sid,
+    '--subject': subject,
+    '--client-id': clientId,
+    '--tenant-id': tenantId,
+    '--reason': reason,
+    '--dry-run': dryRun,
+    '--force': force,
+    '--idempotency-key': idempotencyKey
+  }
+  const [given] = Object.entries(orders).find(([, value]) => value !== undefined) ?? []
+  if (given !== undefined) {
+    throw usage(`--follow begins nothing anew, and takes no ${given}: leave one of them out`)
+  }
+}
+
 /** The service would say the same, but after the question. */
-function checkSize({ clientId, tenantId, force }: PurgeBody, { accounts }: Counts): void {
-  const isOfMany = clientId !== undefined || tenantId !== undefined
-  if (isOfMany && !force && accounts > maxAccountsUnforced) {
+function checkSize({ force }: PurgeBody, { accounts }: Counts): void {
+  if (!force && accounts > maxAccountsUnforced) {
     throw new CommandError(
       2,
       'too_many_accounts',
