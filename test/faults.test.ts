@@ -112,6 +112,7 @@ async function untilGone(scene: Scene, answers: Answer[], withinMs: number): Pro
   while (missing.length > 0 && Date.now() < deadline) {
     const left = await scene.left()
     missing = owed.filter((sid) => left.has(sid))
+    await delay(20)
   }
   return missing
 }

@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs'
+import { setTimeout as delay } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { createDatabase } from './fixtures/database.ts'
 import { clientId, startIdentityProvider } from './fixtures/identity-provider.ts'
@@ -34,7 +35,7 @@ const request = (endpoint: string, issuer: string, outcome: string, reason = '')
 
 async function untilReplayed({ spool }: Service): Promise<void> {
   while ((await spool.list(1)).length > 0) {
-    await new Promise((resolve) => setImmediate(resolve))
+    await delay(10)
   }
 }
 

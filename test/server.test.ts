@@ -1,5 +1,6 @@
 import { once } from 'node:events'
 import { connect } from 'node:net'
+import { setTimeout as delay } from 'node:timers/promises'
 import t from 'tap'
 import { freePort } from '../src/embedded-postgres.ts'
 import { createDatabase, createRole, type Database } from './fixtures/database.ts'
@@ -52,7 +53,7 @@ t.test('a second signal ends it at once, also while it waits for a client that h
   const begun = Date.now()
   server.process.kill('SIGTERM')
   while (!server.output.some((line) => line.includes('"stopping"'))) {
-    await new Promise((resolve) => setImmediate(resolve))
+    await delay(10)
   }
   server.process.kill('SIGINT')
   t.equal(await server.exited, 1)
