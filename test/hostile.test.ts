@@ -185,7 +185,7 @@ t.test('hostile requests leave the memory of a process as it was', { timeout: 60
       Array.from({ length: 32 }, async () => {
         for (let next = requests.pop(); next !== undefined; next = requests.pop()) {
           const { url, payload, ...init } = next
-          const answer = await fetch(`${server.publicUrl}${url}`, {
+          const answer = await server.fetch(`${server.publicUrl}${url}`, {
             ...init,
             ...(init.method === 'POST' ? { body: payload } : {})
           })

@@ -203,7 +203,7 @@ t.test('the process tells of its memory and its event loop, without credentials'
   const database = await createDatabase(t)
   const provider = await startIdentityProvider(t)
   const server = await startServer(t, { DATABASE_URL: database.url, ISSUER: provider.issuer, CLIENT_IDS: clientId })
-  const answer = await fetch(`${server.adminUrl}/metrics`)
+  const answer = await server.fetch(`${server.adminUrl}/metrics`)
   t.match(answer.headers.get('content-type'), 'text/plain; version=0.0.4')
   const told = samples(await answer.text())
   t.ok((told.get('process_resident_memory_bytes') ?? 0) > 1_000_000)
