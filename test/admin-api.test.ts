@@ -385,9 +385,9 @@ t.test('as a process with the least role, it shows accounts and records to opera
   })
   await storeLogin(database, { issuer: provider.issuer, homeAccountId: 'u.t', sid: 's1' })
   const headers = { authorization: `Bearer ${await accessToken()}`, 'content-type': 'application/json' }
-  const get = async (path: string) => (await fetch(`${server.adminUrl}${path}`, { headers })).json()
+  const get = async (path: string) => (await server.fetch(`${server.adminUrl}${path}`, { headers })).json()
   t.match(await get('/admin/accounts/u.t'), { rows: [{ payloadBytes: 32 }], sessions: [{ sid: 's1' }] })
-  const purge = await fetch(`${server.adminUrl}/admin/purges`, {
+  const purge = await server.fetch(`${server.adminUrl}/admin/purges`, {
     method: 'POST',
     headers,
     body: JSON.stringify({ homeAccountId: 'u.t', reason })

@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto'
 import { existsSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { PassThrough, Writable } from 'node:stream'
+import { setTimeout as delay } from 'node:timers/promises'
 import pg from 'pg'
 import t, { type Test } from 'tap'
 import { type CommandSurroundings, type PurgeOptions, purge } from '../src/commands/purge.ts'
@@ -452,7 +453,7 @@ t.test('a replay beside a running service ends nothing twice', async (t) => {
   )
   t.ok(reports.every(({ refused }) => refused === 0))
   while ((await spool.survey()).kept.length > 0) {
-    await new Promise((resolve) => setImmediate(resolve))
+    await delay(10)
   }
   t.same(await database.query('select count(*)::int, sum(rows)::int as rows from msal_logout.purges'), [
     { count: 40, rows: 40 }

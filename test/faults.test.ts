@@ -83,7 +83,7 @@ async function setUp(t: Test): Promise<Scene> {
 }
 
 /** Posts them all over so many connections at once. */
-async function load(url: () => string, tokens: { sid: string; token: string }[]): Promise<Answer[]> {
+async function load(server: () => Server, tokens: { sid: string; token: string }[]): Promise<Answer[]> {
   const waiting = [...tokens]
   const answers: Answer[] = []
   await Promise.all(
@@ -91,13 +91,15 @@ async function load(url: () => string, tokens: { sid: string; token: string }[])
       for (let next = waiting.pop(); next !== undefined; next = waiting.pop()) {
         const { sid, token } = next
         const begun = performance.now()
-        const [status, body] = await fetch(`${url()}/backchannel-logout`, {
-          method: 'POST',
-          body: new URLSearchParams({ logout_token: token })
-        }).then(
-          async (response) => [response.status, await response.text()] as const,
-          () => [0, ''] as const
-        )
+        const [status, body] = await server()
+          .fetch(`${server().publicUrl}/backchannel-logout`, {
+            method: 'POST',
+            body: new URLSearchParams({ logout_token: token })
+          })
+          .then(
+            async (response) => [response.status, await response.text()] as const,
+            () => [0, ''] as const
+          )
         answers.push({ sid, status, isKept: body.includes('it is kept'), tookMs: performance.now() - begun })
       }
     })
@@ -112,6 +114,7 @@ async function untilGone(scene: Scene, answers: Answer[], withinMs: number): Pro
   while (missing.length > 0 && Date.now() < deadline) {
     const left = await scene.left()
     missing = owed.filter((sid) => left.has(sid))
+    await delay(20)
   }
   return missing
 }
@@ -130,7 +133,7 @@ t.test(
     const server = await startServer(t, scene.env)
     for (let round = 1; round <= rounds; round += 1) {
       const tokens = await scene.prepare(tokensPerRound)
-      const loading = load(() => server.publicUrl, tokens)
+      const loading = load(() => server, tokens)
       await delay(100 + Math.random() * 100)
       await scene.postgres.kill()
       await delay(300 + Math.random() * 500)
@@ -174,7 +177,7 @@ t.test(
     let server = await startServer(t, scene.env)
     for (let round = 1; round <= rounds; round += 1) {
       const tokens = await scene.prepare(tokensPerRound)
-      const loading = load(() => server.publicUrl, tokens)
+      const loading = load(() => server, tokens)
       if (round % 2 === 0) {
         await scene.postgres.kill()
       }
@@ -206,7 +209,7 @@ t.test('SIGTERM under load answers everything that was accepted', { timeout: 120
   const scene = await setUp(t)
   const server: Server = await startServer(t, scene.env)
   const tokens = await scene.prepare(tokensPerRound)
-  const loading = load(() => server.publicUrl, tokens)
+  const loading = load(() => server, tokens)
   await delay(200)
   server.process.kill('SIGTERM')
   const answers = await loading
@@ -238,7 +241,7 @@ t.test('keys are rotated under load, and every valid token is done at once', { t
     const tokens = await scene.prepare(100)
     scene.provider.keys = [await createSigningKey(), ...scene.provider.keys]
     tokens.push(...(await scene.prepare(100)))
-    answers.push(...(await load(() => server.publicUrl, tokens)))
+    answers.push(...(await load(() => server, tokens)))
   }
   t.same(
     answers.filter(({ status }) => status !== 200),
@@ -256,9 +259,9 @@ if (isThorough) {
     url.host = `127.0.0.1:${proxy.port}`
     const server = await startServer(t, { ...scene.env, DATABASE_URL: url.href })
     const [first, second] = await scene.prepare(2)
-    const before = await load(() => server.publicUrl, [first ?? { sid: '', token: '' }])
+    const before = await load(() => server, [first ?? { sid: '', token: '' }])
     proxy.set('hang')
-    const loading = load(() => server.publicUrl, [second ?? { sid: '', token: '' }])
+    const loading = load(() => server, [second ?? { sid: '', token: '' }])
     await delay(100)
     const begun = Date.now()
     server.process.kill('SIGTERM')
@@ -278,19 +281,19 @@ if (isThorough) {
     async (t) => {
       const scene = await setUp(t)
       const server = await startServer(t, scene.env)
-      const first = await load(() => server.publicUrl, await scene.prepare(50))
+      const first = await load(() => server, await scene.prepare(50))
       const hostile = await Promise.all(
         Array.from({ length: 500 }, async () => {
           const sid = randomUUID()
           return { sid, token: await scene.provider.logoutToken({ sid }, { kid: sid }) }
         })
       )
-      await load(() => server.publicUrl, hostile.slice(0, 250))
+      await load(() => server, hostile.slice(0, 250))
       scene.provider.keys = [await createSigningKey(), ...scene.provider.keys]
       const tokens = await scene.prepare(250)
       const mixed = tokens.flatMap((token, i) => [token, hostile[250 + i] ?? token])
       const sids = new Set(tokens.map(({ sid }) => sid))
-      const valid = (await load(() => server.publicUrl, mixed)).filter(({ sid }) => sids.has(sid))
+      const valid = (await load(() => server, mixed)).filter(({ sid }) => sids.has(sid))
       t.same(
         [...first, ...valid].filter(({ status }) => ![200, 503].includes(status)),
         [],
@@ -314,12 +317,12 @@ t.test('a disk that takes no byte more is told honestly, and ends nothing', { ti
     ['bash', '-c', 'ulimit -f 0; exec "$0" "$@"', process.execPath]
   )
   const [{ token } = { token: '' }] = await scene.prepare(1)
-  const answer = await fetch(`${server.publicUrl}/backchannel-logout`, {
+  const answer = await server.fetch(`${server.publicUrl}/backchannel-logout`, {
     method: 'POST',
     body: new URLSearchParams({ logout_token: token })
   })
   t.equal(answer.status, 503)
   t.match(await answer.json(), { error_description: /could not be kept/ })
-  t.equal((await fetch(`${server.adminUrl}/readyz`)).status, 503)
-  t.equal((await fetch(`${server.publicUrl}/healthz`)).status, 200)
+  t.equal((await server.fetch(`${server.adminUrl}/readyz`)).status, 503)
+  t.equal((await server.fetch(`${server.publicUrl}/healthz`)).status, 200)
 })

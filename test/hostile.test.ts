@@ -1,4 +1,5 @@
 // Generated hostile requests; HOSTILE_RUNS says how many (`npm run test:faults`: 10,000), short by default.
+import { setTimeout as delay } from 'node:timers/promises'
 import fc from 'fast-check'
 import t from 'tap'
 import { createDatabase } from './fixtures/database.ts'
@@ -168,7 +169,7 @@ t.test('hostile requests leave the memory of a process as it was', { timeout: 60
       if (line !== undefined) {
         return JSON.parse(line).memory as NodeJS.MemoryUsage
       }
-      await new Promise((resolve) => setImmediate(resolve))
+      await delay(10)
     }
   }
   const attack = createAttacker(
@@ -184,7 +185,7 @@ t.test('hostile requests leave the memory of a process as it was', { timeout: 60
       Array.from({ length: 32 }, async () => {
         for (let next = requests.pop(); next !== undefined; next = requests.pop()) {
           const { url, payload, ...init } = next
-          const answer = await fetch(`${server.publicUrl}${url}`, {
+          const answer = await server.fetch(`${server.publicUrl}${url}`, {
             ...init,
             ...(init.method === 'POST' ? { body: payload } : {})
           })

@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs'
+import { setTimeout as delay } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { createDatabase } from './fixtures/database.ts'
 import { clientId, startIdentityProvider } from './fixtures/identity-provider.ts'
@@ -34,7 +35,7 @@ const request = (endpoint: string, issuer: string, outcome: string, reason = '')
 
 async function untilReplayed({ spool }: Service): Promise<void> {
   while ((await spool.list(1)).length > 0) {
-    await new Promise((resolve) => setImmediate(resolve))
+    await delay(10)
   }
 }
 
@@ -210,7 +211,7 @@ t.test('the process tells of its memory and its event loop, without credentials'
   const database = await createDatabase(t)
   const provider = await startIdentityProvider(t)
   const server = await startServer(t, { DATABASE_URL: database.url, ISSUER: provider.issuer, CLIENT_IDS: clientId })
-  const answer = await fetch(`${server.adminUrl}/metrics`)
+  const answer = await server.fetch(`${server.adminUrl}/metrics`)
   t.match(answer.headers.get('content-type'), 'text/plain; version=0.0.4')
   const told = samples(await answer.text())
   t.ok((told.get('process_resident_memory_bytes') ?? 0) > 1_000_000)

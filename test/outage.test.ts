@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import { readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import pg from 'pg'
 import t, { type Test } from 'tap'
 import { createPool } from '../src/store.ts'
@@ -31,7 +32,7 @@ async function buildBehindProxy(t: Test): Promise<Outage> {
 /** Waits until the spool is empty. */
 async function untilReplayed({ spool }: Service): Promise<void> {
   while ((await spool.list(1)).length > 0) {
-    await new Promise((resolve) => setImmediate(resolve))
+    await delay(10)
   }
 }
 

@@ -20,12 +20,12 @@ interface Workers {
 }
 
 async function startWorkers(t: Test, database: Database, plugin: 'ours' | 'stock'): Promise<Workers> {
-  const file = fileURLToPath(new URL('fixtures/race-worker.ts', import.meta.url))
+  const file = fileURLToPath(new URL('fixtures/race-worker.js', import.meta.url))
   const waiting = new Map<number, (outcome: string) => void>()
   const workers: ChildProcess[] = []
   for (let i = 0; i < processes; i += 1) {
     const worker = fork(file, [database.url, plugin], {
-      execArgv: ['--import', 'tsx'],
+      execArgv: [],
       env: { PATH: process.env.PATH } as NodeJS.ProcessEnv
     })
     t.teardown(async () => {

@@ -1,6 +1,7 @@
 import { mkdirSync, mkdtempSync, readdirSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import { pino } from 'pino'
 import t, { type Test } from 'tap'
 import { RefusedError, UnavailableError } from '../src/errors.ts'
@@ -186,7 +187,7 @@ async function untilReplayed(t: Test, dir: string, carryOut: CarryOut): Promise<
   t.teardown(() => replay.stop())
   const watch = open(dir)
   while ((await watch.list(1)).length > 0) {
-    await new Promise((resolve) => setImmediate(resolve))
+    await delay(10)
   }
   await replay.stop()
 }

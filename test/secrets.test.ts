@@ -1,7 +1,7 @@
 // What the other tests rely on: that a secret which leaves the service fails them.
 import t from 'tap'
 import { adminToken, findSecret, loginPayload, refuseSecrets } from './fixtures/secrets.ts'
-import { runServer } from './fixtures/server.ts'
+import { runServer, startServer } from './fixtures/server.ts'
 import { build } from './fixtures/service.ts'
 
 t.test('every kind of secret is found, in every form in which it may leave', async (t) => {
@@ -63,4 +63,15 @@ t.test('a secret in the output of a process is found', async (t) => {
   await exited
   t.equal(secrets.found.length, 2)
   secrets.found.length = 0
+})
+
+t.test('a secret in the answer of a process is found', async (t) => {
+  const answer = `(request, response) => response.setHeader('x-path', request.url).end('${loginPayload}')`
+  const say = `require('node:http').createServer(${answer}).listen(process.env.PORT, '127.0.0.1')`
+  const server = await startServer(t, {}, [process.execPath, '-e', say, '--'])
+  await server.fetch(`${server.publicUrl}/?logout_token=x`)
+  const harmless = await server.fetch(server.publicUrl, { method: 'HEAD' })
+  t.equal(harmless.status, 200)
+  t.equal(server.secrets.found.length, 1)
+  server.secrets.found.length = 0
 })

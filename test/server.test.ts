@@ -1,5 +1,6 @@
 import { once } from 'node:events'
 import { connect } from 'node:net'
+import { setTimeout as delay } from 'node:timers/promises'
 import t from 'tap'
 import { freePort } from '../src/embedded-postgres.ts'
 import { createDatabase, createRole, type Database } from './fixtures/database.ts'
@@ -8,7 +9,7 @@ import { runServer, type Server, startServer } from './fixtures/server.ts'
 import { storeLogin } from './fixtures/service.ts'
 
 const post = (server: Server, token: string) =>
-  fetch(`${server.publicUrl}/backchannel-logout`, {
+  server.fetch(`${server.publicUrl}/backchannel-logout`, {
     method: 'POST',
     body: new URLSearchParams({ logout_token: token })
   })
@@ -29,7 +30,7 @@ t.test('it migrates, serves, signs out over HTTP, and stops in good order', asyn
   await storeLogin(database, { issuer: provider.issuer, sid: 's1' })
   t.equal((await post(server, await provider.logoutToken({ sid: 's1' }))).status, 200)
   t.same(await database.query('select * from msal_logout.token_cache'), [])
-  t.equal((await fetch(`${server.adminUrl}/readyz`)).status, 200)
+  t.equal((await server.fetch(`${server.adminUrl}/readyz`)).status, 200)
   server.process.kill('SIGTERM')
   t.equal(await server.exited, 0)
 })
@@ -52,7 +53,7 @@ t.test('a second signal ends it at once, also while it waits for a client that h
   const begun = Date.now()
   server.process.kill('SIGTERM')
   while (!server.output.some((line) => line.includes('"stopping"'))) {
-    await new Promise((resolve) => setImmediate(resolve))
+    await delay(10)
   }
   server.process.kill('SIGINT')
   t.equal(await server.exited, 1)
@@ -69,7 +70,7 @@ t.test('with a current schema the least role of the service suffices', async (t)
   t.equal((await post(server, await provider.logoutToken({ sid: 's1' }))).status, 200)
   for (const selector of [{ homeAccountId: 'u.t' }, { issuer: provider.issuer, sid: 's2' }]) {
     for (const dryRun of [true, false]) {
-      const purge = await fetch(`${server.adminUrl}/admin/purges`, {
+      const purge = await server.fetch(`${server.adminUrl}/admin/purges`, {
         method: 'POST',
         headers: { authorization: `Bearer ${env.ADMIN_TOKEN}`, 'content-type': 'application/json' },
         body: JSON.stringify({ ...selector, reason: 'test', dryRun })
@@ -89,7 +90,7 @@ t.test('the operators are not reachable on the public port', async (t) => {
     CLIENT_IDS: clientId
   })
   for (const path of ['/admin/purges', '/readyz', '/metrics', '/docs']) {
-    t.equal((await fetch(`${server.publicUrl}${path}`)).status, 404, path)
+    t.equal((await server.fetch(`${server.publicUrl}${path}`)).status, 404, path)
   }
 })
 

@@ -5,17 +5,14 @@ import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
-import { fileURLToPath } from 'node:url'
 import t, { type Test } from 'tap'
-
-const program = fileURLToPath(new URL('../../examples/demo.ts', import.meta.url))
 
 /** Runs the demo with a temporary folder of its own, and sends it a signal at the first line that matches. */
 async function runDemo(t: Test, args: string[], stopAt: RegExp) {
   const folder = mkdtempSync(join(tmpdir(), 'msal-logout-demo-test-'))
   chmodSync(folder, 0o755) // PostgreSQL may run as another user
   t.teardown(() => rmSync(folder, { recursive: true, force: true }))
-  const demo = spawn(process.execPath, ['--import', 'tsx', program, ...args], {
+  const demo = spawn(process.execPath, ['--import', 'tsx', 'examples/demo.ts', ...args], {
     env: { PATH: process.env.PATH, TMPDIR: folder },
     stdio: ['ignore', 'pipe', 'pipe']
   })

@@ -2,11 +2,10 @@ import { execFile } from 'node:child_process'
 import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import { createDatabase } from '../fixtures/database.ts'
 
-const root = fileURLToPath(new URL('../..', import.meta.url))
+const root = process.cwd()
 const home = mkdtempSync(join(tmpdir(), 'msal-logout-package-'))
 t.teardown(() => rmSync(home, { recursive: true, force: true }))
 
