@@ -32,7 +32,7 @@ export type PurgeResult =
 export interface Purges {
   /** Carries out a purge; a large one goes on in the background after the answer. */
   order(order: PurgeOrder): Promise<PurgeResult>
-  /** Takes up the purges that are still running, this process's own and what another one left. */
+  /** Takes up the purges that are still running, this process's own and what another one left; throws the first failure when all had their turn. */
   resume(): Promise<void>
 }
 
@@ -175,8 +175,13 @@ export function createPurges({ store, signOut, logger, onPurged, now = Date.now 
   return {
     order,
     async resume() {
+      const ends: PromiseSettledResult<void>[] = []
       for (const id of await store.runningPurges()) {
-        await finish(id)
+        ends.push(...(await Promise.allSettled([finish(id)]))) // one that cannot go on must not hold up the others
+      }
+      const failed = ends.find((end) => end.status === 'rejected')
+      if (failed !== undefined) {
+        throw failed.reason
       }
     }
   }

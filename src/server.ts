@@ -87,15 +87,20 @@ export async function serve(config: Config, embedded: EmbeddedPostgres | undefin
 
   let choreTimer: NodeJS.Timeout | undefined
   let stopping = false
-  async function doChores(): Promise<void> {
+  async function tried(chore: () => Promise<void>): Promise<void> {
     try {
-      await purges.resume()
-      while (!stopping && ((await slowStore.cleanUp(chores.cleanUpRows)) ?? 0) > 0) {
-        // a small step each, until nothing is left
-      }
+      await chore()
     } catch (error) {
       logger.warn({ code: error instanceof UnavailableError ? error.code : String(error) }, 'chores put off')
     }
+  }
+  async function doChores(): Promise<void> {
+    await tried(purges.resume)
+    await tried(async () => {
+      while (!stopping && ((await slowStore.cleanUp(chores.cleanUpRows)) ?? 0) > 0) {
+        // a small step each, until nothing is left
+      }
+    })
     if (!stopping) {
       choreTimer = setTimeout(doChores, chores.everyMs)
     }

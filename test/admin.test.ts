@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto'
+import pg from 'pg'
 import { pino } from 'pino'
 import t from 'tap'
 import { createPurges } from '../src/purges.ts'
@@ -274,6 +275,28 @@ t.test('a purge that was interrupted is taken up, by another instance too, and i
   }
   t.same(await service.rows(), [])
   t.match(await service.store.findPurge(id), { status: 'done', accounts: 6, rows: 6, sessions: 6 })
+})
+
+t.test('a purge that cannot go on holds no other up', async (t) => {
+  const { store, purges, login, rows, database } = await build(t, {
+    openPool: (connectionString) => new pg.Pool({ connectionString, options: '-c lock_timeout=100ms' })
+  })
+  await login({ clientId: 'a', homeAccountId: 'u.held' })
+  await login({ clientId: 'a', homeAccountId: 'u.free' })
+  for (const tenantId of ['held', 'free']) {
+    const requestHash = Buffer.alloc(1)
+    const purge = { id: randomUUID(), tenantId, reason, actor: 'test', dryRun: false, maxAccounts: 1, requestHash }
+    await store.startPurge(purge)
+  }
+  const holder = await database.pool.connect()
+  await holder.query('begin')
+  await holder.query("select from msal_logout.token_cache where home_account_id = 'u.held' for update")
+  await t.rejects(purges.resume(), { code: 'ERR_DATABASE_FAILED' })
+  t.same(await rows(), ['a/u.held'])
+  await holder.query('commit')
+  holder.release()
+  await purges.resume()
+  t.same(await rows(), [])
 })
 
 t.test('a purge that ended meanwhile is not counted again by who meant to take it up', async (t) => {
