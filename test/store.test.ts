@@ -44,6 +44,21 @@ t.test('a sid ends its sessions in every app, and every row of their accounts', 
   )
 })
 
+t.test('an unsigned call refuses late logins for an hour, a token for a day, whichever comes last', async (t) => {
+  const service = await build(t)
+  const calls = ['frontchannel', 'backchannel', 'frontchannel'] as const
+  const hours: number[] = []
+  for (const source of calls) {
+    await logout(service, { sid: 's1', source })
+    const [row] = await service.database.query<{ hours: number }>(
+      `select round(extract(epoch from expires_at - now()) / 3600)::int as hours
+      from msal_logout.tombstones where key = 'sid=s1'`
+    )
+    hours.push(row?.hours ?? 0)
+  }
+  t.same(hours, [1, 24, 24])
+})
+
 t.test('a subject ends every session of it', async (t) => {
   const service = await build(t)
   await service.login({ clientId: 'a', homeAccountId: 'u.t', sid: 's1', subject: 'u' })
