@@ -172,6 +172,9 @@ export function createPool({ connectionString, max, statementTimeoutMs, openSock
     max,
     connectionTimeoutMillis: 1_000,
     statement_timeout: statementTimeoutMs,
+    // A server that vanishes closes no connection: TCP alone would wait for it for a quarter of an hour, also when
+    // another one serves by then.
+    query_timeout: statementTimeoutMs + 500,
     lock_timeout: 1_200,
     idle_in_transaction_session_timeout: 5_000,
     keepAlive: true,

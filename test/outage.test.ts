@@ -4,6 +4,7 @@ import { connect } from 'node:net'
 import { join } from 'node:path'
 import pg from 'pg'
 import t, { type Test } from 'tap'
+import { createPool } from '../src/store.ts'
 import { serverUrl } from './fixtures/database.ts'
 import { hangFiles } from './fixtures/hang.ts'
 import { createSigningKey } from './fixtures/identity-provider.ts'
@@ -18,10 +19,10 @@ interface Outage {
 async function buildBehindProxy(t: Test): Promise<Outage> {
   const proxy = await startProxy(t, serverUrl())
   const service = await build(t, {
-    poolOptions: (databaseUrl) => {
+    pool: (databaseUrl) => {
       const url = new URL(databaseUrl)
       url.host = `127.0.0.1:${proxy.port}`
-      return { connectionString: url.href, max: 4, connectionTimeoutMillis: 500, query_timeout: 1_000 }
+      return createPool({ connectionString: url.href, max: 4, statementTimeoutMs: 500 })
     }
   })
   return { service, proxy }
@@ -104,10 +105,10 @@ t.test('with the database out of reach', async (t) => {
     const proxy = await startProxy(t, serverUrl())
     const service = await build(t, {
       now: () => time,
-      poolOptions: (databaseUrl) => {
+      pool: (databaseUrl) => {
         const url = new URL(databaseUrl)
         url.host = `127.0.0.1:${proxy.port}`
-        return { connectionString: url.href, max: 2, connectionTimeoutMillis: 500 }
+        return new pg.Pool({ connectionString: url.href, max: 2, connectionTimeoutMillis: 500 })
       }
     })
     await service.login({ homeAccountId: 'u.t', sid: 's1' })
@@ -190,6 +191,18 @@ t.test(
     t.same(await service.rows(), [])
   }
 )
+
+t.test('a database that went away without a word, and serves elsewhere, is used again within seconds', async (t) => {
+  const { service, proxy } = await buildBehindProxy(t)
+  await service.login({ sid: 's1' })
+  t.equal((await service.post(await service.provider.logoutToken())).statusCode, 200)
+  proxy.set('moved')
+  t.equal((await service.post(await service.provider.logoutToken({ sid: 's1' }))).statusCode, 503)
+  t.equal((await service.post(await service.provider.logoutToken())).statusCode, 200)
+  service.replay()
+  await untilReplayed(service)
+  t.same(await service.rows(), [])
+})
 
 t.test('keys at hand serve while the issuer is down', async (t) => {
   let time = Date.now()
@@ -296,7 +309,7 @@ t.test('a clock that is set back holds nothing up', async (t) => {
 })
 
 t.test('a server that takes no writes is an outage, and logouts go to the next one', async (t) => {
-  const service = await build(t, { poolOptions: (connectionString) => ({ connectionString }) })
+  const service = await build(t, { pool: (connectionString) => new pg.Pool({ connectionString }) })
   await service.login({ sid: 's1' })
   await service.post(await service.provider.logoutToken())
   const name = new URL(service.database.url).pathname.slice(1)

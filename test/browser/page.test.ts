@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
+import pg from 'pg'
 import type { Locator, Page } from 'playwright-core'
 import t, { type Test } from 'tap'
 import { createAdmin } from '../../src/admin.ts'
@@ -403,7 +404,7 @@ t.test('a database out of reach is told in each view, and the page goes on when 
   const url = new URL(database.url)
   url.username = role
   url.password = 'test'
-  const service = await build(t, { poolOptions: () => ({ connectionString: url.href }) })
+  const service = await build(t, { pool: () => new pg.Pool({ connectionString: url.href }) })
   const { page, complaints } = await visit(t, browser, service.admin, { path: '/#/purges' })
   await signIn(page, adminToken)
   await page.getByText('No purge has been recorded').waitFor()
