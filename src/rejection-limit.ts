@@ -152,8 +152,13 @@ export function createSuspects({ now = Date.now }: { now?: () => number } = {}):
   }
 }
 
-/** The address, or the /64 of an IPv6 one; an IPv4 address in an IPv6 one is itself. */
-function networkOf(address: string): string {
+/**
+ * The address, or the /64 of an IPv6 one; an IPv4 address in an IPv6 one is itself. Some proxies append the port in
+ * `X-Forwarded-For`, and each connection would be an address of its own.
+ */
+function networkOf(addressAndPort: string): string {
+  const [, bracketed, plain] = /^(?:\[([^\]]+)\]|(\d+(?:\.\d+){3}))(?::\d+)?$/.exec(addressAndPort) ?? []
+  const address = bracketed ?? plain ?? addressAndPort
   const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address)?.[1]
   if (mapped !== undefined || !isIPv6(address)) {
     return mapped ?? address
