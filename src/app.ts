@@ -79,7 +79,14 @@ export function createApp({
     http: { connectionsCheckingInterval: 1_000, headersTimeout: 5_000 }, // slow senders are cut then
     trustProxy: trustedProxies.length > 0 && [...trustedProxies],
     keepAliveTimeout: 65_000,
-    return503OnClosing: false
+    return503OnClosing: false,
+    // Fastify's own would quote the URL, which holds a sid.
+    frameworkErrors(_error, _request, reply: FastifyReply) {
+      reply
+        .code(400)
+        .header('cache-control', 'no-store')
+        .send({ error: 'invalid_request', error_description: 'the path is not valid' })
+    }
   })
   // Each line during an outage would fill the disk, also for what a hostile sender makes up meanwhile.
   const limitOutageLines = createRejectionLimit({ logger, message: 'sign-outs not done, beside those with a line' })
@@ -163,8 +170,10 @@ export function createApp({
     })
     try {
       const results = await withinDeadline(work)
-      for (const { issuer, sessions, rows, replayed } of results) {
-        request.log.info({ issuer, sessions, rows, replayed }, 'signed out')
+      for (const { issuer, source, sessions, rows, replayed } of results) {
+        // Anybody can make up a sid at the front channel, and would fill the log.
+        const level = source === 'frontchannel' && sessions === 0 ? 'debug' : 'info'
+        request.log[level]({ issuer, sessions, rows, replayed }, 'signed out')
       }
       ended(request, committedOutcome(results))
     } catch (error) {

@@ -2,9 +2,11 @@ import { isIPv6 } from 'node:net'
 
 /**
  * What a single sender has: the address, or the /64 of an IPv6 one (RFC 6177 §2). An IPv4 address in an IPv6 one is
- * itself.
+ * itself. Some proxies append the port in `X-Forwarded-For`, and each connection would be an address of its own.
  */
-export function networkOf(address: string): string {
+export function networkOf(addressAndPort: string): string {
+  const [, bracketed, plain] = /^(?:\[([^\]]+)\]|(\d+(?:\.\d+){3}))(?::\d+)?$/.exec(addressAndPort) ?? []
+  const address = bracketed ?? plain ?? addressAndPort
   const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address)?.[1]
   if (mapped !== undefined || !isIPv6(address)) {
     return mapped ?? address

@@ -22,7 +22,8 @@ const stopWithinMs = 10_000
 
 /** The whole service; it ends with the process, by SIGTERM or SIGINT. */
 export async function serve(config: Config, embedded: EmbeddedPostgres | undefined): Promise<void> {
-  const logger = pino({ level: config.logLevel })
+  // What could not be parsed of a request, logged by Fastify at the level `trace`: tokens and credentials.
+  const logger = pino({ level: config.logLevel, redact: { paths: ['err.rawPacket'], remove: true } })
   if (embedded !== undefined) {
     logger.warn(
       { dataDir: embedded.dataDir },

@@ -140,6 +140,18 @@ t.test('the front channel', async (t) => {
     }
   })
 
+  await t.test('lets nobody who makes up a sid fill the log, and quotes none', async (t) => {
+    const service = await build(t)
+    await get(service, '/frontchannel-logout/main?sid=made-up')
+    t.same(
+      service.logs.filter((line) => JSON.parse(line).level >= 30),
+      []
+    )
+    const answer = await get(service, '/frontchannel-logout/%zz?sid=made-up')
+    t.equal(answer.statusCode, 400)
+    t.match(answer.json(), { error: 'invalid_request', error_description: 'the path is not valid' })
+  })
+
   await t.test('refuses a sid that no database could look up', async (t) => {
     const service = await build(t)
     // Of any characters, so that it cannot be compressed: a row of an index has 2,704 bytes.

@@ -23,7 +23,7 @@ t.test('a clock that jumps back limits nobody for long', async (t) => {
   t.equal(limit('10.0.0.1'), 0)
 })
 
-t.test('IPv6 addresses of one /64 are one sender', async (t) => {
+t.test('IPv6 addresses of one /64 are one sender, and so are the ports of an address', async (t) => {
   const cases: [string, string, boolean][] = [
     ['2001:db8:1:2::1', '2001:db8:1:2:ffff:ffff:ffff:ffff', true],
     ['2001:db8:1:2::1', '2001:0db8:0001:0002:0:0:0:9', true],
@@ -32,7 +32,10 @@ t.test('IPv6 addresses of one /64 are one sender', async (t) => {
     ['1::', '1:0:0:0::5', true],
     ['fe80::1%eth0', 'fe80::2%eth1', true],
     ['::ffff:10.0.0.1', '10.0.0.1', true],
-    ['::ffff:10.0.0.1', '::ffff:10.0.0.2', false]
+    ['::ffff:10.0.0.1', '::ffff:10.0.0.2', false],
+    ['10.0.0.1:1234', '10.0.0.1:5678', true],
+    ['10.0.0.1:1234', '10.0.0.2:1234', false],
+    ['[2001:db8:1:2::1]:1234', '2001:db8:1:2::2', true]
   ]
   for (const [a, b, same] of cases) {
     const limit = createRejectionLimit({ burst: 1, now: () => 0 })

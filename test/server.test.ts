@@ -94,6 +94,25 @@ t.test('the operators are not reachable on the public port', async (t) => {
   }
 })
 
+t.test('what cannot be parsed is not logged, at no level', async (t) => {
+  const database = await createDatabase(t)
+  const server = await startServer(t, {
+    DATABASE_URL: database.url,
+    ISSUER: 'https://issuer.example',
+    CLIENT_IDS: clientId,
+    LOG_LEVEL: 'trace'
+  })
+  for (const url of [server.publicUrl, server.adminUrl]) {
+    const socket = connect(Number(new URL(url).port), '127.0.0.1')
+    socket.resume().write('POST / HTTP/1.1\r\nhost: x\r\nauthorization: Bearer secret\r\nno header\r\n\r\n')
+    await once(socket, 'close')
+  }
+  server.process.kill('SIGTERM')
+  await server.exited
+  t.equal(server.output.filter((line) => line.includes('HPE_')).length, 2)
+  t.notOk(server.output.some((line) => line.includes('rawPacket')))
+})
+
 t.test('all problems of the configuration are told on standard error, and it exits with 1', async (t) => {
   const { output, exited } = runServer(t, { PORT: 'x', ADMIN_TOKEN: 'short' })
   t.equal(await exited, 1)
