@@ -59,6 +59,22 @@ t.test('an unsigned call refuses late logins for an hour, a token for a day, whi
   t.same(hours, [1, 24, 24])
 })
 
+t.test('a logout waits for the disk, also where the database is set not to', async (t) => {
+  const { database } = await build(t)
+  const client = await database.pool.connect()
+  t.teardown(() => client.release())
+  await client.query('begin')
+  for (const [set, kept] of [
+    ['off', 'on'],
+    ['remote_apply', 'remote_apply']
+  ]) {
+    await client.query(`set local synchronous_commit = ${set}`)
+    await client.query(`select * from msal_logout.sign_out('[]')`)
+    t.same((await client.query('show synchronous_commit')).rows, [{ synchronous_commit: kept }])
+  }
+  await client.query('rollback')
+})
+
 t.test('a subject ends every session of it', async (t) => {
   const service = await build(t)
   await service.login({ clientId: 'a', homeAccountId: 'u.t', sid: 's1', subject: 'u' })
