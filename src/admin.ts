@@ -80,7 +80,7 @@ export function createAdmin(options: AdminOptions) {
     logController: new LogController({ disableRequestLogging: true }), // a URL holds an account's id
     bodyLimit: 64 * 1024,
     exposeHeadRoutes: false,
-    routerOptions: { maxParamLength: 10_240 }, // an id of 1,024 characters, percent-encoded
+    routerOptions: { maxParamLength: 3 * 1_024 }, // an id of 1,024 bytes, percent-encoded
     // What cannot be routed meets no hook; Fastify's own words quote the path, and with it an account's id.
     frameworkErrors: (error, _request, reply) => {
       problem(reply.headers(headers), error.statusCode ?? 400, 'invalid_request', 'the path is not acceptable')

@@ -239,7 +239,7 @@ t.test('an account is shown with its rows and sessions, and never a payload', as
     rows: [],
     sessions: []
   })
-  const long = await service.operate('GET', `/admin/accounts/${encodeURIComponent('é'.repeat(1_024))}`)
+  const long = await service.operate('GET', `/admin/accounts/${encodeURIComponent('é'.repeat(512))}`)
   t.equal(long.statusCode, 200)
   for (const id of ['%00', 'x'.repeat(1_025)]) {
     t.equal((await service.operate('GET', `/admin/accounts/${id}`)).statusCode, 400)
