@@ -23,5 +23,4 @@ VOLUME /spool
 EXPOSE 3000 3001
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s \
   CMD ["node", "-e", "fetch('http://127.0.0.1:' + (process.env.PORT || 3000) + '/healthz').then((r) => process.exit(r.ok ? 0 : 1), () => process.exit(1))"]
-# A smaller young generation: about 10 MB less at rest. What it does to throughput was lost in the noise.
-CMD ["node", "--max-semi-space-size=8", "dist/cli.js", "serve"]
+CMD ["node", "dist/cli.js", "serve"]

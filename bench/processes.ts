@@ -25,9 +25,8 @@ export interface ServerOptions {
 export async function startServer({ program, env, logFile }: ServerOptions): Promise<Server> {
   const port = await freePort()
   const log = openSync(logFile, 'a')
-  const flags = ['--max-semi-space-size=8'] // as npm start
   const command = program.endsWith('.ts') ? ['--import', 'tsx', program] : [program, 'serve']
-  const child = spawn(process.execPath, [...flags, ...command], {
+  const child = spawn(process.execPath, command, {
     cwd: root,
     env: { ...process.env, HOST: '127.0.0.1', PORT: String(port), ADMIN_PORT: String(await freePort()), ...env },
     stdio: ['ignore', log, 'inherit']
