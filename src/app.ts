@@ -178,7 +178,7 @@ export function createApp({
       ended(request, committedOutcome(results))
     } catch (error) {
       if (error instanceof UnavailableError) {
-        await spool.keep(logout, at, request.progress?.isVerified === true, answerBy - performance.now())
+        await spool.keep(logout, at, request.progress?.isVerified === true, answerBy - performance.now(), request.ip)
       }
       throw error
     }

@@ -1,9 +1,10 @@
-import { randomUUID } from 'node:crypto'
+import { createHash, randomUUID } from 'node:crypto'
 import { constants } from 'node:fs'
 import { access, mkdir, open, readdir, readFile, rename, stat, unlink } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import type { FastifyBaseLogger } from 'fastify'
 import type { LogoutRequest } from './logout-request.ts'
+import { networkOf } from './network.ts'
 
 export interface SpoolOptions {
   /** The folder; made where it is missing. Processes may share it or not. */
@@ -11,9 +12,12 @@ export interface SpoolOptions {
   readonly logger: FastifyBaseLogger
   /** How much is kept whose signature has been verified; default 100,000 logouts, 1 GiB. */
   readonly verified?: Bound
-  /** How many tokens that nobody has vouched for yet; default 2,000, 32 MiB. A hostile sender can fill this share, and no other. */
+  /**
+   * How many tokens that nobody has vouched for yet; default 4,000, 64 MiB. Hostile senders can fill this share, and no
+   * other; one address gets no more of it than it leaves to the others.
+   */
   readonly unverified?: Bound
-  /** How many front-channel calls, which bear no signature; default 2,000, 32 MiB. As above. */
+  /** How many front-channel calls, which bear no signature; default 4,000, 64 MiB. As above. */
   readonly frontChannel?: Bound
   /** The most kept that proved bad; default 1,000, the oldest go first. */
   readonly maxRejected?: number
@@ -43,10 +47,11 @@ export interface Spool {
    * @param at its time of arrival, milliseconds since 1970
    * @param isVerified whether it is known to be genuine: what is not has a smaller share
    * @param withinMs the time that is left for it, in milliseconds
+   * @param address of the sender; undefined: nothing bounds it but the share
    * @throws {SpoolError} where it could not be kept in time: the answer must not say that it was. One that is written
    *   later all the same does no harm: the same logout again ends nothing twice
    */
-  keep(request: LogoutRequest, at: number, isVerified: boolean, withinMs: number): Promise<void>
+  keep(request: LogoutRequest, at: number, isVerified: boolean, withinMs: number, address?: string): Promise<void>
   /** The first ones of the order in which they are to be done. */
   list(limit: number): Promise<Kept[]>
   /**
@@ -99,9 +104,9 @@ const shares = ['verified', 'unverified', 'frontchannel'] as const
 /** What is kept of which kind, each with a bound of its own. */
 export type Share = (typeof shares)[number]
 
-// `<arrival>-<random>.<bytes>.<share>.json`: the size stands in the name, since asking the disk for that of 100,000
-// files would take longer than an answer may.
-const keptName = /^\d{15}-[^.]+(?:\.(\d+))?\.(verified|unverified|frontchannel)\.json$/
+// `<arrival>-<random>.<bytes>.<sender>.<share>.json`: size and sender stand in the name, since asking the disk for those of
+// 100,000 files would take longer than an answer may.
+const keptName = /^\d{15}-[^.]+(?:\.(\d+))?(?:\.([0-9a-f]{12}))?\.(verified|unverified|frontchannel)\.json$/
 const partSuffix = '.part'
 const maxPartAgeMs = 60_000
 const checkWithinMs = 1_000
@@ -114,8 +119,8 @@ export function createSpool(options: SpoolOptions): Spool {
   const { dir, logger, maxRejected = 1_000 } = options
   const bounds = {
     verified: { maxCount: 100_000, maxBytes: 2 ** 30, ...options.verified },
-    unverified: { maxCount: 2_000, maxBytes: 2 ** 25, ...options.unverified },
-    frontchannel: { maxCount: 2_000, maxBytes: 2 ** 25, ...options.frontChannel }
+    unverified: { maxCount: 4_000, maxBytes: 2 ** 26, ...options.unverified },
+    frontchannel: { maxCount: 4_000, maxBytes: 2 ** 26, ...options.frontChannel }
   }
   const rejectedDir = join(dir, 'rejected')
   // Names in the folder; read anew by every listing, since other processes may share it.
@@ -123,8 +128,8 @@ export function createSpool(options: SpoolOptions): Spool {
   let reading: Promise<Set<string>> | undefined
   // How much of each share is there, and how much is being written: counting the names anew for each would cost more
   // the longer an outage lasts.
-  let kept = emptyTally()
-  const writing = emptyTally()
+  let kept = createTally()
+  const writing = createTally()
   const waiting: (() => void)[] = []
   let writes = 0
   let lastTurnAt = 0
@@ -148,12 +153,12 @@ export function createSpool(options: SpoolOptions): Spool {
     }
     const entries = (await readdir(dir)).sort()
     const found = new Set<string>()
-    const tally = emptyTally()
+    const tally = createTally()
     for (const name of entries) {
       const parsed = parseName(name)
       if (parsed !== undefined) {
         found.add(name)
-        add(tally[parsed.share], 1, parsed.bytes)
+        tally.add(parsed, 1)
       }
     }
     names = found
@@ -165,7 +170,7 @@ export function createSpool(options: SpoolOptions): Spool {
   function forget(name: string): void {
     const parsed = parseName(name)
     if (parsed !== undefined && names?.delete(name)) {
-      add(kept[parsed.share], -1, parsed.bytes)
+      kept.add(parsed, -1)
     }
   }
 
@@ -224,37 +229,47 @@ export function createSpool(options: SpoolOptions): Spool {
     return syncing.done
   }
 
-  async function keepNow(share: Share, at: number, content: string, isOverdue: () => boolean): Promise<void> {
+  async function keepNow(entry: Entry, at: number, content: string, isOverdue: () => boolean): Promise<void> {
     if (names === undefined) {
       await readNames()
     }
-    const bytes = Buffer.byteLength(content)
-    const { maxCount, maxBytes } = bounds[share]
-    const { count: countWriting, bytes: bytesWriting } = writing[share]
-    if (kept[share].count + countWriting >= maxCount || kept[share].bytes + bytesWriting + bytes > maxBytes) {
-      throw full(share)
-    }
-    const name = `${String(at).padStart(15, '0')}-${randomUUID()}.${bytes}.${share}.json`
-    add(writing[share], 1, bytes)
+    checkRoom(entry)
+    const { share, bytes, sender } = entry
+    const random = randomUUID()
+    const name = `${String(at).padStart(15, '0')}-${random}.${bytes}${sender === undefined ? '' : `.${sender}`}.${share}.json`
+    writing.add(entry, 1)
     try {
       await inTurn(isOverdue, () => write(name, content))
     } finally {
-      add(writing[share], -1, bytes)
+      writing.add(entry, -1)
     }
     if (names !== undefined && !names.has(name)) {
       names.add(name)
-      add(kept[share], 1, bytes)
+      kept.add(entry, 1)
     }
     await syncFolder()
     isBroken = false
     toldFull.delete(share)
   }
 
+  function checkRoom({ share, bytes, sender }: Entry): void {
+    const used = (whose?: string) => sum(kept.of(share, whose), writing.of(share, whose))
+    const all = used()
+    const free = { count: bounds[share].maxCount - all.count, bytes: bounds[share].maxBytes - all.bytes }
+    if (free.count < 1 || free.bytes < bytes) {
+      throw full(share)
+    }
+    const own = used(sender)
+    if (sender !== undefined && (own.count >= free.count || own.bytes + bytes > free.bytes)) {
+      throw new SpoolError('the sender has its part of the spool') // no line: any number of addresses would each fill the log
+    }
+  }
+
   /** No sign that the disk is of no use: a hostile sender can fill what is not verified. */
   function full(share: Share): SpoolError {
     if (!toldFull.has(share)) {
       toldFull.add(share)
-      logger.error({ code: 'ERR_SPOOL', share, ...kept[share] }, 'the spool is full')
+      logger.error({ code: 'ERR_SPOOL', share, ...kept.of(share) }, 'the spool is full')
     }
     return new SpoolError('the spool is full')
   }
@@ -311,7 +326,7 @@ export function createSpool(options: SpoolOptions): Spool {
     } catch (error) {
       throw broken(error)
     }
-    const { count, bytes } = kept.verified
+    const { count, bytes } = kept.of('verified')
     if (count >= bounds.verified.maxCount || bytes >= bounds.verified.maxBytes) {
       throw full('verified')
     }
@@ -321,12 +336,15 @@ export function createSpool(options: SpoolOptions): Spool {
   }
 
   return {
-    async keep(request, at, isVerified, withinMs) {
+    async keep(request, at, isVerified, withinMs, address) {
       const share = isVerified ? 'verified' : 'token' in request ? 'unverified' : 'frontchannel'
       const overdueAt = performance.now() + withinMs
       const isOverdue = () => performance.now() >= overdueAt
       try {
-        await within(keepNow(share, at, JSON.stringify({ at, request }), isOverdue), withinMs)
+        const content = JSON.stringify({ at, request })
+        const sender = isVerified || address === undefined ? undefined : senderOf(address)
+        const entry = { share, bytes: Buffer.byteLength(content), sender } as const
+        await within(keepNow(entry, at, content, isOverdue), withinMs)
       } catch (error) {
         throw broken(error)
       }
@@ -366,9 +384,9 @@ export function createSpool(options: SpoolOptions): Spool {
       const rejected = isWritable ? await readdir(rejectedDir) : []
       const arrivals = [...(names ?? [])].map(arrivalOf)
       return {
-        verified: kept.verified.count,
-        unverified: kept.unverified.count,
-        frontchannel: kept.frontchannel.count,
+        verified: kept.of('verified').count,
+        unverified: kept.of('unverified').count,
+        frontchannel: kept.of('frontchannel').count,
         rejected: rejected.length,
         oldestAt: arrivals.length === 0 ? undefined : arrivals.reduce((oldest, at) => Math.min(oldest, at)),
         isWritable
@@ -390,29 +408,54 @@ export function createSpool(options: SpoolOptions): Spool {
   }
 }
 
-interface Tally {
-  count: number
-  bytes: number
+/** What the name of a file tells. */
+interface Entry {
+  readonly share: Share
+  readonly bytes: number
+  /** Who sent what is not verified, as {@link senderOf} has it. */
+  readonly sender: string | undefined
 }
 
-function emptyTally(): Record<Share, Tally> {
+interface Amount {
+  readonly count: number
+  readonly bytes: number
+}
+
+const nothing: Amount = { count: 0, bytes: 0 }
+
+function sum(a: Amount, b: Amount): Amount {
+  return { count: a.count + b.count, bytes: a.bytes + b.bytes }
+}
+
+/** Counts by share, and by share and sender. */
+function createTally() {
+  const amounts = new Map<string, Amount>()
+  const keyOf = (share: Share, sender?: string) => `${share} ${sender ?? ''}`
   return {
-    verified: { count: 0, bytes: 0 },
-    unverified: { count: 0, bytes: 0 },
-    frontchannel: { count: 0, bytes: 0 }
+    add({ share, bytes, sender }: Entry, sign: 1 | -1): void {
+      for (const key of new Set([keyOf(share), keyOf(share, sender)])) {
+        const amount = sum(amounts.get(key) ?? nothing, { count: sign, bytes: sign * bytes })
+        if (amount.count === 0) {
+          amounts.delete(key)
+        } else {
+          amounts.set(key, amount)
+        }
+      }
+    },
+    of: (share: Share, sender?: string): Amount => amounts.get(keyOf(share, sender)) ?? nothing
   }
 }
 
-function add(tally: Tally, sign: 1 | -1, bytes: number): void {
-  tally.count += sign
-  tally.bytes += sign * bytes
+/** Undefined of what is none of ours. */
+function parseName(name: string): Entry | undefined {
+  const [, bytes = '0', sender, named] = keptName.exec(name) ?? []
+  const share = shares.find((known) => known === named)
+  return share === undefined ? undefined : { share, bytes: Number(bytes), sender }
 }
 
-/** Undefined of what is none of ours. */
-function parseName(name: string): { share: Share; bytes: number } | undefined {
-  const [, bytes = '0', named] = keptName.exec(name) ?? []
-  const share = shares.find((known) => known === named)
-  return share === undefined ? undefined : { share, bytes: Number(bytes) }
+/** A mark of the sender's network, for the names of files, which tell no address. */
+function senderOf(address: string): string {
+  return createHash('sha256').update(networkOf(address)).digest('hex').slice(0, 12)
 }
 
 /** What is kept, by share: what is verified before what nobody has vouched for. Leaves out what is none of ours. */

@@ -439,7 +439,7 @@ t.test('keys', async (t) => {
     const service = await build(t, {
       now: () => time,
       app: { limitRejections: () => 0 },
-      spool: { unverified: { maxCount: 10 } }
+      spool: { unverified: { maxCount: 20 } }
     })
     const [, payload, signature] = (await service.provider.logoutToken()).split('.')
     const answers: { body: string }[] = []

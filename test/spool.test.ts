@@ -20,8 +20,8 @@ function open(dir: string, options: Partial<SpoolOptions> = {}) {
   const spool = createSpool({ dir, logger, ...options })
   return {
     ...spool,
-    keep: (request: LogoutRequest, at: number, isVerified: boolean, withinMs = 30_000) =>
-      spool.keep(request, at, isVerified, withinMs)
+    keep: (request: LogoutRequest, at: number, isVerified: boolean, withinMs = 30_000, address?: string) =>
+      spool.keep(request, at, isVerified, withinMs, address)
   }
 }
 const tokens = (kept: { request: object }[]) =>
@@ -109,6 +109,33 @@ t.test('the bound holds for many at once', async (t) => {
   const kept = await Promise.allSettled(Array.from({ length: 50 }, () => spool.keep({ token: 'x' }, 1_000, false)))
   t.equal(kept.filter(({ status }) => status === 'fulfilled').length, 5)
   t.equal((await spool.list(100)).length, 5)
+})
+
+t.test('one address gets no more of what is not verified than it leaves, also after a restart', async (t) => {
+  const dir = folder(t)
+  const options = { unverified: { maxCount: 8 }, verified: { maxCount: 8 } }
+  const keptOf = async (address: string, isVerified = false) => {
+    const spool = open(dir, options)
+    const keep = () => spool.keep({ token: 'x' }, 1_000, isVerified, 30_000, address)
+    const all = await Promise.allSettled(Array.from({ length: 10 }, keep))
+    return all.filter(({ status }) => status === 'fulfilled').length
+  }
+  t.equal(await keptOf('192.0.2.1'), 4)
+  t.equal(await keptOf('::ffff:192.0.2.1'), 0, 'the same')
+  t.equal(await keptOf('2001:db8::1'), 2)
+  t.equal(await keptOf('2001:db8::2'), 0, 'the same network')
+  t.equal(await keptOf('192.0.2.1', true), 8, 'what is verified is bounded by nothing else')
+  await open(dir, options).remove(String((await open(dir, options).list(9))[8]?.name))
+  t.equal(await keptOf('192.0.2.3'), 2)
+  t.match((await open(dir, options).list(20)).map(({ name }) => name).join(), /^(?!.*(192|2001))/, 'no name tells one')
+})
+
+t.test('one address gets no more of the bytes than it leaves', async (t) => {
+  const spool = open(folder(t), { frontChannel: { maxBytes: 2_500 } })
+  const call = { issuerName: 'main', issuer: undefined, sid: 's'.repeat(900) }
+  await spool.keep(call, 1_000, false, 30_000, '192.0.2.1')
+  await t.rejects(spool.keep(call, 1_000, false, 30_000, '192.0.2.1'), { code: 'ERR_SPOOL' })
+  await spool.keep(call, 1_000, false, 30_000, '192.0.2.2')
 })
 
 t.test('front-channel calls and unsigned tokens cannot take the places of each other', async (t) => {
