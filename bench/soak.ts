@@ -24,6 +24,7 @@ export async function soak(setting: Setting, minutes: number) {
   const startedAt = performance.now()
   let session = 0
   let keptInAll = 0
+  let sentAgain = 0
   while (performance.now() - startedAt < minutes * 60_000) {
     const chunkStartedAt = performance.now()
     const from = session
@@ -33,20 +34,17 @@ export async function soak(setting: Setting, minutes: number) {
       tokens,
       (await Promise.all(Array.from({ length: perSecond }, (_, i) => provider.logoutToken(from + i)))).join('\n')
     )
-    const result = await loader.run({
-      port: server.port,
-      path: contender.path,
-      tokens,
-      from: 0,
-      to: perSecond,
-      connections: 16
-    })
+    const order = { port: server.port, path: contender.path, tokens, from: 0, to: perSecond, connections: 16 }
+    const result = await loader.run(order)
     const { 200: done = 0, 503: kept = 0 } = result.statuses
     if (done + kept !== perSecond) {
       throw new Error(`answers ${JSON.stringify(result.statuses)}`)
     }
     keptInAll += kept
-    await gone(() => contender.check(from, session))
+    sentAgain += await gone(
+      () => contender.check(from, session),
+      () => loader.run(order)
+    )
     samples.push({
       minute: (performance.now() - startedAt) / 60_000,
       residentMb: residentMb(server.pid),
@@ -72,6 +70,7 @@ export async function soak(setting: Setting, minutes: number) {
     capacityPerSecond: capacity.perSecond,
     signOuts: session,
     answered503: keptInAll,
+    sentAgain,
     perSecond: session / (minutes * 60),
     residentMbFirstHalf: first,
     residentMbSecondHalf: second,
@@ -82,16 +81,23 @@ export async function soak(setting: Setting, minutes: number) {
   return result
 }
 
-/** What was answered 503 is done a little later. */
-async function gone(check: () => Promise<void>): Promise<void> {
+/**
+ * What was answered 503 is done a little later, or its answer asks for it again: how often all of the turn was sent
+ * once more.
+ */
+async function gone(check: () => Promise<void>, sendAgain: () => Promise<unknown>): Promise<number> {
   for (let tries = 1; ; tries++) {
     try {
-      return await check()
+      await check()
+      return Math.floor((tries - 1) / 10)
     } catch (error) {
-      if (tries === 20) {
+      if (tries === 40) {
         throw error
       }
       await new Promise((resolve) => setTimeout(resolve, 500))
+      if (tries % 10 === 0) {
+        await sendAgain()
+      }
     }
   }
 }
