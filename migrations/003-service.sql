@@ -281,7 +281,7 @@ create function msal_logout.start_purge(
   reason text, actor text, dry_run boolean, max_accounts bigint, request_hash bytea,
   out outcome text, out accounts bigint, out sessions bigint, out rows bigint, out rows_by_client jsonb
 )
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off as $$
 #variable_conflict use_column
 declare
   issuers text[];
@@ -310,10 +310,11 @@ begin
   else
     select count(*) into accounts
     from (
-      select distinct t.account_issuer, t.home_account_id
-      from msal_logout.token_cache t
-      where t.home_account_id is not null
-        and (t.client_id = start_purge.client_id or t.tenant_id = start_purge.tenant_id)
+      select t.account_issuer, t.home_account_id from msal_logout.token_cache t
+      where t.client_id = start_purge.client_id and t.home_account_id is not null
+      union
+      select t.account_issuer, t.home_account_id from msal_logout.token_cache t
+      where t.tenant_id = start_purge.tenant_id and t.home_account_id is not null
     ) a;
   end if;
 
@@ -387,37 +388,42 @@ begin
     return null;
   end if;
 
+  -- Pairs are compared, here and below, since a bound of `home_account_id` alone could be looked up in any index that it
+  -- is in, among the accounts of all tenants or apps.
   if p.swept_to is not null then
     up_to := coalesce(
       (select max(a.home_account_id) from (
         select distinct t.home_account_id from msal_logout.token_cache t
-        where t.tenant_id = p.tenant_id and t.home_account_id > p.swept_to and t.created_at <= p.at
+        where t.tenant_id = p.tenant_id and (t.tenant_id, t.home_account_id) > (p.tenant_id, p.swept_to)
+          and t.created_at <= p.at
         order by t.home_account_id limit purge_step.max_accounts) a),
       (select max(a.home_account_id) from (
         select distinct t.home_account_id from msal_logout.token_cache t
-        where t.client_id = p.client_id and t.home_account_id > p.swept_to and t.created_at <= p.at
+        where t.client_id = p.client_id and (t.client_id, t.home_account_id) > (p.client_id, p.swept_to)
+          and t.created_at <= p.at
         order by t.home_account_id limit purge_step.max_accounts) a));
   end if;
   if up_to is not null then
     with of_tenant as (
       select t.partition_key, t.client_id from msal_logout.token_cache t
-      where t.tenant_id = p.tenant_id and t.home_account_id > p.swept_to and t.home_account_id <= up_to
-        and t.created_at <= p.at
+      where (t.tenant_id, t.home_account_id) > (p.tenant_id, p.swept_to)
+        and (t.tenant_id, t.home_account_id) <= (p.tenant_id, up_to) and t.created_at <= p.at
       for update skip locked
     ), of_client as (
       select t.partition_key, t.client_id from msal_logout.token_cache t
-      where t.client_id = p.client_id and t.home_account_id > p.swept_to and t.home_account_id <= up_to
-        and t.created_at <= p.at
+      where (t.client_id, t.home_account_id) > (p.client_id, p.swept_to)
+        and (t.client_id, t.home_account_id) <= (p.client_id, up_to) and t.created_at <= p.at
       for update skip locked
     ), gone as (
       delete from msal_logout.token_cache t
       using (select * from of_tenant union all select * from of_client) d
-      where t.partition_key = d.partition_key and t.client_id = d.client_id
+      where t.partition_key = any (array[d.partition_key]) and t.client_id is not distinct from d.client_id
       returning t.client_id, t.partition_key, t.account_issuer, t.home_account_id
     ), gone_sessions as (
       delete from msal_logout.sessions s using gone g
-      where s.partition_key = g.partition_key and s.client_id = g.client_id
-        and s.account_issuer = g.account_issuer and s.home_account_id = g.home_account_id and s.created_at <= p.at
+      where s.partition_key = any (array[g.partition_key]) and s.client_id = g.client_id
+        and s.account_issuer is not distinct from g.account_issuer
+        and s.home_account_id is not distinct from g.home_account_id and s.created_at <= p.at
       returning (p.id, s.client_id, s.partition_key, s.issuer, s.session_key,
         s.sid, s.subject, s.account_issuer, s.home_account_id)::msal_logout.ended_session as e
     )
@@ -460,7 +466,7 @@ begin
     with gone as (
       delete from msal_logout.token_cache t
       using unnest(account_issuers, account_ids) a (account_issuer, home_account_id)
-      where t.home_account_id = a.home_account_id and t.account_issuer = a.account_issuer
+      where t.home_account_id = any (array[a.home_account_id]) and t.account_issuer = a.account_issuer
         and (p.client_id is null or t.client_id = p.client_id) and t.created_at <= p.at
       returning t.client_id
     ), gone_of_app as (
@@ -477,7 +483,7 @@ begin
     with gone as (
       delete from msal_logout.sessions s
       using unnest(account_issuers, account_ids) a (account_issuer, home_account_id)
-      where s.home_account_id = a.home_account_id and s.account_issuer = a.account_issuer
+      where s.home_account_id = any (array[a.home_account_id]) and s.account_issuer = a.account_issuer
         and (p.client_id is null or s.client_id = p.client_id) and s.created_at <= p.at
       returning (p.id, s.client_id, s.partition_key, s.issuer, s.session_key,
         s.sid, s.subject, s.account_issuer, s.home_account_id)::msal_logout.ended_session as e

@@ -17,15 +17,15 @@ for (const atFirst of ['empty', 'small'] as const) {
     await client.query(`alter table msal_logout.token_cache set (autovacuum_enabled = false)`)
     await client.query(`alter table msal_logout.sessions set (autovacuum_enabled = false)`)
 
-    const store = (from: number, to: number) =>
+    const store = (from: number, to: number, tenant = 't') =>
       client.query(
-        `with accounts as (select n, n || '.t' as account from generate_series($1::int, $2::int) n), rows as (
+        `with accounts as (select n, n || '.' || $4 as account from generate_series($1::int, $2::int) n), rows as (
           insert into msal_logout.token_cache (client_id, partition_key, kind, home_account_id, payload, encoding, expires_at)
           select 'a', account, 'user', account, '', 'json', now() + interval '1 hour' from accounts)
         insert into msal_logout.sessions (issuer, session_key, client_id, partition_key, sid, subject, account_issuer,
           home_account_id, issued_at, expires_at)
         select $3, 'sid=s' || n, 'a', account, 's' || n, 'u' || n, '', account, 1, now() + interval '1 hour' from accounts`,
-        [from, to, issuer]
+        [from, to, issuer, tenant]
       )
     const signOut = (logouts: object[]) =>
       client.query('select * from msal_logout.sign_out($1)', [
@@ -60,6 +60,19 @@ for (const atFirst of ['empty', 'small'] as const) {
         { subject: `u${n + 3}`, whole_subject: true, purge_scope: 'session' }
       ])
     }
+    /** An operator's, of a tenant with two accounts. */
+    async function purge(tenant: string, n: number): Promise<void> {
+      await store(n, n + 1, tenant)
+      const id = randomUUID()
+      await client.query(`select msal_logout.start_purge($1, null, null, null, $2, 'r', 'a', false, 100, 'x')`, [
+        id,
+        tenant
+      ])
+      for (let more = true; more; ) {
+        const { rows } = await client.query('select msal_logout.purge_step($1, 100) as more', [id])
+        more = rows[0].more
+      }
+    }
     async function tuplesRead(): Promise<number> {
       const { rows } = await client.query<{ n: string }>(
         `select sum(seq_tup_read + idx_tup_fetch) as n from pg_stat_xact_user_tables
@@ -74,14 +87,19 @@ for (const atFirst of ['empty', 'small'] as const) {
     await client.query('vacuum analyze msal_logout.token_cache, msal_logout.sessions')
     for (let i = 0; i < 7; i++) {
       await act(1 + 4 * i) // after five times a plan is made for any values, and kept
+      await purge(`first${i}`, 10_000 + 10 * i)
     }
     await store(101, 100 + many)
     await client.query('begin')
     const before = await tuplesRead()
     await act(200)
     const read = (await tuplesRead()) - before
-    await client.query('commit')
     t.ok(read < 100, `${read} tuples were read`)
     t.ok(read > 10)
+    await purge('last', 1)
+    await purge('last', 9_000)
+    const readByPurges = (await tuplesRead()) - before - read
+    await client.query('commit')
+    t.ok(readByPurges < 100, `${readByPurges} tuples were read by purges`)
   })
 }
