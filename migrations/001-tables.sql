@@ -100,6 +100,9 @@ create table msal_logout.purges (
   sessions bigint not null default 0,
   rows bigint not null default 0,
   rows_by_client jsonb not null default '{}',
+  -- as told by the sessions: an account counts in each app that it was signed in to
+  sessions_by_client jsonb not null default '{}',
+  accounts_by_client jsonb not null default '{}',
   finished_at timestamptz
 );
 create index purges_at on msal_logout.purges (at, id);

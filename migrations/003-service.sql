@@ -30,7 +30,8 @@ create type msal_logout.ended_session as (
 create type msal_logout.deleted_rows as (id uuid, client_id text, rows bigint);
 
 create type msal_logout.purge_counts as (
-  id uuid, accounts bigint, sessions bigint, rows bigint, rows_by_client jsonb
+  id uuid, accounts bigint, sessions bigint, rows bigint,
+  rows_by_client jsonb, sessions_by_client jsonb, accounts_by_client jsonb
 );
 
 -- Numbers the ended sessions for `ended_since`. The last act of its transaction: from the first position on
@@ -65,7 +66,10 @@ $$;
 -- becoming a join, `= any (array[…])` keeps a join from reading an index whole for its order, `is not distinct
 -- from` keeps an index out. No joins between arrays here: they would be nested loops.
 create function msal_logout.sign_out(batch jsonb, patient boolean default true)
-returns table (id uuid, replayed boolean, accounts bigint, sessions bigint, rows bigint, rows_by_client jsonb)
+returns table (
+  id uuid, replayed boolean, accounts bigint, sessions bigint, rows bigint,
+  rows_by_client jsonb, sessions_by_client jsonb, accounts_by_client jsonb
+)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
@@ -221,23 +225,27 @@ begin
     deleted := deleted || more_deleted;
   end if;
 
-  select array_agg((c.id, c.accounts, c.sessions, c.rows, c.rows_by_client)::msal_logout.purge_counts order by c.id)
+  select array_agg((c.id, c.accounts, c.sessions, c.rows,
+    c.rows_by_client, c.sessions_by_client, c.accounts_by_client)::msal_logout.purge_counts order by c.id)
   into counts
   from (
-    select c.id, sum(c.accounts) as accounts, sum(c.sessions) as sessions, sum(c.rows)::bigint as rows,
-      coalesce(jsonb_object_agg(c.client_id, c.rows) filter (where c.client_id is not null), '{}') as rows_by_client
+    select c.id, sum(c.accounts) as accounts, sum(c.sessions)::bigint as sessions, sum(c.rows)::bigint as rows,
+      coalesce(jsonb_object_agg(c.client_id, c.rows) filter (where c.client_id is not null), '{}') as rows_by_client,
+      coalesce(jsonb_object_agg(c.app, c.sessions) filter (where c.app is not null), '{}') as sessions_by_client,
+      coalesce(jsonb_object_agg(c.app, c.app_accounts) filter (where c.app is not null), '{}') as accounts_by_client
     from (
-      select f.id, 0, 0, 0::bigint, null::text from unnest(fresh_ids) f (id)
+      select f.id, 0, 0::bigint, 0::bigint, null::text, null::text, null::bigint from unnest(fresh_ids) f (id)
       union all
-      select a.id, 1, 0, 0, null from unnest(accounts) a
+      select a.id, 1, 0, 0, null, null, null from unnest(accounts) a
       union all
-      select m.id, 1, 0, 0, null
+      select m.id, 1, 0, 0, null, null, null
       from (select distinct m.id, m.account_issuer, m.home_account_id from unnest(matched) m) m
       union all
-      select e.id, 0, 1, 0, null from unnest(ended) e
+      select e.id, 0, count(*), 0, null, e.client_id, count(distinct (e.account_issuer, e.home_account_id))
+      from unnest(ended) e group by e.id, e.client_id
       union all
-      select d.id, 0, 0, d.rows, d.client_id from unnest(deleted) d
-    ) c (id, accounts, sessions, rows, client_id)
+      select d.id, 0, 0, d.rows, d.client_id, null, null from unnest(deleted) d
+    ) c (id, accounts, sessions, rows, client_id, app, app_accounts)
     group by c.id
   ) c;
 
@@ -245,19 +253,20 @@ begin
   with recorded as (
     insert into msal_logout.purges (
       id, source, issuer, client_id, jti, sid, subject, reason, actor, request_hash,
-      total, accounts, sessions, rows, rows_by_client, finished_at)
+      total, accounts, sessions, rows, rows_by_client, sessions_by_client, accounts_by_client, finished_at)
     select d.id, d.source, d.issuer, d.client_id, d.jti, d.sid, d.subject, d.reason, d.actor, d.request_hash,
-      d.accounts, d.accounts, d.sessions, d.rows, d.rows_by_client, now()
+      d.accounts, d.accounts, d.sessions, d.rows, d.rows_by_client, d.sessions_by_client, d.accounts_by_client, now()
     from rows from (unnest(fresh), unnest(counts)) d ( -- side by side: both stand in the order of their ids
       id, source, issuer, client_id, jti, sid, subject, not_after, whole_subject, purge_scope, reason, actor,
-      request_hash, same_id, accounts, sessions, rows, rows_by_client)
+      request_hash, same_id, accounts, sessions, rows, rows_by_client, sessions_by_client, accounts_by_client)
     -- a front-channel call is unsigned: one that ends nothing leaves no record
     where d.source <> 'frontchannel' or d.accounts > 0
     on conflict (id) do nothing
   )
-  select c.id, false, c.accounts, c.sessions, c.rows, c.rows_by_client from unnest(counts) c
+  select c.id, false, c.accounts, c.sessions, c.rows, c.rows_by_client, c.sessions_by_client, c.accounts_by_client
+  from unnest(counts) c
   union all
-  select l.id, true, 0, 0, 0, '{}' from unnest(logouts) l where fresh_ids is null or l.id <> all (fresh_ids);
+  select l.id, true, 0, 0, 0, '{}', '{}', '{}' from unnest(logouts) l where fresh_ids is null or l.id <> all (fresh_ids);
 
   perform msal_logout.announce(ended);
 end
@@ -379,6 +388,8 @@ declare
   purged_accounts bigint;
   ended msal_logout.ended_session[];
   counts jsonb;
+  sessions_ended jsonb;
+  accounts_ended jsonb;
 begin
   select r.* into p from msal_logout.purges r where r.id = purge_step.id for update skip locked;
   if not found then
@@ -491,12 +502,20 @@ begin
     select array_agg(g.e) into ended from gone g;
   end if;
 
+  select jsonb_object_agg(c.client_id, c.sessions), jsonb_object_agg(c.client_id, c.accounts)
+  into sessions_ended, accounts_ended
+  from (
+    select e.client_id, count(*) as sessions, count(distinct (e.account_issuer, e.home_account_id)) as accounts
+    from unnest(ended) e group by e.client_id
+  ) c;
   update msal_logout.purges r set
     swept_to = up_to,
     accounts = r.accounts + coalesce(purged_accounts, 0),
     sessions = r.sessions + coalesce(cardinality(ended), 0),
     rows = r.rows + (select coalesce(sum(c.value::bigint), 0) from jsonb_each_text(counts) c),
     rows_by_client = msal_logout.add_counts(r.rows_by_client, counts),
+    sessions_by_client = msal_logout.add_counts(r.sessions_by_client, sessions_ended),
+    accounts_by_client = msal_logout.add_counts(r.accounts_by_client, accounts_ended),
     status = case when is_done then 'done' else 'running' end,
     finished_at = case when is_done then now() end
   where r.id = p.id;

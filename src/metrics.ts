@@ -53,8 +53,11 @@ export function createMetrics({ issuers, spool, pools, now = Date.now }: Metrics
     registers
   })
   const deleted = {
-    accounts: counter('purged_accounts_total', 'Accounts that were purged', ['source']),
-    sessions: counter('purged_sessions_total', 'Sessions that were ended', ['source']),
+    accounts: counter('purged_accounts_total', 'Accounts that were purged, in each app they were signed in to', [
+      'source',
+      'client_id'
+    ]),
+    sessions: counter('purged_sessions_total', 'Sessions that were ended', ['source', 'client_id']),
     rows: counter('purged_rows_total', 'Rows of the token cache that were deleted', ['source', 'client_id'])
   }
   const delay = new Histogram({
@@ -121,11 +124,15 @@ export function createMetrics({ issuers, spool, pools, now = Date.now }: Metrics
     }
   }
 
-  function purged(source: Logout['source'], { accounts, sessions, rowsByClient }: Purged): void {
-    deleted.accounts.inc({ source }, accounts)
-    deleted.sessions.inc({ source }, sessions)
-    for (const [clientId, rows] of Object.entries(rowsByClient)) {
-      deleted.rows.inc({ source, client_id: clientId }, rows)
+  function purged(source: Logout['source'], { accountsByClient, sessionsByClient, rowsByClient }: Purged): void {
+    for (const [total, byClient] of [
+      [deleted.accounts, accountsByClient],
+      [deleted.sessions, sessionsByClient],
+      [deleted.rows, rowsByClient]
+    ] as const) {
+      for (const [clientId, count] of Object.entries(byClient)) {
+        total.inc({ source, client_id: clientId }, count)
+      }
     }
   }
 

@@ -35,6 +35,9 @@ export interface Purged {
   readonly sessions: number
   readonly rows: number
   readonly rowsByClient: Readonly<Record<string, number>>
+  /** As told by the sessions that were ended: an account counts in each app that it was signed in to. */
+  readonly sessionsByClient: Readonly<Record<string, number>>
+  readonly accountsByClient: Readonly<Record<string, number>>
 }
 
 /** What an operator's purge of many is about; exactly one of the three ids. */
@@ -150,6 +153,8 @@ interface Tables {
     sessions: string
     rows: string
     rows_by_client: Record<string, number>
+    sessions_by_client: Record<string, number>
+    accounts_by_client: Record<string, number>
     request_hash: Buffer | null
     finished_at: Date | null
   }
@@ -477,6 +482,9 @@ interface PurgedRow {
   sessions: string
   rows: string
   rows_by_client: Record<string, number> | null
+  /** A dry run does not look. */
+  sessions_by_client?: Record<string, number>
+  accounts_by_client?: Record<string, number>
 }
 
 function batch(logouts: readonly Logout[]): string {
@@ -518,7 +526,9 @@ function toPurged(row: PurgedRow): Purged {
     accounts: Number(row.accounts),
     sessions: Number(row.sessions),
     rows: Number(row.rows),
-    rowsByClient: row.rows_by_client ?? {}
+    rowsByClient: row.rows_by_client ?? {},
+    sessionsByClient: row.sessions_by_client ?? {},
+    accountsByClient: row.accounts_by_client ?? {}
   }
 }
 

@@ -51,13 +51,16 @@ t.test('a logout moves what it did, by issuer, app and source; the same again mo
   const service = await build(t)
   await service.login({ clientId: 'a', homeAccountId: 'u.t', sid: 's1' })
   await service.login({ clientId: 'b', homeAccountId: 'u.t', sid: 's1' })
+  await service.login({ clientId: 'a', homeAccountId: 'u.t', sid: 's2' })
   const issuedAt = Math.floor(Date.now() / 1_000) - 7
   const token = await service.provider.logoutToken({ sid: 's1', iat: issuedAt })
   const first = await moved(service, () => service.post(token))
   t.match(first, {
     [request('backchannel', 'main', 'done')]: 1,
-    'purged_accounts_total{source="backchannel"}': 1,
-    'purged_sessions_total{source="backchannel"}': 2,
+    'purged_accounts_total{source="backchannel",client_id="a"}': 1,
+    'purged_accounts_total{source="backchannel",client_id="b"}': 1,
+    'purged_sessions_total{source="backchannel",client_id="a"}': 2,
+    'purged_sessions_total{source="backchannel",client_id="b"}': 1,
     'purged_rows_total{source="backchannel",client_id="a"}': 1,
     'purged_rows_total{source="backchannel",client_id="b"}': 1,
     'batch_size_bucket{le="1"}': 1,
@@ -89,8 +92,8 @@ t.test('a front-channel call and an operator are told apart by source', async (t
   for (const selector of [{ issuer, sid: 's2' }, { homeAccountId: 'w.t' }]) {
     const purge = (dryRun: boolean) => service.operate('POST', '/admin/purges', { ...selector, reason: 'test', dryRun })
     const expected = {
-      'purged_accounts_total{source="admin"}': 1,
-      'purged_sessions_total{source="admin"}': 1,
+      'purged_accounts_total{source="admin",client_id="a"}': 1,
+      'purged_sessions_total{source="admin",client_id="a"}': 1,
       'purged_rows_total{source="admin",client_id="a"}': 1
     }
     t.notMatch(await moved(service, () => purge(true)), expected)

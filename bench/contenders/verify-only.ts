@@ -14,7 +14,16 @@ const issuers = createIssuers(config.issuers)
 const carryOut = createCarryOut({
   issuers,
   verify: createLogoutTokenVerifier(issuers),
-  signOut: async ({ id }) => ({ id, replayed: false, accounts: 1, sessions: 3, rows: 3, rowsByClient: {} }),
+  signOut: async ({ id }) => ({
+    id,
+    replayed: false,
+    accounts: 1,
+    sessions: 3,
+    rows: 3,
+    rowsByClient: {},
+    sessionsByClient: {},
+    accountsByClient: {}
+  }),
   store: { issuersOfSid: async () => [] }
 })
 const spool = createSpool({ dir: config.spoolDir, logger })
