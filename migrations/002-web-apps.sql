@@ -46,7 +46,7 @@ language plpgsql as $$
 begin
   insert into msal_logout.tombstones as t (issuer, key, not_after, expires_at)
   select l.issuer, l.key, max(l.not_after),
-    now() + case when max(l.not_after) > 0 then coalesce(max(l.lifetime), '1 day') else interval '10 minutes' end
+    now() + case when max(l.not_after) > 0 then max(coalesce(l.lifetime, '1 day')) else interval '10 minutes' end
   from unnest(issuers, keys, not_afters, lifetimes) as l (issuer, key, not_after, lifetime)
   where l.key is not null
   group by l.issuer, l.key

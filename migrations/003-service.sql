@@ -102,14 +102,14 @@ begin
   perform msal_logout.hold(array_agg(k.issuer), array_agg(k.key), array_agg(k.not_after), array_agg(k.lifetime))
   from (
     -- A front-channel call is unsigned, and anybody can make sids up: an hour is enough for a login under way.
-    select l.issuer, 'sid=' || l.sid, l.not_after, case l.source when 'frontchannel' then interval '1 hour' else '1 day' end
+    select l.issuer, 'sid=' || l.sid, l.not_after, case l.source when 'frontchannel' then interval '1 hour' end
     from unnest(logouts) l where l.sid is not null
     union all
     -- a login stored without a sid is ended by its subject
-    select l.issuer, 'sub=' || l.subject, l.not_after, '1 day'
+    select l.issuer, 'sub=' || l.subject, l.not_after, null
     from unnest(logouts) l where l.sid is not null and l.subject is not null and not l.whole_subject
     union all
-    select l.issuer, 'all=' || l.subject, l.not_after, '1 day' from unnest(logouts) l where l.whole_subject
+    select l.issuer, 'all=' || l.subject, l.not_after, null from unnest(logouts) l where l.whole_subject
   ) k (issuer, key, not_after, lifetime);
 
   -- After the locks, so that the same token in another transaction has committed its record.

@@ -57,6 +57,20 @@ t.test('an unsigned call refuses late logins for an hour, a token for a day, whi
     hours.push(row?.hours ?? 0)
   }
   t.same(hours, [1, 24, 24])
+
+  const { issuer } = service.provider
+  const both = { issuer, sid: 's2', notAfter: now(), wholeSubject: false, purgeScope: 'account' } as const
+  await createStore(service.database.pool).signOut([
+    { ...both, id: randomUUID(), source: 'backchannel' },
+    { ...both, id: randomUUID(), source: 'frontchannel' }
+  ])
+  t.match(
+    await service.database.query(
+      `select expires_at > now() + interval '23 hours' as long from msal_logout.tombstones where key = 'sid=s2'`
+    ),
+    [{ long: true }],
+    'also in one transaction'
+  )
 })
 
 t.test('a logout waits for the disk, also where the database is set not to', async (t) => {
