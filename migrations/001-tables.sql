@@ -38,8 +38,10 @@ create table msal_logout.token_cache (
 -- each reading and deleted by each sign-out.
 with (toast_tuple_target = 8160);
 create index token_cache_account on msal_logout.token_cache (home_account_id);
-create index token_cache_tenant on msal_logout.token_cache (tenant_id, home_account_id);
-create index token_cache_client on msal_logout.token_cache (client_id, home_account_id);
+-- A purge of many goes by `generation`: the order in which rows came, which is closest to where they lie. The accounts
+-- are counted without a look at the rows.
+create index token_cache_tenant on msal_logout.token_cache (tenant_id, generation) include (account_issuer, home_account_id);
+create index token_cache_client on msal_logout.token_cache (client_id, generation) include (account_issuer, home_account_id);
 create index token_cache_expiry on msal_logout.token_cache (expires_at);
 
 create table msal_logout.sessions (
@@ -93,9 +95,11 @@ create table msal_logout.purges (
   status text not null default 'done' check (status in ('running', 'done')),
   request_hash bytea, -- what an Idempotency-Key stands for
   total bigint not null default 0, -- accounts that matched at the start
-  -- Of an app's or a tenant's purge: the account up to which it was swept; null once only what the sweep had
-  -- to skip is left.
-  swept_to text,
+  last_generation bigint, -- of the rows that were there when the purge began
+  -- Of an app's or a tenant's purge: the generation up to which it was swept, null once that is over; and the first
+  -- one that the sweep had to leave.
+  swept_to bigint,
+  left_from bigint,
   accounts bigint not null default 0,
   sessions bigint not null default 0,
   rows bigint not null default 0,

@@ -356,36 +356,37 @@ begin
     array[extract(epoch from clock_timestamp())::bigint]);
   insert into msal_logout.purges (
     id, at, source, issuer, client_id, home_account_id, tenant_id, reason, actor, status, request_hash, total,
-    swept_to)
+    last_generation, swept_to)
   values (
-    -- the time when the lock was had: what was stored before it is older, what comes later is let be
+    -- Time and generation when the lock was had: what was stored before it is older, what comes later is let be.
     start_purge.id, clock_timestamp(), 'admin', coalesce(start_purge.issuer, nullif(issuers[1], '')),
     start_purge.client_id, start_purge.home_account_id, start_purge.tenant_id,
     start_purge.reason, start_purge.actor, 'running', start_purge.request_hash, accounts,
-    case when start_purge.home_account_id is null then '' end)
+    nextval('msal_logout.generations'), case when start_purge.home_account_id is null then 0 end)
   on conflict (id) do nothing;
   outcome := case when found then 'running' else 'replayed' end;
 end
 $$;
 
--- One step of a running purge, of up to `max_accounts` accounts that were there when it began; true when another one
+-- One step of a running purge, of up to `max_rows` rows that were there when it began; true when another one
 -- is due, false when this one was the last, null when another instance is at it or has done it: each purge has one last step.
--- An app or a tenant is swept first, by its rows in the order of their accounts. The sweep takes no locks but the
+-- An app or a tenant is swept first, by its rows in the order in which they came. The sweep takes no locks but the
 -- rows' own, which whoever stores or deletes a row's session takes first, and waits for none of them. What it had to
 -- leave goes in the steps after it, under the accounts' locks, as the purge of a single account does.
-create function msal_logout.purge_step(id uuid, max_accounts int) returns boolean
+create function msal_logout.purge_step(id uuid, max_rows int) returns boolean
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
   p msal_logout.purges;
-  up_to text;
+  up_to bigint;
+  found_rows bigint;
+  gone_rows bigint;
   account_issuers text[];
   account_ids text[];
-  is_done boolean := false;
-  swept msal_logout.ended_account[];
   purged_accounts bigint;
+  is_done boolean := false;
   ended msal_logout.ended_session[];
   counts jsonb;
   sessions_ended jsonb;
@@ -399,36 +400,36 @@ begin
     return null;
   end if;
 
-  -- Pairs are compared, here and below, since a bound of `home_account_id` alone could be looked up in any index that it
-  -- is in, among the accounts of all tenants or apps.
+  -- Pairs are compared, and differences, since a bound of `generation` alone could be looked up in any index that it is
+  -- in, among the rows of all tenants or apps.
   if p.swept_to is not null then
-    up_to := coalesce(
-      (select max(a.home_account_id) from (
-        select distinct t.home_account_id from msal_logout.token_cache t
-        where t.tenant_id = p.tenant_id and (t.tenant_id, t.home_account_id) > (p.tenant_id, p.swept_to)
-          and t.created_at <= p.at
-        order by t.home_account_id limit purge_step.max_accounts) a),
-      (select max(a.home_account_id) from (
-        select distinct t.home_account_id from msal_logout.token_cache t
-        where t.client_id = p.client_id and (t.client_id, t.home_account_id) > (p.client_id, p.swept_to)
-          and t.created_at <= p.at
-        order by t.home_account_id limit purge_step.max_accounts) a));
+    select max(f.generation), count(*) into up_to, found_rows
+    from (
+      (select t.generation from msal_logout.token_cache t
+      where (t.tenant_id, t.generation) > (p.tenant_id, p.swept_to)
+        and (t.tenant_id, t.generation) <= (p.tenant_id, p.last_generation)
+      order by t.tenant_id, t.generation limit purge_step.max_rows)
+      union all
+      (select t.generation from msal_logout.token_cache t
+      where (t.client_id, t.generation) > (p.client_id, p.swept_to)
+        and (t.client_id, t.generation) <= (p.client_id, p.last_generation)
+      order by t.client_id, t.generation limit purge_step.max_rows)
+    ) f;
   end if;
   if up_to is not null then
     with of_tenant as (
-      select t.partition_key, t.client_id from msal_logout.token_cache t
-      where (t.tenant_id, t.home_account_id) > (p.tenant_id, p.swept_to)
-        and (t.tenant_id, t.home_account_id) <= (p.tenant_id, up_to) and t.created_at <= p.at
+      select t.ctid as place from msal_logout.token_cache t
+      where (t.tenant_id, t.generation) > (p.tenant_id, p.swept_to) and (t.tenant_id, t.generation) <= (p.tenant_id, up_to)
       for update skip locked
     ), of_client as (
-      select t.partition_key, t.client_id from msal_logout.token_cache t
-      where (t.client_id, t.home_account_id) > (p.client_id, p.swept_to)
-        and (t.client_id, t.home_account_id) <= (p.client_id, up_to) and t.created_at <= p.at
+      select t.ctid as place from msal_logout.token_cache t
+      where (t.client_id, t.generation) > (p.client_id, p.swept_to) and (t.client_id, t.generation) <= (p.client_id, up_to)
+        and t.kind <> 'app'
       for update skip locked
     ), gone as (
       delete from msal_logout.token_cache t
       using (select * from of_tenant union all select * from of_client) d
-      where t.partition_key = any (array[d.partition_key]) and t.client_id is not distinct from d.client_id
+      where t.ctid = d.place
       returning t.client_id, t.partition_key, t.account_issuer, t.home_account_id
     ), gone_sessions as (
       delete from msal_logout.sessions s using gone g
@@ -437,37 +438,50 @@ begin
         and s.home_account_id is not distinct from g.home_account_id and s.created_at <= p.at
       returning (p.id, s.client_id, s.partition_key, s.issuer, s.session_key,
         s.sid, s.subject, s.account_issuer, s.home_account_id)::msal_logout.ended_session as e
+    ), accounts as (
+      select g.account_issuer, g.home_account_id from gone g group by g.account_issuer, g.home_account_id
     )
     select
-      (select array_agg((p.id, a.account_issuer, a.home_account_id)::msal_logout.ended_account) from (
-        select distinct g.account_issuer, g.home_account_id from gone g) a),
+      (select array_agg(a.account_issuer) from accounts a), (select array_agg(a.home_account_id) from accounts a),
       (select jsonb_object_agg(c.client_id, c.n) from (
         select g.client_id, count(*) as n from gone g group by g.client_id) c),
-      (select array_agg(g.e) from gone_sessions g)
-    into swept, counts, ended;
-    -- One of which a row was skipped is counted by whoever takes the last one.
+      (select array_agg(g.e) from gone_sessions g),
+      (select count(*) from gone)
+    into account_issuers, account_ids, counts, ended, gone_rows;
+    if p.left_from is null and gone_rows < found_rows then
+      p.left_from := least(
+        (select min(t.generation) from msal_logout.token_cache t
+        where (t.tenant_id, t.generation) > (p.tenant_id, p.swept_to) and (t.tenant_id, t.generation) <= (p.tenant_id, up_to)),
+        (select min(t.generation) from msal_logout.token_cache t
+        where (t.client_id, t.generation) > (p.client_id, p.swept_to) and (t.client_id, t.generation) <= (p.client_id, up_to)
+          and t.kind <> 'app'));
+    end if;
+    -- One of which a row is left is counted by whoever takes the last one.
     select count(*) into purged_accounts
-    from unnest(swept) a
+    from unnest(account_issuers, account_ids) a (account_issuer, home_account_id)
     where not exists (
       select from msal_logout.token_cache t
       where t.home_account_id = a.home_account_id and t.account_issuer = a.account_issuer
-        and (p.client_id is null or t.client_id = p.client_id) and t.created_at <= p.at offset 0);
+        and (p.client_id is null or t.client_id = p.client_id) and t.generation - p.last_generation <= 0 offset 0);
   else
     select array_agg(a.account_issuer), array_agg(a.home_account_id) into account_issuers, account_ids
     from (
       select t.account_issuer, t.home_account_id from msal_logout.token_cache t
-      where t.home_account_id = p.home_account_id and t.account_issuer in ('', p.issuer) and t.created_at <= p.at
+      where t.home_account_id = p.home_account_id and t.account_issuer in ('', p.issuer)
+        and t.generation - p.last_generation <= 0
       union
       select s.account_issuer, s.home_account_id from msal_logout.sessions s
       where s.home_account_id = p.home_account_id and s.account_issuer in ('', p.issuer) and s.created_at <= p.at
       union
-      (select distinct t.account_issuer, t.home_account_id from msal_logout.token_cache t
-      where t.client_id = p.client_id and t.home_account_id is not null and t.created_at <= p.at
-      order by 2, 1 limit purge_step.max_accounts)
+      (select t.account_issuer, t.home_account_id from msal_logout.token_cache t
+      where (t.tenant_id, t.generation) >= (p.tenant_id, p.left_from)
+        and (t.tenant_id, t.generation) <= (p.tenant_id, p.last_generation)
+      order by t.tenant_id, t.generation limit purge_step.max_rows)
       union
-      (select distinct t.account_issuer, t.home_account_id from msal_logout.token_cache t
-      where t.tenant_id = p.tenant_id and t.created_at <= p.at
-      order by 2, 1 limit purge_step.max_accounts)
+      (select t.account_issuer, t.home_account_id from msal_logout.token_cache t
+      where (t.client_id, t.generation) >= (p.client_id, p.left_from)
+        and (t.client_id, t.generation) <= (p.client_id, p.last_generation) and t.kind <> 'app'
+      order by t.client_id, t.generation limit purge_step.max_rows)
     ) a;
     purged_accounts := cardinality(account_ids);
     is_done := account_ids is null;
@@ -478,7 +492,7 @@ begin
       delete from msal_logout.token_cache t
       using unnest(account_issuers, account_ids) a (account_issuer, home_account_id)
       where t.home_account_id = any (array[a.home_account_id]) and t.account_issuer = a.account_issuer
-        and (p.client_id is null or t.client_id = p.client_id) and t.created_at <= p.at
+        and (p.client_id is null or t.client_id = p.client_id) and t.generation - p.last_generation <= 0
       returning t.client_id
     ), gone_of_app as (
       delete from msal_logout.token_cache t
@@ -505,11 +519,16 @@ begin
   select jsonb_object_agg(c.client_id, c.sessions), jsonb_object_agg(c.client_id, c.accounts)
   into sessions_ended, accounts_ended
   from (
-    select e.client_id, count(*) as sessions, count(distinct (e.account_issuer, e.home_account_id)) as accounts
-    from unnest(ended) e group by e.client_id
+    select a.client_id, sum(a.sessions) as sessions, count(*) as accounts
+    from (
+      select e.client_id, count(*) as sessions from unnest(ended) e
+      group by e.client_id, e.account_issuer, e.home_account_id
+    ) a
+    group by a.client_id
   ) c;
   update msal_logout.purges r set
     swept_to = up_to,
+    left_from = p.left_from,
     accounts = r.accounts + coalesce(purged_accounts, 0),
     sessions = r.sessions + coalesce(cardinality(ended), 0),
     rows = r.rows + (select coalesce(sum(c.value::bigint), 0) from jsonb_each_text(counts) c),

@@ -38,7 +38,7 @@ export interface Purges {
 
 export const maxAccountsUnforced = 1_000
 const maxAccountsAwaited = 10_000
-const accountsPerStep = 2_000 // some 50 ms; with 500, half of the time went to the commits
+const rowsPerStep = 2_000 // some 50 ms; with 500, half of the time went to the commits
 
 export interface PurgesOptions {
   readonly store: Pick<Store, 'findPurge' | 'previewSignOut' | 'startPurge' | 'purgeStep' | 'runningPurges'>
@@ -139,7 +139,7 @@ export function createPurges({ store, signOut, logger, onPurged, now = Date.now 
   async function finish(id: string): Promise<void> {
     let more: boolean | null = true
     while (more) {
-      more = await store.purgeStep(id, accountsPerStep)
+      more = await store.purgeStep(id, rowsPerStep)
     }
     if (more === false) {
       const record = await store.findPurge(id)

@@ -282,11 +282,11 @@ export function createStore(pool: pg.Pool) {
     },
 
     /** One step of a purge: true when another is due, false when this was the last, null when somebody else is at it or has done it. */
-    async purgeStep(id: string, maxAccounts: number): Promise<boolean | null> {
+    async purgeStep(id: string, maxRows: number): Promise<boolean | null> {
       const [row] = await query<{ more: boolean | null }>(
         'purge_step',
         'select msal_logout.purge_step($1, $2) as more',
-        [id, maxAccounts]
+        [id, maxRows]
       )
       return row?.more ?? null
     },
