@@ -103,10 +103,8 @@ create table msal_logout.purges (
   accounts bigint not null default 0,
   sessions bigint not null default 0,
   rows bigint not null default 0,
-  rows_by_client jsonb not null default '{}',
-  -- as told by the sessions: an account counts in each app that it was signed in to
-  sessions_by_client jsonb not null default '{}',
-  accounts_by_client jsonb not null default '{}',
+  -- {"<client id>": {"accounts", "sessions", "rows"}}; an account counts in each app in which a session of it was ended
+  by_client jsonb not null default '{}',
   finished_at timestamptz
 );
 create index purges_at on msal_logout.purges (at, id);
@@ -121,7 +119,10 @@ create table msal_logout.ended_sessions (
   sessions msal_logout.told_session[] not null,
   at timestamptz not null default now(),
   primary key (client_id, last_position)
-);
+)
+-- A batch's stays in its row, and is not compressed: that takes longer than it is worth.
+with (toast_tuple_target = 8160);
+alter table msal_logout.ended_sessions alter sessions set storage external;
 
 -- One row, locked by the instance that is cleaning up.
 create table msal_logout.clean_up_turn (

@@ -37,7 +37,7 @@ end
 $$;
 
 -- The one place that locks: upserts the rows in the order of (issuer, key), one after the other, and raises
--- `not_after` where it is given. A tombstone stays for a day, longer than any ID token that it could meet, where not said
+-- `not_after` where one is given. A tombstone stays for a day, longer than any ID token that it could meet, where not said
 -- otherwise.
 create function msal_logout.hold(
   issuers text[], keys text[], not_afters bigint[], lifetimes interval[] default null
@@ -45,7 +45,7 @@ create function msal_logout.hold(
 language plpgsql as $$
 begin
   insert into msal_logout.tombstones as t (issuer, key, not_after, expires_at)
-  select l.issuer, l.key, max(l.not_after),
+  select l.issuer, l.key, coalesce(max(l.not_after), 0),
     now() + case when max(l.not_after) > 0 then max(coalesce(l.lifetime, '1 day')) else interval '10 minutes' end
   from unnest(issuers, keys, not_afters, lifetimes) as l (issuer, key, not_after, lifetime)
   where l.key is not null

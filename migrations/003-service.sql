@@ -16,35 +16,46 @@ create type msal_logout.logout as (
   request_hash bytea
 );
 
-create type msal_logout.ended_account as (
+-- A session as a logout of purge scope 'session' meets it.
+create type msal_logout.matched_session as (
   id uuid, -- the purge that ends it
-  account_issuer text,
-  home_account_id text
+  issuer text, session_key text, client_id text, partition_key text, account_issuer text, home_account_id text
 );
 
-create type msal_logout.ended_session as (
-  id uuid, client_id text, partition_key text, issuer text, session_key text,
-  sid text, subject text, account_issuer text, home_account_id text
+-- A row that was deleted, or a session that was ended; of the latter, what its app is told.
+create type msal_logout.deletion as (
+  id uuid, -- of the purge
+  client_id text, account_issuer text, home_account_id text,
+  is_row boolean,
+  told msal_logout.told_session
 );
 
-create type msal_logout.deleted_rows as (id uuid, client_id text, rows bigint);
-
-create type msal_logout.purge_counts as (
-  id uuid, accounts bigint, sessions bigint, rows bigint,
-  rows_by_client jsonb, sessions_by_client jsonb, accounts_by_client jsonb
-);
+-- What each purge deleted, by app; there an account counts of which a session was ended.
+create function msal_logout.counted(deletions msal_logout.deletion[])
+returns table (id uuid, sessions bigint, rows bigint, by_client jsonb)
+language sql stable as $$
+  select c.id, sum(c.sessions)::bigint, sum(c.rows)::bigint,
+    jsonb_object_agg(c.client_id, jsonb_build_object('accounts', c.accounts, 'sessions', c.sessions, 'rows', c.rows))
+  from (
+    select a.id, a.client_id, count(*) filter (where a.sessions > 0) as accounts,
+      sum(a.sessions)::bigint as sessions, sum(a.rows)::bigint as rows
+    from (
+      select d.id, d.client_id, count(*) filter (where d.is_row) as rows, count(*) filter (where not d.is_row) as sessions
+      from unnest(deletions) d
+      group by d.id, d.client_id, d.account_issuer, d.home_account_id
+    ) a
+    group by a.id, a.client_id
+  ) c
+  group by c.id
+$$;
 
 -- Numbers the ended sessions for `ended_since`. The last act of its transaction: from the first position on
 -- until the commit nobody else is given one, so that a reader who has seen a position has seen all before it.
-create function msal_logout.announce(ended msal_logout.ended_session[]) returns void
+create function msal_logout.announce(deletions msal_logout.deletion[]) returns void
 language plpgsql as $$
 begin
-  if coalesce(cardinality(ended), 0) = 0 then
-    return;
-  end if;
   with told as (
-    select e.client_id, array_agg((e.issuer, e.sid, e.subject, e.home_account_id)::msal_logout.told_session) as sessions
-    from unnest(ended) e group by e.client_id
+    select d.client_id, array_agg(d.told) as sessions from unnest(deletions) d where not d.is_row group by d.client_id
   ), raised as (
     insert into msal_logout.apps as a (client_id, last_position)
     select t.client_id, cardinality(t.sessions) from told t order by t.client_id collate "C"
@@ -53,9 +64,34 @@ begin
   )
   insert into msal_logout.ended_sessions (client_id, last_position, sessions)
   select r.client_id, r.last_position, t.sessions from raised r join told t on t.client_id = r.client_id;
-  -- No payload: anyone connected can listen.
-  perform pg_notify('msal_logout', '');
+  if found then
+    -- No payload: anyone connected can listen.
+    perform pg_notify('msal_logout', '');
+  end if;
 end
+$$;
+
+-- The sessions that logouts end.
+create function msal_logout.matching(logouts msal_logout.logout[], purge_scope text)
+returns setof msal_logout.matched_session
+language sql stable as $$
+  -- by the sid; and those which were stored without one, by the subject
+  select l.id, s.issuer, s.session_key, s.client_id, s.partition_key, s.account_issuer, s.home_account_id
+  from unnest(logouts) l
+  cross join lateral (
+    select * from msal_logout.sessions s
+    where s.issuer = l.issuer
+      and s.session_key = any (array['sid=' || l.sid, case when not l.whole_subject then 'sub=' || l.subject end]) offset 0
+  ) s
+  where l.purge_scope = matching.purge_scope and (s.sid is not null or s.issued_at <= l.not_after)
+  union all
+  select l.id, s.issuer, s.session_key, s.client_id, s.partition_key, s.account_issuer, s.home_account_id
+  from unnest(logouts) l
+  cross join lateral (
+    select * from msal_logout.sessions s
+    where s.issuer is not distinct from l.issuer and s.subject = l.subject offset 0
+  ) s
+  where l.purge_scope = matching.purge_scope and l.whole_subject and s.issued_at <= l.not_after
 $$;
 
 -- Makes a batch of logouts so, in one transaction: tombstones, sessions, rows, records. A tombstone is
@@ -64,30 +100,27 @@ $$;
 -- The planner is kept to one plan, since planning anew for each batch takes longer than the work; and to look-ups
 -- by the one index meant, since this plan may be made while the tables are small: `offset 0` keeps a look-up from
 -- becoming a join, `= any (array[…])` keeps a join from reading an index whole for its order, `is not distinct
--- from` keeps an index out. No joins between arrays here: they would be nested loops.
+-- from` keeps an index out. Few statements: each takes some 50 µs to begin.
 create function msal_logout.sign_out(batch jsonb, patient boolean default true)
-returns table (
-  id uuid, replayed boolean, accounts bigint, sessions bigint, rows bigint,
-  rows_by_client jsonb, sessions_by_client jsonb, accounts_by_client jsonb
-)
+returns table (id uuid, replayed boolean, accounts bigint, sessions bigint, rows bigint, by_client jsonb)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set jit = off
-set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set enable_seqscan = off set enable_bitmapscan = off set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
   logouts msal_logout.logout[];
   fresh msal_logout.logout[];
-  fresh_ids uuid[];
-  accounts msal_logout.ended_account[]; -- of purge scope 'account'
-  matched msal_logout.ended_session[]; -- of purge scope 'session'
-  ended msal_logout.ended_session[];
-  more_ended msal_logout.ended_session[];
-  deleted msal_logout.deleted_rows[];
-  more_deleted msal_logout.deleted_rows[];
-  counts msal_logout.purge_counts[];
+  -- Side by side: the accounts that are ended whole, and the purge that each is counted to.
+  ids uuid[];
+  account_issuers text[];
+  account_ids text[];
+  matched msal_logout.matched_session[]; -- of purge scope 'session'
+  lock_issuers text[];
+  lock_keys text[];
+  deletions msal_logout.deletion[];
 begin
   select array_agg(l) into logouts from jsonb_populate_recordset(null::msal_logout.logout, batch) l;
   if current_setting('synchronous_commit') = 'off' then
@@ -99,95 +132,60 @@ begin
     perform set_config('lock_timeout', '100ms', true);
   end if;
 
-  perform msal_logout.hold(array_agg(k.issuer), array_agg(k.key), array_agg(k.not_after), array_agg(k.lifetime))
-  from (
-    -- A front-channel call is unsigned, and anybody can make sids up: an hour is enough for a login under way.
-    select l.issuer, 'sid=' || l.sid, l.not_after, case l.source when 'frontchannel' then interval '1 hour' end
-    from unnest(logouts) l where l.sid is not null
-    union all
-    -- a login stored without a sid is ended by its subject
-    select l.issuer, 'sub=' || l.subject, l.not_after, null
-    from unnest(logouts) l where l.sid is not null and l.subject is not null and not l.whole_subject
-    union all
-    select l.issuer, 'all=' || l.subject, l.not_after, null from unnest(logouts) l where l.whole_subject
-  ) k (issuer, key, not_after, lifetime);
+  -- Besides the sid the subject: a login stored without a sid is ended by it.
+  -- A front-channel call is unsigned, and anybody can make sids up: an hour is enough for a login under way.
+  perform msal_logout.hold(
+    array_agg(l.issuer), array_agg(k.key), array_agg(l.not_after),
+    array_agg(case l.source when 'frontchannel' then interval '1 hour' end))
+  from unnest(logouts) l
+  cross join lateral (
+    values ('sid=' || l.sid), (case when l.whole_subject then 'all=' else 'sub=' end || l.subject)
+  ) k (key);
 
   -- After the locks, so that the same token in another transaction has committed its record.
-  select array_agg(d.l order by (d.l).id), array_agg((d.l).id order by (d.l).id) into fresh, fresh_ids
+  select array_agg(d.l) into fresh
   from (select distinct on (l.id) l from unnest(logouts) l order by l.id) d
   where not exists (select from msal_logout.purges p where p.id = (d.l).id offset 0);
 
-  with m as materialized (
-    select l.id, l.purge_scope, s.*
-    from unnest(fresh) l
-    cross join lateral (
-      select s.* from msal_logout.sessions s
-      where s.issuer = l.issuer and s.session_key = 'sid=' || l.sid offset 0
-    ) s
-    union all
-    select l.id, l.purge_scope, s.*
-    from unnest(fresh) l
-    cross join lateral (
-      select s.* from msal_logout.sessions s
-      where s.issuer = l.issuer and s.session_key = 'sub=' || l.subject offset 0
-    ) s
-    where l.sid is not null and not l.whole_subject and s.issued_at <= l.not_after
-    union all
-    select l.id, l.purge_scope, s.*
-    from unnest(fresh) l
-    cross join lateral (
-      select s.* from msal_logout.sessions s
-      where s.issuer is not distinct from l.issuer and s.subject = l.subject offset 0
-    ) s
-    where l.whole_subject and s.issued_at <= l.not_after
-  )
-  select
-    (
-      select array_agg((a.id, a.account_issuer, a.home_account_id)::msal_logout.ended_account)
-      from (
-        select distinct on (m.account_issuer, m.home_account_id) m.account_issuer, m.home_account_id, m.id
-        from m where m.purge_scope = 'account'
-        order by m.account_issuer, m.home_account_id, m.id
-      ) a
-    ),
-    (
-      select array_agg((e.id, e.client_id, e.partition_key, e.issuer, e.session_key,
-        e.sid, e.subject, e.account_issuer, e.home_account_id)::msal_logout.ended_session)
-      from (
-        select distinct on (m.issuer, m.session_key, m.client_id, m.partition_key) m.*
-        from m where m.purge_scope = 'session'
-        order by m.issuer, m.session_key, m.client_id, m.partition_key, m.id
-      ) e
-    )
-  into accounts, matched;
-
-  if accounts is not null or matched is not null then
-    perform msal_logout.hold(array_agg(a.issuer), array_agg('account=' || a.id), array_agg(0))
+  select array_agg(a.id), array_agg(a.account_issuer), array_agg(a.home_account_id), array_agg('account=' || a.home_account_id)
+  into ids, account_issuers, account_ids, lock_keys
+  from (
+    select distinct on (m.account_issuer, m.home_account_id) m.id, m.account_issuer, m.home_account_id
+    from msal_logout.matching(fresh, 'account') m
+    order by m.account_issuer, m.home_account_id, m.id
+  ) a;
+  lock_issuers := account_issuers;
+  if exists (select from unnest(fresh) l where l.purge_scope = 'session') then
+    select array_agg(m.m), lock_issuers || array_agg((m.m).account_issuer), lock_keys || array_agg('account=' || (m.m).home_account_id)
+    into matched, lock_issuers, lock_keys
     from (
-      select a.account_issuer, a.home_account_id from unnest(accounts) a
-      union all
-      select m.account_issuer, m.home_account_id from unnest(matched) m
-    ) a (issuer, id);
+      select distinct on (m.issuer, m.session_key, m.client_id, m.partition_key) m
+      from msal_logout.matching(fresh, 'session') m
+      order by m.issuer, m.session_key, m.client_id, m.partition_key, m.id
+    ) m;
+  end if;
+  if lock_keys is not null then
+    perform msal_logout.hold(lock_issuers, lock_keys, null);
   end if;
 
-  if accounts is not null then
+  if ids is not null then
     with gone as (
       delete from msal_logout.token_cache t
-      using unnest(accounts) a
-      where t.home_account_id = any (array[a.home_account_id]) and t.account_issuer = a.account_issuer
-      returning a.id, t.client_id
-    )
-    select array_agg((g.id, g.client_id, g.rows)::msal_logout.deleted_rows) into deleted
-    from (select g.id, g.client_id, count(*) as rows from gone g group by g.id, g.client_id) g;
-
-    with gone as (
+      using unnest(ids, account_issuers, account_ids) a (id, account_issuer, home_account_id)
+      where t.home_account_id = any (array[a.home_account_id]) and t.account_issuer is not distinct from a.account_issuer
+      returning a.id, t.client_id, t.account_issuer, t.home_account_id
+    ), gone_sessions as (
       delete from msal_logout.sessions s
-      using unnest(accounts) a
-      where s.home_account_id = any (array[a.home_account_id]) and s.account_issuer = a.account_issuer
-      returning (a.id, s.client_id, s.partition_key, s.issuer, s.session_key,
-        s.sid, s.subject, s.account_issuer, s.home_account_id)::msal_logout.ended_session as e
+      using unnest(ids, account_issuers, account_ids) a (id, account_issuer, home_account_id)
+      where s.home_account_id = any (array[a.home_account_id]) and s.account_issuer is not distinct from a.account_issuer
+      returning a.id, s.client_id, s.account_issuer, s.home_account_id,
+        (s.issuer, s.sid, s.subject, s.home_account_id)::msal_logout.told_session as told
     )
-    select array_agg(g.e) into ended from gone g;
+    select array_agg(d.deletion) into deletions from (
+      select (g.id, g.client_id, g.account_issuer, g.home_account_id, true, null)::msal_logout.deletion from gone g
+      union all
+      select (g.id, g.client_id, g.account_issuer, g.home_account_id, false, g.told)::msal_logout.deletion from gone_sessions g
+    ) d (deletion);
   end if;
 
   if matched is not null then
@@ -199,85 +197,71 @@ begin
     with gone as (
       delete from msal_logout.sessions s
       using unnest(matched) m
-      where s.partition_key = any (array[m.partition_key]) and s.client_id = m.client_id
-        and s.session_key = m.session_key and s.issuer is not distinct from m.issuer
-      returning (m.id, s.client_id, s.partition_key, s.issuer, s.session_key,
-        s.sid, s.subject, s.account_issuer, s.home_account_id)::msal_logout.ended_session as e
+      where s.partition_key = any (array[m.partition_key]) and s.client_id is not distinct from m.client_id
+        and s.session_key is not distinct from m.session_key and s.issuer is not distinct from m.issuer
+      returning (m.id, s.client_id, s.account_issuer, s.home_account_id, false,
+        (s.issuer, s.sid, s.subject, s.home_account_id)::msal_logout.told_session)::msal_logout.deletion as d
     )
-    select array_agg(g.e) into more_ended from gone g;
-    ended := ended || more_ended;
-
+    select deletions || array_agg(g.d) into deletions from gone g;
     with gone as (
       delete from msal_logout.token_cache t
       using (
-        select distinct on (e.client_id, e.partition_key) e.client_id, e.partition_key, e.id
-        from unnest(more_ended) e
-        order by e.client_id, e.partition_key, e.id
-      ) e
-      where t.partition_key = any (array[e.partition_key]) and t.client_id is not distinct from e.client_id
+        select distinct on (m.client_id, m.partition_key) m.client_id, m.partition_key, m.id
+        from unnest(matched) m
+        order by m.client_id, m.partition_key, m.id
+      ) m
+      where t.partition_key = any (array[m.partition_key]) and t.client_id is not distinct from m.client_id
         and not exists (
           select from msal_logout.sessions s
           where s.partition_key = t.partition_key and s.client_id = t.client_id and s.expires_at > now() offset 0)
-      returning e.id, t.client_id
+      returning (m.id, t.client_id, t.account_issuer, t.home_account_id, true, null)::msal_logout.deletion as d
     )
-    select array_agg((g.id, g.client_id, g.rows)::msal_logout.deleted_rows) into more_deleted
-    from (select g.id, g.client_id, count(*) as rows from gone g group by g.id, g.client_id) g;
-    deleted := deleted || more_deleted;
+    select deletions || array_agg(g.d) into deletions from gone g;
   end if;
 
-  select array_agg((c.id, c.accounts, c.sessions, c.rows,
-    c.rows_by_client, c.sessions_by_client, c.accounts_by_client)::msal_logout.purge_counts order by c.id)
-  into counts
-  from (
-    select c.id, sum(c.accounts) as accounts, sum(c.sessions)::bigint as sessions, sum(c.rows)::bigint as rows,
-      coalesce(jsonb_object_agg(c.client_id, c.rows) filter (where c.client_id is not null), '{}') as rows_by_client,
-      coalesce(jsonb_object_agg(c.app, c.sessions) filter (where c.app is not null), '{}') as sessions_by_client,
-      coalesce(jsonb_object_agg(c.app, c.app_accounts) filter (where c.app is not null), '{}') as accounts_by_client
-    from (
-      select f.id, 0, 0::bigint, 0::bigint, null::text, null::text, null::bigint from unnest(fresh_ids) f (id)
-      union all
-      select a.id, 1, 0, 0, null, null, null from unnest(accounts) a
-      union all
-      select m.id, 1, 0, 0, null, null, null
-      from (select distinct m.id, m.account_issuer, m.home_account_id from unnest(matched) m) m
-      union all
-      select e.id, 0, count(*), 0, null, e.client_id, count(distinct (e.account_issuer, e.home_account_id))
-      from unnest(ended) e group by e.id, e.client_id
-      union all
-      select d.id, 0, 0, d.rows, d.client_id, null, null from unnest(deleted) d
-    ) c (id, accounts, sessions, rows, client_id, app, app_accounts)
-    group by c.id
-  ) c;
-
   return query
-  with recorded as (
+  with accounts_of as (
+    select a.id, count(*) as accounts
+    from (
+      select * from unnest(ids) i (id)
+      union all
+      select m.id from unnest(matched) m group by m.id, m.account_issuer, m.home_account_id
+    ) a
+    group by a.id
+  ), results as materialized (
+    select l.*, coalesce(a.accounts, 0) as accounts,
+      coalesce(c.sessions, 0) as sessions, coalesce(c.rows, 0) as rows, coalesce(c.by_client, '{}') as by_client
+    from unnest(fresh) l
+    left join accounts_of a on a.id = l.id
+    left join msal_logout.counted(deletions) c on c.id = l.id
+  ), recorded as (
     insert into msal_logout.purges (
       id, source, issuer, client_id, jti, sid, subject, reason, actor, request_hash,
-      total, accounts, sessions, rows, rows_by_client, sessions_by_client, accounts_by_client, finished_at)
-    select d.id, d.source, d.issuer, d.client_id, d.jti, d.sid, d.subject, d.reason, d.actor, d.request_hash,
-      d.accounts, d.accounts, d.sessions, d.rows, d.rows_by_client, d.sessions_by_client, d.accounts_by_client, now()
-    from rows from (unnest(fresh), unnest(counts)) d ( -- side by side: both stand in the order of their ids
-      id, source, issuer, client_id, jti, sid, subject, not_after, whole_subject, purge_scope, reason, actor,
-      request_hash, same_id, accounts, sessions, rows, rows_by_client, sessions_by_client, accounts_by_client)
+      total, accounts, sessions, rows, by_client, finished_at)
+    select r.id, r.source, r.issuer, r.client_id, r.jti, r.sid, r.subject, r.reason, r.actor, r.request_hash,
+      r.accounts, r.accounts, r.sessions, r.rows, r.by_client, now()
+    from results r
     -- a front-channel call is unsigned: one that ends nothing leaves no record
-    where d.source <> 'frontchannel' or d.accounts > 0
+    where r.source <> 'frontchannel' or r.accounts > 0
     on conflict (id) do nothing
   )
-  select c.id, false, c.accounts, c.sessions, c.rows, c.rows_by_client, c.sessions_by_client, c.accounts_by_client
-  from unnest(counts) c
+  select r.id, false, r.accounts, r.sessions, r.rows, r.by_client from results r
   union all
-  select l.id, true, 0, 0, 0, '{}', '{}', '{}' from unnest(logouts) l where fresh_ids is null or l.id <> all (fresh_ids);
+  select l.id, true, 0, 0, 0, '{}' from unnest(logouts) l where not exists (select from unnest(fresh) f where f.id = l.id);
 
-  perform msal_logout.announce(ended);
+  perform msal_logout.announce(deletions);
 end
 $$;
 
 create function msal_logout.add_counts(a jsonb, b jsonb) returns jsonb
 language sql immutable as $$
-  select coalesce(jsonb_object_agg(c.key, c.n), '{}') from (
-    select e.key, sum(e.value::bigint) as n
-    from (select * from jsonb_each_text(a) union all select * from jsonb_each_text(b)) e
-    group by e.key
+  select coalesce(jsonb_object_agg(c.client_id, c.counts), '{}') from (
+    select e.client_id, jsonb_build_object(
+      'accounts', sum((e.counts ->> 'accounts')::bigint),
+      'sessions', sum((e.counts ->> 'sessions')::bigint),
+      'rows', sum((e.counts ->> 'rows')::bigint)) as counts
+    from (select * from jsonb_each(a) union all select * from jsonb_each(b)) e (client_id, counts)
+    group by e.client_id
   ) c
 $$;
 
@@ -288,7 +272,7 @@ $$;
 create function msal_logout.start_purge(
   id uuid, home_account_id text, issuer text, client_id text, tenant_id text,
   reason text, actor text, dry_run boolean, max_accounts bigint, request_hash bytea,
-  out outcome text, out accounts bigint, out sessions bigint, out rows bigint, out rows_by_client jsonb
+  out outcome text, out accounts bigint, out sessions bigint, out rows bigint, out by_client jsonb
 )
 language plpgsql security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off as $$
 #variable_conflict use_column
@@ -329,7 +313,8 @@ begin
 
   if start_purge.dry_run then
     outcome := 'dry_run';
-    select coalesce(sum(c.n), 0), coalesce(jsonb_object_agg(c.client_id, c.n), '{}') into rows, rows_by_client
+    select coalesce(sum(c.n), 0), coalesce(jsonb_object_agg(c.client_id, jsonb_build_object('accounts', 0, 'sessions', 0, 'rows', c.n)), '{}')
+    into rows, by_client
     from (
       select t.client_id, count(*) as n from msal_logout.token_cache t
       where t.home_account_id = start_purge.home_account_id and t.account_issuer = any (issuers)
@@ -387,10 +372,7 @@ declare
   account_ids text[];
   purged_accounts bigint;
   is_done boolean := false;
-  ended msal_logout.ended_session[];
-  counts jsonb;
-  sessions_ended jsonb;
-  accounts_ended jsonb;
+  deletions msal_logout.deletion[];
 begin
   select r.* into p from msal_logout.purges r where r.id = purge_step.id for update skip locked;
   if not found then
@@ -436,18 +418,20 @@ begin
       where s.partition_key = any (array[g.partition_key]) and s.client_id = g.client_id
         and s.account_issuer is not distinct from g.account_issuer
         and s.home_account_id is not distinct from g.home_account_id and s.created_at <= p.at
-      returning (p.id, s.client_id, s.partition_key, s.issuer, s.session_key,
-        s.sid, s.subject, s.account_issuer, s.home_account_id)::msal_logout.ended_session as e
+      returning s.client_id, s.account_issuer, s.home_account_id,
+        (s.issuer, s.sid, s.subject, s.home_account_id)::msal_logout.told_session as told
     ), accounts as (
       select g.account_issuer, g.home_account_id from gone g group by g.account_issuer, g.home_account_id
     )
     select
       (select array_agg(a.account_issuer) from accounts a), (select array_agg(a.home_account_id) from accounts a),
-      (select jsonb_object_agg(c.client_id, c.n) from (
-        select g.client_id, count(*) as n from gone g group by g.client_id) c),
-      (select array_agg(g.e) from gone_sessions g),
-      (select count(*) from gone)
-    into account_issuers, account_ids, counts, ended, gone_rows;
+      (select count(*) from gone),
+      (select array_agg(d.deletion) from (
+        select (p.id, g.client_id, g.account_issuer, g.home_account_id, true, null)::msal_logout.deletion from gone g
+        union all
+        select (p.id, g.client_id, g.account_issuer, g.home_account_id, false, g.told)::msal_logout.deletion from gone_sessions g
+      ) d (deletion))
+    into account_issuers, account_ids, gone_rows, deletions;
     if p.left_from is null and gone_rows < found_rows then
       p.left_from := least(
         (select min(t.generation) from msal_logout.token_cache t
@@ -486,59 +470,43 @@ begin
     purged_accounts := cardinality(account_ids);
     is_done := account_ids is null;
 
-    perform msal_logout.hold(array_agg(a.issuer), array_agg('account=' || a.id), array_agg(0))
+    perform msal_logout.hold(array_agg(a.issuer), array_agg('account=' || a.id), null)
     from unnest(account_issuers, account_ids) a (issuer, id);
     with gone as (
       delete from msal_logout.token_cache t
       using unnest(account_issuers, account_ids) a (account_issuer, home_account_id)
       where t.home_account_id = any (array[a.home_account_id]) and t.account_issuer = a.account_issuer
         and (p.client_id is null or t.client_id = p.client_id) and t.generation - p.last_generation <= 0
-      returning t.client_id
+      returning (p.id, t.client_id, t.account_issuer, t.home_account_id, true, null)::msal_logout.deletion as d
     ), gone_of_app as (
       delete from msal_logout.token_cache t
       where is_done and t.client_id = p.client_id and t.kind = 'app'
-      returning t.client_id
+      returning (p.id, t.client_id, t.account_issuer, t.home_account_id, true, null)::msal_logout.deletion as d
     )
-    select jsonb_object_agg(c.client_id, c.n) into counts
-    from (
-      select g.client_id, count(*) as n
-      from (select * from gone union all select * from gone_of_app) g
-      group by g.client_id
-    ) c;
+    select array_agg(g.d) into deletions from (select * from gone union all select * from gone_of_app) g;
     with gone as (
       delete from msal_logout.sessions s
       using unnest(account_issuers, account_ids) a (account_issuer, home_account_id)
       where s.home_account_id = any (array[a.home_account_id]) and s.account_issuer = a.account_issuer
         and (p.client_id is null or s.client_id = p.client_id) and s.created_at <= p.at
-      returning (p.id, s.client_id, s.partition_key, s.issuer, s.session_key,
-        s.sid, s.subject, s.account_issuer, s.home_account_id)::msal_logout.ended_session as e
+      returning (p.id, s.client_id, s.account_issuer, s.home_account_id, false,
+        (s.issuer, s.sid, s.subject, s.home_account_id)::msal_logout.told_session)::msal_logout.deletion as d
     )
-    select array_agg(g.e) into ended from gone g;
+    select deletions || array_agg(g.d) into deletions from gone g;
   end if;
 
-  select jsonb_object_agg(c.client_id, c.sessions), jsonb_object_agg(c.client_id, c.accounts)
-  into sessions_ended, accounts_ended
-  from (
-    select a.client_id, sum(a.sessions) as sessions, count(*) as accounts
-    from (
-      select e.client_id, count(*) as sessions from unnest(ended) e
-      group by e.client_id, e.account_issuer, e.home_account_id
-    ) a
-    group by a.client_id
-  ) c;
   update msal_logout.purges r set
     swept_to = up_to,
     left_from = p.left_from,
     accounts = r.accounts + coalesce(purged_accounts, 0),
-    sessions = r.sessions + coalesce(cardinality(ended), 0),
-    rows = r.rows + (select coalesce(sum(c.value::bigint), 0) from jsonb_each_text(counts) c),
-    rows_by_client = msal_logout.add_counts(r.rows_by_client, counts),
-    sessions_by_client = msal_logout.add_counts(r.sessions_by_client, sessions_ended),
-    accounts_by_client = msal_logout.add_counts(r.accounts_by_client, accounts_ended),
+    sessions = r.sessions + coalesce(c.sessions, 0),
+    rows = r.rows + coalesce(c.rows, 0),
+    by_client = msal_logout.add_counts(r.by_client, c.by_client),
     status = case when is_done then 'done' else 'running' end,
     finished_at = case when is_done then now() end
+  from (select) one left join msal_logout.counted(deletions) c on true
   where r.id = p.id;
-  perform msal_logout.announce(ended);
+  perform msal_logout.announce(deletions);
   return not is_done;
 end
 $$;

@@ -124,15 +124,12 @@ export function createMetrics({ issuers, spool, pools, now = Date.now }: Metrics
     }
   }
 
-  function purged(source: Logout['source'], { accountsByClient, sessionsByClient, rowsByClient }: Purged): void {
-    for (const [total, byClient] of [
-      [deleted.accounts, accountsByClient],
-      [deleted.sessions, sessionsByClient],
-      [deleted.rows, rowsByClient]
-    ] as const) {
-      for (const [clientId, count] of Object.entries(byClient)) {
-        total.inc({ source, client_id: clientId }, count)
-      }
+  function purged(source: Logout['source'], { byClient }: Purged): void {
+    for (const [clientId, { accounts, sessions, rows }] of Object.entries(byClient)) {
+      const labels = { source, client_id: clientId }
+      deleted.accounts.inc(labels, accounts)
+      deleted.sessions.inc(labels, sessions)
+      deleted.rows.inc(labels, rows)
     }
   }
 

@@ -27,6 +27,14 @@ export interface Logout {
   readonly requestHash?: Buffer | undefined
 }
 
+/** What was purged in one app. */
+export interface ClientCounts {
+  /** Those of which a session in this app was ended: an account counts in each app that it was signed in to. */
+  readonly accounts: number
+  readonly sessions: number
+  readonly rows: number
+}
+
 export interface Purged {
   readonly id: string
   /** Done before: nothing was done now. */
@@ -34,10 +42,7 @@ export interface Purged {
   readonly accounts: number
   readonly sessions: number
   readonly rows: number
-  readonly rowsByClient: Readonly<Record<string, number>>
-  /** As told by the sessions that were ended: an account counts in each app that it was signed in to. */
-  readonly sessionsByClient: Readonly<Record<string, number>>
-  readonly accountsByClient: Readonly<Record<string, number>>
+  readonly byClient: Readonly<Record<string, ClientCounts>>
 }
 
 /** What an operator's purge of many is about; exactly one of the three ids. */
@@ -152,9 +157,7 @@ interface Tables {
     accounts: string
     sessions: string
     rows: string
-    rows_by_client: Record<string, number>
-    sessions_by_client: Record<string, number>
-    accounts_by_client: Record<string, number>
+    by_client: Record<string, ClientCounts>
     request_hash: Buffer | null
     finished_at: Date | null
   }
@@ -481,10 +484,7 @@ interface PurgedRow {
   accounts: string
   sessions: string
   rows: string
-  rows_by_client: Record<string, number> | null
-  /** A dry run does not look. */
-  sessions_by_client?: Record<string, number>
-  accounts_by_client?: Record<string, number>
+  by_client: Record<string, ClientCounts> | null
 }
 
 function batch(logouts: readonly Logout[]): string {
@@ -526,9 +526,7 @@ function toPurged(row: PurgedRow): Purged {
     accounts: Number(row.accounts),
     sessions: Number(row.sessions),
     rows: Number(row.rows),
-    rowsByClient: row.rows_by_client ?? {},
-    sessionsByClient: row.sessions_by_client ?? {},
-    accountsByClient: row.accounts_by_client ?? {}
+    byClient: row.by_client ?? {}
   }
 }
 

@@ -102,7 +102,8 @@ t.test('logouts that wait go together, and each is told of its own rows', async 
   t.same(batches, [['s0'], [...sids.slice(1), 'unknown']])
   results.slice(0, -1).forEach((result, i) => {
     t.match(result, { id: logouts[i]?.id, replayed: false, accounts: 1, sessions: 2, rows: 2 })
-    t.same(result.rowsByClient, { a: 1, b: 1 })
+    const each = { accounts: 1, sessions: 1, rows: 1 }
+    t.same(result.byClient, { a: each, b: each })
   })
   t.match(results.at(-1), { accounts: 0, sessions: 0, rows: 0 })
   t.same(await accounts(database), ['bystander.t'])

@@ -35,7 +35,9 @@ t.test('a sid ends its sessions in every app, and every row of their accounts', 
   await service.login({ clientId: 'a', homeAccountId: 'v.t', sid: 's3', subject: 'v' })
 
   const purged = await logout(service, { sid: 's1' })
-  t.match(purged, { replayed: false, accounts: 1, sessions: 4, rows: 4, rowsByClient: { a: 1, b: 2, c: 1 } })
+  t.match(purged, { replayed: false, accounts: 1, sessions: 4, rows: 4 })
+  const each = { accounts: 1, sessions: 1, rows: 1 }
+  t.same(purged.byClient, { a: each, b: { accounts: 1, sessions: 2, rows: 2 }, c: each })
   t.same(await service.rows(), ['a/v.t'])
   t.same(
     await service.database.query('select sid from msal_logout.sessions'),
@@ -339,7 +341,7 @@ t.test('every purge leaves its record', async (t) => {
     accounts: 1,
     sessions: 1,
     rows: 1,
-    rowsByClient: { a: 1 }
+    byClient: { a: { accounts: 1, sessions: 1, rows: 1 } }
   })
 })
 

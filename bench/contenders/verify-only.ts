@@ -20,9 +20,7 @@ const carryOut = createCarryOut({
     accounts: 1,
     sessions: 3,
     rows: 3,
-    rowsByClient: {},
-    sessionsByClient: {},
-    accountsByClient: {}
+    byClient: {}
   }),
   store: { issuersOfSid: async () => [] }
 })
