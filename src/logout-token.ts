@@ -113,33 +113,31 @@ function decodePart(part: string): Record<string, unknown> {
   if (!isObject(value)) {
     throw new RefusedError('ERR_TOKEN_MALFORMED')
   }
-  if (hasDuplicateKey(json)) {
+  if (hasDuplicateKey(json, value)) {
     throw new RefusedError('ERR_TOKEN_DUPLICATE_KEY')
   }
   return value
 }
 
 /**
- * Whether an object in this valid JSON bears a name twice. RFC 7515 §4 and RFC 7519 §4 let a receiver refuse
- * that; `JSON.parse` takes the last one, and whoever takes the first would read another token.
+ * Whether an object in this valid JSON bears a name twice: then fewer members were read than are written. RFC 7515 §4 and
+ * RFC 7519 §4 let a receiver refuse that; `JSON.parse` takes the last one, and whoever takes the first would read another
+ * token.
  */
-function hasDuplicateKey(json: string): boolean {
-  const names: (Set<string> | undefined)[] = []
-  for (const [symbol, name] of json.matchAll(/("(?:[^"\\]|\\.)*")\s*:|"(?:[^"\\]|\\.)*"|[{}[\]]/gs)) {
-    if (symbol === '{' || symbol === '[') {
-      names.push(symbol === '{' ? new Set() : undefined)
-    } else if (symbol === '}' || symbol === ']') {
-      names.pop()
-    } else if (name !== undefined) {
-      const key = String(JSON.parse(name))
-      const seen = names.at(-1)
-      if (seen?.has(key)) {
-        return true
+function hasDuplicateKey(json: string, value: object): boolean {
+  const written = json.replace(/"(?:[^"\\]|\\.)*"/gs, '').split(':').length - 1
+  let read = 0
+  const open: object[] = [value]
+  for (let next = open.pop(); next !== undefined; next = open.pop()) {
+    const members: unknown[] = Object.values(next)
+    read += Array.isArray(next) ? 0 : members.length
+    for (const member of members) {
+      if (typeof member === 'object' && member !== null) {
+        open.push(member)
       }
-      seen?.add(key)
     }
   }
-  return false
+  return read !== written
 }
 
 function checkHeader(header: Record<string, unknown>, policy: IssuerConfig): void {
