@@ -103,7 +103,7 @@ create table msal_logout.purges (
   accounts bigint not null default 0,
   sessions bigint not null default 0,
   rows bigint not null default 0,
-  -- {"<client id>": {"accounts", "sessions", "rows"}}; an account counts in each app in which a session of it was ended
+  -- {"<client id>": {"accounts", "sessions", "rows"}}; an account counts in each app in which a row or a session of it went
   by_client jsonb not null default '{}',
   finished_at timestamptz
 );
@@ -120,7 +120,7 @@ create table msal_logout.ended_sessions (
   at timestamptz not null default now(),
   primary key (client_id, last_position)
 )
--- A batch's stays in its row, and is not compressed: that takes longer than it is worth.
+-- The sessions of a batch stay in their row, uncompressed: that would take longer than it is worth.
 with (toast_tuple_target = 8160);
 alter table msal_logout.ended_sessions alter sessions set storage external;
 

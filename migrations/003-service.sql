@@ -16,7 +16,7 @@ create type msal_logout.logout as (
   request_hash bytea
 );
 
--- A session as a logout of purge scope 'session' meets it.
+-- A session that a logout ends.
 create type msal_logout.matched_session as (
   id uuid, -- the purge that ends it
   issuer text, session_key text, client_id text, partition_key text, account_issuer text, home_account_id text
@@ -30,17 +30,16 @@ create type msal_logout.deletion as (
   told msal_logout.told_session
 );
 
--- What each purge deleted, by app; there an account counts of which a session was ended.
+-- What each purge deleted, in all and by app. In an app an account counts of which a row or a session went.
 create function msal_logout.counted(deletions msal_logout.deletion[])
 returns table (id uuid, sessions bigint, rows bigint, by_client jsonb)
 language sql stable as $$
   select c.id, sum(c.sessions)::bigint, sum(c.rows)::bigint,
     jsonb_object_agg(c.client_id, jsonb_build_object('accounts', c.accounts, 'sessions', c.sessions, 'rows', c.rows))
   from (
-    select a.id, a.client_id, count(*) filter (where a.sessions > 0) as accounts,
-      sum(a.sessions)::bigint as sessions, sum(a.rows)::bigint as rows
+    select a.id, a.client_id, count(a.home_account_id) as accounts, sum(a.sessions)::bigint as sessions, sum(a.rows)::bigint as rows
     from (
-      select d.id, d.client_id, count(*) filter (where d.is_row) as rows, count(*) filter (where not d.is_row) as sessions
+      select d.id, d.client_id, d.home_account_id, count(*) filter (where d.is_row) as rows, count(*) filter (where not d.is_row) as sessions
       from unnest(deletions) d
       group by d.id, d.client_id, d.account_issuer, d.home_account_id
     ) a
@@ -99,8 +98,9 @@ $$;
 -- Of two logouts of one batch that end the same account, the first by id is told of what was deleted.
 -- The planner is kept to one plan, since planning anew for each batch takes longer than the work; and to look-ups
 -- by the one index meant, since this plan may be made while the tables are small: `offset 0` keeps a look-up from
--- becoming a join, `= any (array[…])` keeps a join from reading an index whole for its order, `is not distinct
--- from` keeps an index out. Few statements: each takes some 50 µs to begin.
+-- becoming a join, `is not distinct from` keeps an index out, and with `= any (array[…])` leaves a hash join nothing to
+-- hash by, for which it would read an index whole. Hash joins are for the arrays. Few statements: each takes some
+-- 50 µs to begin.
 create function msal_logout.sign_out(batch jsonb, patient boolean default true)
 returns table (id uuid, replayed boolean, accounts bigint, sessions bigint, rows bigint, by_client jsonb)
 language plpgsql security definer
@@ -173,19 +173,16 @@ begin
       delete from msal_logout.token_cache t
       using unnest(ids, account_issuers, account_ids) a (id, account_issuer, home_account_id)
       where t.home_account_id = any (array[a.home_account_id]) and t.account_issuer is not distinct from a.account_issuer
-      returning a.id, t.client_id, t.account_issuer, t.home_account_id
+      returning (a.id, t.client_id, t.account_issuer, t.home_account_id, true, null)::msal_logout.deletion as d
     ), gone_sessions as (
       delete from msal_logout.sessions s
       using unnest(ids, account_issuers, account_ids) a (id, account_issuer, home_account_id)
       where s.home_account_id = any (array[a.home_account_id]) and s.account_issuer is not distinct from a.account_issuer
-      returning a.id, s.client_id, s.account_issuer, s.home_account_id,
-        (s.issuer, s.sid, s.subject, s.home_account_id)::msal_logout.told_session as told
+        and (select count(*) from gone) is not null -- the rows first: that is the order of locks
+      returning (a.id, s.client_id, s.account_issuer, s.home_account_id, false,
+        (s.issuer, s.sid, s.subject, s.home_account_id)::msal_logout.told_session)::msal_logout.deletion as d
     )
-    select array_agg(d.deletion) into deletions from (
-      select (g.id, g.client_id, g.account_issuer, g.home_account_id, true, null)::msal_logout.deletion from gone g
-      union all
-      select (g.id, g.client_id, g.account_issuer, g.home_account_id, false, g.told)::msal_logout.deletion from gone_sessions g
-    ) d (deletion);
+    select array_agg(g.d) into deletions from (select * from gone union all select * from gone_sessions) g;
   end if;
 
   if matched is not null then
@@ -313,19 +310,26 @@ begin
 
   if start_purge.dry_run then
     outcome := 'dry_run';
-    select coalesce(sum(c.n), 0), coalesce(jsonb_object_agg(c.client_id, jsonb_build_object('accounts', 0, 'sessions', 0, 'rows', c.n)), '{}')
-    into rows, by_client
-    from (
-      select t.client_id, count(*) as n from msal_logout.token_cache t
+    with found as (
+      select t.client_id, t.partition_key from msal_logout.token_cache t
       where t.home_account_id = start_purge.home_account_id and t.account_issuer = any (issuers)
-        or t.client_id = start_purge.client_id
-        or t.tenant_id = start_purge.tenant_id
-      group by t.client_id
-    ) c;
-    select count(*) into sessions from msal_logout.sessions s
-    where s.home_account_id = start_purge.home_account_id and s.account_issuer = any (issuers)
-      or s.client_id = start_purge.client_id
-      or substring(s.home_account_id from '\.([^.]*)$') = start_purge.tenant_id;
+      union all
+      select t.client_id, t.partition_key from msal_logout.token_cache t where t.client_id = start_purge.client_id
+      union all
+      select t.client_id, t.partition_key from msal_logout.token_cache t where t.tenant_id = start_purge.tenant_id
+    )
+    select
+      (select count(*) from found),
+      (select coalesce(jsonb_object_agg(c.client_id, jsonb_build_object('accounts', 0, 'sessions', 0, 'rows', c.n)), '{}')
+        from (select f.client_id, count(*) as n from found f group by f.client_id) c),
+      case when start_purge.home_account_id is null then (
+        select count(*) from found f
+        join msal_logout.sessions s on s.partition_key = f.partition_key and s.client_id = f.client_id)
+      else (
+        select count(*) from msal_logout.sessions s
+        where s.home_account_id = start_purge.home_account_id and s.account_issuer = any (issuers))
+      end
+    into rows, by_client, sessions;
     return;
   end if;
   if accounts > start_purge.max_accounts then
@@ -343,7 +347,7 @@ begin
     id, at, source, issuer, client_id, home_account_id, tenant_id, reason, actor, status, request_hash, total,
     last_generation, swept_to)
   values (
-    -- Time and generation when the lock was had: what was stored before it is older, what comes later is let be.
+    -- Time and generation when the lock was had: a row that was there is older, one that comes later is let be.
     start_purge.id, clock_timestamp(), 'admin', coalesce(start_purge.issuer, nullif(issuers[1], '')),
     start_purge.client_id, start_purge.home_account_id, start_purge.tenant_id,
     start_purge.reason, start_purge.actor, 'running', start_purge.request_hash, accounts,
@@ -353,8 +357,9 @@ begin
 end
 $$;
 
--- One step of a running purge, of up to `max_rows` rows that were there when it began; true when another one
--- is due, false when this one was the last, null when another instance is at it or has done it: each purge has one last step.
+-- One step of a running purge, by up to `max_rows` of the rows that were there when it began, or of a single account,
+-- which goes whole; true when another one is due, false when this one was the last, null when another instance is at it or
+-- has done it: each purge has one last step.
 -- An app or a tenant is swept first, by its rows in the order in which they came. The sweep takes no locks but the
 -- rows' own, which whoever stores or deletes a row's session takes first, and waits for none of them. What it had to
 -- leave goes in the steps after it, under the accounts' locks, as the purge of a single account does.
@@ -366,19 +371,16 @@ as $$
 declare
   p msal_logout.purges;
   up_to bigint;
-  found_rows bigint;
-  gone_rows bigint;
+  found_rows bigint; -- an app's own among them
   account_issuers text[];
   account_ids text[];
   purged_accounts bigint;
   is_done boolean := false;
   deletions msal_logout.deletion[];
+  unfinished jsonb; -- accounts of this step that have rows left, by app: counted in the step that takes the last one
 begin
-  select r.* into p from msal_logout.purges r where r.id = purge_step.id for update skip locked;
+  select r.* into p from msal_logout.purges r where r.id = purge_step.id and r.status = 'running' for update skip locked;
   if not found then
-    return null;
-  end if;
-  if p.status = 'done' then
     return null;
   end if;
 
@@ -417,22 +419,17 @@ begin
       delete from msal_logout.sessions s using gone g
       where s.partition_key = any (array[g.partition_key]) and s.client_id = g.client_id
         and s.account_issuer is not distinct from g.account_issuer
-        and s.home_account_id is not distinct from g.home_account_id and s.created_at <= p.at
-      returning s.client_id, s.account_issuer, s.home_account_id,
-        (s.issuer, s.sid, s.subject, s.home_account_id)::msal_logout.told_session as told
-    ), accounts as (
-      select g.account_issuer, g.home_account_id from gone g group by g.account_issuer, g.home_account_id
+        and s.home_account_id is not distinct from g.home_account_id
+      returning (p.id, s.client_id, s.account_issuer, s.home_account_id, false,
+        (s.issuer, s.sid, s.subject, s.home_account_id)::msal_logout.told_session)::msal_logout.deletion as d
     )
-    select
-      (select array_agg(a.account_issuer) from accounts a), (select array_agg(a.home_account_id) from accounts a),
-      (select count(*) from gone),
-      (select array_agg(d.deletion) from (
-        select (p.id, g.client_id, g.account_issuer, g.home_account_id, true, null)::msal_logout.deletion from gone g
-        union all
-        select (p.id, g.client_id, g.account_issuer, g.home_account_id, false, g.told)::msal_logout.deletion from gone_sessions g
-      ) d (deletion))
-    into account_issuers, account_ids, gone_rows, deletions;
-    if p.left_from is null and gone_rows < found_rows then
+    select array_agg(g.d), found_rows - (select count(*) from gone) into deletions, found_rows
+    from (
+      select (p.id, g.client_id, g.account_issuer, g.home_account_id, true, null)::msal_logout.deletion as d from gone g
+      union all
+      select * from gone_sessions
+    ) g;
+    if p.left_from is null and found_rows > 0 then
       p.left_from := least(
         (select min(t.generation) from msal_logout.token_cache t
         where (t.tenant_id, t.generation) > (p.tenant_id, p.swept_to) and (t.tenant_id, t.generation) <= (p.tenant_id, up_to)),
@@ -440,13 +437,23 @@ begin
         where (t.client_id, t.generation) > (p.client_id, p.swept_to) and (t.client_id, t.generation) <= (p.client_id, up_to)
           and t.kind <> 'app'));
     end if;
-    -- One of which a row is left is counted by whoever takes the last one.
-    select count(*) into purged_accounts
-    from unnest(account_issuers, account_ids) a (account_issuer, home_account_id)
-    where not exists (
-      select from msal_logout.token_cache t
-      where t.home_account_id = a.home_account_id and t.account_issuer = a.account_issuer
-        and (p.client_id is null or t.client_id = p.client_id) and t.generation - p.last_generation <= 0 offset 0);
+    with touched as materialized (
+      select a.client_id, a.account_issuer, a.home_account_id, array(
+        select t.client_id from msal_logout.token_cache t
+        where t.home_account_id = a.home_account_id and t.account_issuer = a.account_issuer
+          and (p.client_id is null or t.client_id = p.client_id) and t.generation - p.last_generation <= 0 offset 0
+      ) as left_in
+      from (
+        select d.client_id, d.account_issuer, d.home_account_id from unnest(deletions) d
+        group by d.client_id, d.account_issuer, d.home_account_id
+      ) a
+    )
+    select
+      (select count(*) from (
+        select from touched t where cardinality(t.left_in) = 0 group by t.account_issuer, t.home_account_id) a),
+      (select jsonb_object_agg(c.client_id, jsonb_build_object('accounts', -c.n, 'sessions', 0, 'rows', 0)) from (
+        select t.client_id, count(*) as n from touched t where t.client_id = any (t.left_in) group by t.client_id) c)
+    into purged_accounts, unfinished;
   else
     select array_agg(a.account_issuer), array_agg(a.home_account_id) into account_issuers, account_ids
     from (
@@ -488,7 +495,11 @@ begin
       delete from msal_logout.sessions s
       using unnest(account_issuers, account_ids) a (account_issuer, home_account_id)
       where s.home_account_id = any (array[a.home_account_id]) and s.account_issuer = a.account_issuer
-        and (p.client_id is null or s.client_id = p.client_id) and s.created_at <= p.at
+        and (p.client_id is null or s.client_id = p.client_id)
+        -- A later one lives, but not without its row.
+        and (s.created_at <= p.at or not exists (
+          select from msal_logout.token_cache t
+          where t.partition_key = s.partition_key and t.client_id = s.client_id offset 0))
       returning (p.id, s.client_id, s.account_issuer, s.home_account_id, false,
         (s.issuer, s.sid, s.subject, s.home_account_id)::msal_logout.told_session)::msal_logout.deletion as d
     )
@@ -501,7 +512,7 @@ begin
     accounts = r.accounts + coalesce(purged_accounts, 0),
     sessions = r.sessions + coalesce(c.sessions, 0),
     rows = r.rows + coalesce(c.rows, 0),
-    by_client = msal_logout.add_counts(r.by_client, c.by_client),
+    by_client = msal_logout.add_counts(msal_logout.add_counts(r.by_client, c.by_client), unfinished),
     status = case when is_done then 'done' else 'running' end,
     finished_at = case when is_done then now() end
   from (select) one left join msal_logout.counted(deletions) c on true

@@ -246,7 +246,7 @@ function purgeRoutes(app: Listener, { purges, store }: AdminOptions): void {
         return problem(reply, 400, 'unknown_purge', 'no purge has the id in "before"')
       }
       const page = records.slice(0, pageSize)
-      return { purges: page.map(withRows), next: records.length > pageSize ? (page.at(-1)?.id ?? null) : null }
+      return { purges: page.map(withRowsByClient), next: records.length > pageSize ? (page.at(-1)?.id ?? null) : null }
     }
   )
 
@@ -262,7 +262,7 @@ function purgeRoutes(app: Listener, { purges, store }: AdminOptions): void {
     },
     async ({ params: { id } }, reply) => {
       const record = uuid.test(id) ? await store.findPurge(id) : undefined
-      return record === undefined ? problem(reply, 404, 'not_found', 'no purge has this id') : withRows(record)
+      return record === undefined ? problem(reply, 404, 'not_found', 'no purge has this id') : withRowsByClient(record)
     }
   )
 }
@@ -444,7 +444,7 @@ function answer(reply: FastifyReply, result: PurgeResult, dryRun: boolean): Fast
       return problem(reply, 422, 'idempotency_key_reused', 'this Idempotency-Key stands for another request')
     case 'running':
     case 'done': {
-      const { id, accounts, sessions, rows, rowsByClient } = withRows(result.purged)
+      const { id, accounts, sessions, rows, rowsByClient } = withRowsByClient(result.purged)
       const body = { id, dryRun, accounts, sessions, rows, rowsByClient }
       return result.outcome === 'done'
         ? reply.code(200).send(body)
@@ -453,8 +453,8 @@ function answer(reply: FastifyReply, result: PurgeResult, dryRun: boolean): Fast
   }
 }
 
-/** With the numbers as operators are told them: each app of which rows were deleted. */
-function withRows<Of extends Purged>(purged: Of) {
+/** With each app of which rows were deleted, as operators are told it. */
+function withRowsByClient<Of extends Purged>(purged: Of) {
   const counts = Object.entries(purged.byClient).filter(([, { rows }]) => rows > 0)
   return { ...purged, rowsByClient: Object.fromEntries(counts.map(([clientId, { rows }]) => [clientId, rows])) }
 }

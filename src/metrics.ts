@@ -53,7 +53,7 @@ export function createMetrics({ issuers, spool, pools, now = Date.now }: Metrics
     registers
   })
   const deleted = {
-    accounts: counter('purged_accounts_total', 'Accounts that were purged, in each app they were signed in to', [
+    accounts: counter('purged_accounts_total', 'Accounts that were purged, in each app they had rows or sessions in', [
       'source',
       'client_id'
     ]),

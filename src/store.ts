@@ -29,7 +29,7 @@ export interface Logout {
 
 /** What was purged in one app. */
 export interface ClientCounts {
-  /** Those of which a session in this app was ended: an account counts in each app that it was signed in to. */
+  /** Those of which a row or a session in this app went: an account counts in each of its apps. A dry run counts rows alone by app. */
   readonly accounts: number
   readonly sessions: number
   readonly rows: number
@@ -45,7 +45,7 @@ export interface Purged {
   readonly byClient: Readonly<Record<string, ClientCounts>>
 }
 
-/** What an operator's purge of many is about; exactly one of the three ids. */
+/** An operator's purge of an account, an app or a tenant: exactly one of the three ids. */
 export interface PurgeRequest {
   readonly id: string
   readonly homeAccountId?: string | undefined
@@ -481,9 +481,10 @@ type PurgeOutcome = 'running' | 'dry_run' | 'replayed' | 'ambiguous' | 'too_many
 interface PurgedRow {
   id: string
   replayed: boolean
-  accounts: string
-  sessions: string
-  rows: string
+  /** Null, as what follows, where nothing was counted. */
+  accounts: string | null
+  sessions: string | null
+  rows: string | null
   by_client: Record<string, ClientCounts> | null
 }
 

@@ -197,7 +197,10 @@ t.test('more than 1,000 accounts need force, and more than 10,000 go on in the b
 })
 
 /** A purge that has begun, and of which no step is done. */
-async function beginPurge({ store }: Service, selector: { tenantId: string } | { clientId: string }): Promise<string> {
+async function beginPurge(
+  { store }: Service,
+  selector: { tenantId: string } | { clientId: string } | { homeAccountId: string }
+): Promise<string> {
   const id = randomUUID()
   const requestHash = Buffer.alloc(1)
   const purge = { id, ...selector, reason, actor: 'test', dryRun: false, maxAccounts: 100, requestHash }
@@ -236,6 +239,67 @@ t.test('a login that comes while a purge is running lives, and the purge ends', 
   t.equal(steps, 4, 'three of two accounts, and one that finds nothing')
   t.same(await service.rows(), ['a/new-1.t', 'a/new-2.t', 'a/new-3.t', 'a/new-4.t'])
   t.match(await service.store.findPurge(id), { status: 'done', accounts: 6, rows: 6, sessions: 6 })
+})
+
+t.test('an account whose rows go in several steps is counted once, in all and in each app', async (t) => {
+  const service = await build(t)
+  for (const homeAccountId of ['one.t', 'two.t']) {
+    await service.login({ clientId: 'a', homeAccountId, sid: homeAccountId })
+    await service.login({ clientId: 'b', homeAccountId, sid: homeAccountId })
+    await service.login({
+      clientId: 'a',
+      homeAccountId,
+      partitionKey: `${homeAccountId}+`,
+      sid: homeAccountId,
+      kind: 'obo'
+    })
+  }
+  const id = await beginPurge(service, { tenantId: 't' })
+  const accounts: number[] = []
+  while (await service.store.purgeStep(id, 1)) {
+    accounts.push((await service.store.findPurge(id))?.accounts ?? Number.NaN)
+  }
+  t.same(accounts, [0, 0, 1, 1, 1, 2])
+  t.match(await service.store.findPurge(id), {
+    status: 'done',
+    accounts: 2,
+    rows: 6,
+    byClient: { a: { accounts: 2, sessions: 4, rows: 4 }, b: { accounts: 2, sessions: 2, rows: 2 } }
+  })
+})
+
+for (const selector of [{ tenantId: 't' }, { clientId: 'a' }, { homeAccountId: 'one.t' }]) {
+  t.test(
+    `a later login into a row that ${JSON.stringify(selector)} meets leaves no session without its row`,
+    async (t) => {
+      const service = await build(t)
+      await service.login({ clientId: 'a', homeAccountId: 'one.t', sid: 'early' })
+      const id = await beginPurge(service, selector)
+      await service.login({
+        clientId: 'a',
+        homeAccountId: 'one.t',
+        sid: 'late',
+        issuedAt: Math.floor(Date.now() / 1_000) + 5
+      })
+      while (await service.store.purgeStep(id, 100)) {}
+      t.same(await service.rows(), [])
+      t.same(await service.database.query('select sid from msal_logout.sessions'), [])
+    }
+  )
+}
+
+t.test('a dry run of a tenant counts what the purge does, also where a session has lost its row', async (t) => {
+  const service = await build(t)
+  for (const homeAccountId of ['one.t', 'two.t']) {
+    await service.login({ clientId: 'a', homeAccountId, sid: homeAccountId })
+  }
+  await service.database.query("delete from msal_logout.token_cache where home_account_id = 'two.t'")
+  for (const selector of [{ tenantId: 't' }, { clientId: 'a' }]) {
+    const dry = await service.operate('POST', '/admin/purges', { ...selector, reason, dryRun: true })
+    t.match(dry.json(), { accounts: 1, sessions: 1, rows: 1, rowsByClient: { a: 1 } }, JSON.stringify(selector))
+  }
+  const done = await service.operate('POST', '/admin/purges', { tenantId: 't', reason })
+  t.match(done.json(), { accounts: 1, sessions: 1, rows: 1, rowsByClient: { a: 1 } })
 })
 
 t.test('a purge waits for no row that somebody holds, and deletes it in the end', async (t) => {
