@@ -3,6 +3,7 @@
 
 import { readFileSync } from 'node:fs'
 import { connect } from 'node:net'
+import { quantile } from './statistics.ts'
 
 export interface LoadOrder {
   readonly port: number
@@ -23,7 +24,6 @@ export interface LoadResult {
   readonly perSecond: number
   readonly p50Ms: number
   readonly p99Ms: number
-  readonly maxMs: number
   /** How often each status was answered. */
   readonly statuses: Record<string, number>
 }
@@ -105,14 +105,11 @@ async function load({
   const startedAt = performance.now()
   await Promise.all(Array.from({ length: connections }, converse))
   const seconds = (performance.now() - startedAt) / 1_000
-  latencies.sort()
-  const quantile = (q: number) => latencies[Math.min(latencies.length - 1, Math.floor(latencies.length * q))] ?? 0
   return {
     seconds,
     perSecond: requests.length / seconds,
-    p50Ms: quantile(0.5),
-    p99Ms: quantile(0.99),
-    maxMs: quantile(1),
+    p50Ms: quantile([...latencies], 0.5),
+    p99Ms: quantile([...latencies], 0.99),
     statuses
   }
 }

@@ -96,7 +96,7 @@ async function measureRounds(
     bareCommit.push(await measureBareCommit(setting, 1_000))
     silent.push(await measureSilent(setting.database, 1_000))
   }
-  // Ratios are of neighbours in one round; their median is what counts.
+  // Ratios are of one round; their median is what counts.
   const ratios = (a: readonly number[], b: readonly number[]) =>
     spread(a.map((value, i) => value / (b[i] ?? Number.NaN)))
   const of = (name: ContenderName) => at64.get(name) ?? { perSecond: [], p50Ms: [], p99Ms: [] }
@@ -184,7 +184,7 @@ function save(section: string, result: object): void {
 }
 
 function rounded(_key: string, value: unknown): unknown {
-  return typeof value === 'number' ? Number(value.toPrecision(4)) : value
+  return typeof value === 'number' && !Number.isInteger(value) ? Number(value.toPrecision(4)) : value
 }
 
 function readIfThere(file: string): string | undefined {

@@ -2,6 +2,7 @@ import { type ChildProcess, fork, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { closeSync, openSync } from 'node:fs'
 import { createServer } from 'node:net'
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { LoadOrder, LoadResult } from './load.ts'
 
@@ -14,7 +15,7 @@ export interface Server {
 }
 
 export interface ServerOptions {
-  /** A TypeScript file of `bench/`, or the built command line, which is to serve. */
+  /** A built file of `bench/`, or the built command line, which is to serve: each runs as it would in production. */
   readonly program: string
   readonly env: Readonly<Record<string, string>>
   /** Where standard output goes: a log that is written costs what it costs in production. */
@@ -25,8 +26,7 @@ export interface ServerOptions {
 export async function startServer({ program, env, logFile }: ServerOptions): Promise<Server> {
   const port = await freePort()
   const log = openSync(logFile, 'a')
-  const command = program.endsWith('.ts') ? ['--import', 'tsx', program] : [program, 'serve']
-  const child = spawn(process.execPath, command, {
+  const child = spawn(process.execPath, [program, 'serve'], {
     cwd: root,
     env: { ...process.env, HOST: '127.0.0.1', PORT: String(port), ADMIN_PORT: String(await freePort()), ...env },
     stdio: ['ignore', log, 'inherit']
@@ -55,13 +55,12 @@ export interface Loader {
 }
 
 export function startLoader(): Loader {
-  const child: ChildProcess = fork(fileURLToPath(new URL('load.ts', import.meta.url)), {
-    execArgv: ['--import', 'tsx']
-  })
+  const child: ChildProcess = fork(join(root, 'bench/dist/bench/load.js'), { execArgv: [] })
+  const gone = once(child, 'exit').then(() => [{ error: 'it exited' }])
   return {
     async run(order) {
       child.send(order)
-      const [answer]: { result?: LoadResult; error?: string }[] = await once(child, 'message')
+      const [answer]: { result?: LoadResult; error?: string }[] = await Promise.race([once(child, 'message'), gone])
       if (answer?.result === undefined) {
         throw new Error(`the load failed: ${answer?.error}`)
       }

@@ -1,4 +1,5 @@
 // 10,000 sessions against 10,000,000: the time of one sign-out must not grow with the size of the tables.
+import { mkdtempSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Database, insertSessions, startDatabase } from './database.ts'
 import { contenders, type Setting, signTokens } from './speed.ts'
@@ -22,7 +23,9 @@ export async function measureScale(setting: Setting, sessions: number) {
         { sids: Math.ceil(sessions / 3), database: large }
       ].map(async ({ sids, database }) => {
         await fill(database, provider.issuer, sids)
-        const [contender] = contenders({ ...setting, database })
+        // A folder of its own: what one would keep is not the other's.
+        const own = mkdtempSync(join(folder, 'place-'))
+        const [contender] = contenders({ ...setting, database, folder: own })
         if (contender === undefined) {
           throw new Error('no contender')
         }
@@ -35,10 +38,13 @@ export async function measureScale(setting: Setting, sessions: number) {
     )
     // In turn, so that whatever disturbs the machine disturbs both alike; the first round warms up.
     for (let round = 0; round <= rounds; round++) {
-      for (const { contender, server, p50s } of places) {
+      for (const { contender, server, p50s } of round % 2 === 0 ? places : places.toReversed()) {
         const from = round * perRound
         const order = { port: server.port, path: contender.path, tokens, from, to: from + perRound, connections: 1 }
-        const { p50Ms } = await loader.run(order)
+        const { p50Ms, statuses } = await loader.run(order)
+        if (statuses['200'] !== perRound) {
+          throw new Error(`sign-outs were answered ${JSON.stringify(statuses)}`)
+        }
         if (round > 0) {
           p50s.push(p50Ms)
         }

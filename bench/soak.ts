@@ -1,4 +1,5 @@
-// Half load for a long time: memory must not grow after the first minutes.
+// Bursts of half the capacity of a second, their sessions stored and their tokens signed in between, for a long time:
+// memory must not grow after the first minutes.
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { insertSessions } from './database.ts'

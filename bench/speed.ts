@@ -5,6 +5,7 @@ import { type Database, startDatabase } from './database.ts'
 import type { LoadResult } from './load.ts'
 import { type Loader, type Server, startLoader, startServer } from './processes.ts'
 import { audience, type Provider, sidOf, startProvider } from './provider.ts'
+import { quantile } from './statistics.ts'
 
 export type ContenderName = 'msal-logout' | 'verifying only' | 'statements per token' | 'express-openid-connect'
 
@@ -29,6 +30,9 @@ export interface Setting {
 /** Sessions which no token names: they must be there afterwards. */
 export const bystanders = 2_000
 const warmUpTokens = 1_000
+const warmUpBareCommits = 200
+/** Of all contenders alike, so that their tables are as large. */
+const sessionsStored = 15_000
 
 export function contenders({ database, provider, folder }: Setting): Contender[] {
   const issuersFile = join(folder, 'issuers.json')
@@ -49,16 +53,13 @@ export function contenders({ database, provider, folder }: Setting): Contender[]
   )
   const env = {
     DATABASE_URL: database.url,
-    ISSUERS_FILE: issuersFile,
     ISSUER: provider.issuer,
-    SPOOL_DIR: join(folder, 'spool'),
     NODE_ENV: 'production',
     POOL_SIZE: '16'
   }
   const own = {
     DATABASE_URL: env.DATABASE_URL,
     ISSUERS_FILE: issuersFile,
-    SPOOL_DIR: env.SPOOL_DIR,
     ISSUER: '',
     NODE_ENV: 'production'
   }
@@ -87,21 +88,21 @@ export function contenders({ database, provider, folder }: Setting): Contender[]
       name: 'verifying only',
       path: '/backchannel-logout',
       tokens: 12_000,
-      start: start('verify-only', 'bench/contenders/verify-only.ts', own),
+      start: start('verify-only', 'bench/dist/bench/contenders/verify-only.js', own),
       async check() {}
     },
     {
       name: 'statements per token',
       path: '/backchannel-logout',
       tokens: 3_000,
-      start: start('statements', 'bench/contenders/statements.ts', env),
+      start: start('statements', 'bench/dist/bench/contenders/statements.js', env),
       check: rowsAreGone
     },
     {
       name: 'express-openid-connect',
       path: '/backchannel-logout',
       tokens: 3_000,
-      start: start('express', 'bench/peers/express.ts', env),
+      start: start('express', 'bench/dist/bench/peers/express.js', env),
       async check(from, to) {
         const { rows } = await database.pool.query<{ n: string }>('select count(*) as n from public.session')
         // one mark for the sid and one for the subject
@@ -123,7 +124,7 @@ export async function measure(
 ): Promise<LoadResult> {
   const { database, provider, loader } = setting
   const total = warmUpTokens + count
-  await database.fill(provider.issuer, total + bystanders)
+  await database.fill(provider.issuer, sessionsStored)
   await database.pool.query('truncate public.session')
   const order = { port: server.port, path: contender.path, tokens }
   await loader.run({ ...order, from: 0, to: warmUpTokens, connections: 16 })
@@ -133,11 +134,16 @@ export async function measure(
     throw new Error(`${contender.name}: answers ${JSON.stringify(result.statuses)}`)
   }
   await contender.check(0, total)
-  const spared = await database.countRows(total, total + bystanders)
-  if (spared !== bystanders * 3) {
-    throw new Error(`${contender.name}: deleted ${bystanders * 3 - spared} rows that nobody asked for`)
-  }
+  await bystandersAreThere(database, total, sessionsStored)
   return result
+}
+
+/** Throws where a row of these sessions is gone. */
+export async function bystandersAreThere(database: Database, from: number, to: number): Promise<void> {
+  const spared = await database.countRows(from, to)
+  if (spared !== (to - from) * 3) {
+    throw new Error(`${(to - from) * 3 - spared} rows were deleted that nobody asked for`)
+  }
 }
 
 /** One token a line, for the sessions from 0 on. */
@@ -176,11 +182,12 @@ export async function startSetting(folder: string): Promise<Setting & { stop(): 
 
 /** The bare work in the database: one commit that finds the session's keys and deletes its rows by them. */
 export async function measureBareCommit({ database, provider }: Setting, count: number): Promise<number> {
-  await database.fill(provider.issuer, count + bystanders)
+  const total = warmUpBareCommits + count
+  await database.fill(provider.issuer, total + bystanders)
   const client = new pg.Client({ connectionString: database.url })
   await client.connect()
   const latencies: number[] = []
-  for (let session = 0; session < count; session++) {
+  for (let session = 0; session < total; session++) {
     const startedAt = performance.now()
     await client.query({
       name: 'bare',
@@ -192,9 +199,9 @@ export async function measureBareCommit({ database, provider }: Setting, count: 
     latencies.push(performance.now() - startedAt)
   }
   await client.end()
-  if ((await database.countRows(0, count)) > 0) {
+  if ((await database.countRows(0, total)) > 0) {
     throw new Error('the bare commit left rows')
   }
-  latencies.sort((a, b) => a - b)
-  return latencies[count >> 1] ?? 0
+  await bystandersAreThere(database, total, total + bystanders)
+  return quantile(latencies.slice(warmUpBareCommits), 0.5)
 }

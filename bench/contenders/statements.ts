@@ -1,14 +1,14 @@
 // As usually written: Fastify, jose's `jwtVerify` with a remote key set, and for every token a transaction of
 // plain statements on the same tables, by pg's pool.
 import formbody from '@fastify/formbody'
-import fastify from 'fastify'
+import fastify, { LogController } from 'fastify'
 import { createRemoteJWKSet, jwtVerify } from 'jose'
 import pg from 'pg'
 
 const issuer = String(process.env.ISSUER)
 const jwks = createRemoteJWKSet(new URL(`${issuer}/jwks`))
 const pool = new pg.Pool({ connectionString: String(process.env.DATABASE_URL), max: Number(process.env.POOL_SIZE) })
-const app = fastify({ logger: true, disableRequestLogging: true })
+const app = fastify({ logger: true, logController: new LogController({ disableRequestLogging: true }) })
 app.register(formbody)
 
 app.get('/healthz', async () => ({ status: 'ok' }))

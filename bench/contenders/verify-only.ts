@@ -1,4 +1,4 @@
-// The same server, verifying only: everything but the sign-out itself, down to the log line.
+// The same server, verifying only: everything but the sign-out itself, down to the log line. As `server.ts` wires it.
 import { pino } from 'pino'
 import { createApp } from '../../src/app.ts'
 import { readConfig } from '../../src/config.ts'
@@ -6,10 +6,11 @@ import { createIssuers } from '../../src/issuers.ts'
 import { createCarryOut } from '../../src/logout-request.ts'
 import { createLogoutTokenVerifier } from '../../src/logout-token.ts'
 import { createMetrics } from '../../src/metrics.ts'
+import { createRejections } from '../../src/rejections.ts'
 import { createSpool } from '../../src/spool.ts'
 
 const config = readConfig(process.env)
-const logger = pino({ level: config.logLevel })
+const logger = pino({ level: config.logLevel, redact: { paths: ['err.rawPacket'], remove: true } })
 const issuers = createIssuers(config.issuers)
 const carryOut = createCarryOut({
   issuers,
@@ -27,7 +28,17 @@ const carryOut = createCarryOut({
 const spool = createSpool({ dir: config.spoolDir, logger })
 const metrics = createMetrics({ issuers, spool, pools: {} })
 metrics.watchProcess()
-const app = createApp({ issuers, carryOut, spool, logger, onEnded: metrics.ended })
+const rejections = createRejections()
+const app = createApp({
+  issuers,
+  carryOut,
+  spool,
+  logger,
+  onEnded(outcome) {
+    metrics.ended(outcome)
+    rejections.add(outcome)
+  }
+})
 issuers.warmUp()
 await app.listen({ host: config.host, port: config.port })
 process.on('SIGTERM', () => process.exit(0))
