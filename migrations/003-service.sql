@@ -70,19 +70,23 @@ begin
 end
 $$;
 
--- The sessions that logouts end.
+-- The sessions that logouts end: by the sid; those stored without one by the subject; and all of a subject.
 create function msal_logout.matching(logouts msal_logout.logout[], purge_scope text)
 returns setof msal_logout.matched_session
 language sql stable as $$
-  -- by the sid; and those which were stored without one, by the subject
   select l.id, s.issuer, s.session_key, s.client_id, s.partition_key, s.account_issuer, s.home_account_id
   from unnest(logouts) l
   cross join lateral (
-    select * from msal_logout.sessions s
-    where s.issuer = l.issuer
-      and s.session_key = any (array['sid=' || l.sid, case when not l.whole_subject then 'sub=' || l.subject end]) offset 0
+    select * from msal_logout.sessions s where s.issuer = l.issuer and s.session_key = 'sid=' || l.sid offset 0
   ) s
-  where l.purge_scope = matching.purge_scope and (s.sid is not null or s.issued_at <= l.not_after)
+  where l.purge_scope = matching.purge_scope
+  union all
+  select l.id, s.issuer, s.session_key, s.client_id, s.partition_key, s.account_issuer, s.home_account_id
+  from unnest(logouts) l
+  cross join lateral (
+    select * from msal_logout.sessions s where s.issuer = l.issuer and s.session_key = 'sub=' || l.subject offset 0
+  ) s
+  where l.purge_scope = matching.purge_scope and l.sid is not null and not l.whole_subject and s.issued_at <= l.not_after
   union all
   select l.id, s.issuer, s.session_key, s.client_id, s.partition_key, s.account_issuer, s.home_account_id
   from unnest(logouts) l
@@ -203,11 +207,12 @@ begin
     with gone as (
       delete from msal_logout.token_cache t
       using (
-        select distinct on (m.client_id, m.partition_key) m.client_id, m.partition_key, m.id
+        select distinct on (m.client_id, m.partition_key) m.*
         from unnest(matched) m
         order by m.client_id, m.partition_key, m.id
       ) m
       where t.partition_key = any (array[m.partition_key]) and t.client_id is not distinct from m.client_id
+        and t.account_issuer = m.account_issuer and t.home_account_id is not distinct from m.home_account_id
         and not exists (
           select from msal_logout.sessions s
           where s.partition_key = t.partition_key and s.client_id = t.client_id and s.expires_at > now() offset 0)
@@ -357,12 +362,12 @@ begin
 end
 $$;
 
--- One step of a running purge, by up to `max_rows` of the rows that were there when it began, or of a single account,
--- which goes whole; true when another one is due, false when this one was the last, null when another instance is at it or
--- has done it: each purge has one last step.
--- An app or a tenant is swept first, by its rows in the order in which they came. The sweep takes no locks but the
--- rows' own, which whoever stores or deletes a row's session takes first, and waits for none of them. What it had to
--- leave goes in the steps after it, under the accounts' locks, as the purge of a single account does.
+-- One step of a running purge, of what was there when it began: true when another one is due, false when this one was the
+-- last, null when another instance is at it or has done it: each purge has one last step.
+-- An app or a tenant is swept first, by the accounts of up to `max_rows` rows, in the order in which the rows came. The
+-- sweep takes no locks but the rows' own, which whoever stores or deletes a row's session takes first, and waits for none
+-- of them. What it had to leave goes in the steps after it, one account in each, under the account's lock, as the purge of
+-- a single account does. A session goes with its row.
 create function msal_logout.purge_step(id uuid, max_rows int) returns boolean
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
@@ -371,13 +376,14 @@ as $$
 declare
   p msal_logout.purges;
   up_to bigint;
-  found_rows bigint; -- an app's own among them
+  due bigint; -- rows of the sweep's range
+  left_over bigint; -- rows of its accounts that somebody held
   account_issuers text[];
   account_ids text[];
-  purged_accounts bigint;
   is_done boolean := false;
   deletions msal_logout.deletion[];
-  unfinished jsonb; -- accounts of this step that have rows left, by app: counted in the step that takes the last one
+  purged_accounts bigint;
+  unfinished jsonb; -- accounts that have rows left, by app: counted in the step that takes the last one
 begin
   select r.* into p from msal_logout.purges r where r.id = purge_step.id and r.status = 'running' for update skip locked;
   if not found then
@@ -387,34 +393,44 @@ begin
   -- Pairs are compared, and differences, since a bound of `generation` alone could be looked up in any index that it is
   -- in, among the rows of all tenants or apps.
   if p.swept_to is not null then
-    select max(f.generation), count(*) into up_to, found_rows
+    select max(f.generation), count(f.home_account_id) into up_to, due -- an app's own rows have no account
     from (
-      (select t.generation from msal_logout.token_cache t
+      (select t.generation, t.home_account_id from msal_logout.token_cache t
       where (t.tenant_id, t.generation) > (p.tenant_id, p.swept_to)
         and (t.tenant_id, t.generation) <= (p.tenant_id, p.last_generation)
       order by t.tenant_id, t.generation limit purge_step.max_rows)
       union all
-      (select t.generation from msal_logout.token_cache t
+      (select t.generation, t.home_account_id from msal_logout.token_cache t
       where (t.client_id, t.generation) > (p.client_id, p.swept_to)
         and (t.client_id, t.generation) <= (p.client_id, p.last_generation)
       order by t.client_id, t.generation limit purge_step.max_rows)
     ) f;
   end if;
   if up_to is not null then
-    with of_tenant as (
-      select t.ctid as place from msal_logout.token_cache t
-      where (t.tenant_id, t.generation) > (p.tenant_id, p.swept_to) and (t.tenant_id, t.generation) <= (p.tenant_id, up_to)
-      for update skip locked
-    ), of_client as (
-      select t.ctid as place from msal_logout.token_cache t
-      where (t.client_id, t.generation) > (p.client_id, p.swept_to) and (t.client_id, t.generation) <= (p.client_id, up_to)
-        and t.kind <> 'app'
-      for update skip locked
+    with accounts as (
+      select d.account_issuer, d.home_account_id
+      from (
+        select t.account_issuer, t.home_account_id, t.generation from msal_logout.token_cache t
+        where (t.tenant_id, t.generation) > (p.tenant_id, p.swept_to) and (t.tenant_id, t.generation) <= (p.tenant_id, up_to)
+        union all
+        select t.account_issuer, t.home_account_id, t.generation from msal_logout.token_cache t
+        where (t.client_id, t.generation) > (p.client_id, p.swept_to) and (t.client_id, t.generation) <= (p.client_id, up_to)
+      ) d
+      where d.home_account_id is not null
+      group by d.account_issuer, d.home_account_id
+      order by min(d.generation)
+    ), found as materialized (
+      select t.ctid as place
+      from accounts a
+      join msal_logout.token_cache t
+        on t.home_account_id = any (array[a.home_account_id]) and t.account_issuer is not distinct from a.account_issuer
+      where (p.client_id is null or t.client_id = p.client_id) and t.generation - p.last_generation <= 0
+    ), locked as (
+      select t.ctid as place from found f join msal_logout.token_cache t on t.ctid = f.place
+      for update of t skip locked
     ), gone as (
-      delete from msal_logout.token_cache t
-      using (select * from of_tenant union all select * from of_client) d
-      where t.ctid = d.place
-      returning t.client_id, t.partition_key, t.account_issuer, t.home_account_id
+      delete from msal_logout.token_cache t using locked l where t.ctid = l.place
+      returning t.client_id, t.partition_key, t.account_issuer, t.home_account_id, t.generation
     ), gone_sessions as (
       delete from msal_logout.sessions s using gone g
       where s.partition_key = any (array[g.partition_key]) and s.client_id = g.client_id
@@ -423,13 +439,17 @@ begin
       returning (p.id, s.client_id, s.account_issuer, s.home_account_id, false,
         (s.issuer, s.sid, s.subject, s.home_account_id)::msal_logout.told_session)::msal_logout.deletion as d
     )
-    select array_agg(g.d), found_rows - (select count(*) from gone) into deletions, found_rows
+    select
+      array_agg(g.d),
+      due - (select count(*) from gone g where g.generation > p.swept_to and g.generation <= up_to),
+      (select count(*) from found) - (select count(*) from gone)
+    into deletions, due, left_over
     from (
       select (p.id, g.client_id, g.account_issuer, g.home_account_id, true, null)::msal_logout.deletion as d from gone g
       union all
       select * from gone_sessions
     ) g;
-    if p.left_from is null and found_rows > 0 then
+    if p.left_from is null and due > 0 then
       p.left_from := least(
         (select min(t.generation) from msal_logout.token_cache t
         where (t.tenant_id, t.generation) > (p.tenant_id, p.swept_to) and (t.tenant_id, t.generation) <= (p.tenant_id, up_to)),
@@ -437,23 +457,6 @@ begin
         where (t.client_id, t.generation) > (p.client_id, p.swept_to) and (t.client_id, t.generation) <= (p.client_id, up_to)
           and t.kind <> 'app'));
     end if;
-    with touched as materialized (
-      select a.client_id, a.account_issuer, a.home_account_id, array(
-        select t.client_id from msal_logout.token_cache t
-        where t.home_account_id = a.home_account_id and t.account_issuer = a.account_issuer
-          and (p.client_id is null or t.client_id = p.client_id) and t.generation - p.last_generation <= 0 offset 0
-      ) as left_in
-      from (
-        select d.client_id, d.account_issuer, d.home_account_id from unnest(deletions) d
-        group by d.client_id, d.account_issuer, d.home_account_id
-      ) a
-    )
-    select
-      (select count(*) from (
-        select from touched t where cardinality(t.left_in) = 0 group by t.account_issuer, t.home_account_id) a),
-      (select jsonb_object_agg(c.client_id, jsonb_build_object('accounts', -c.n, 'sessions', 0, 'rows', 0)) from (
-        select t.client_id, count(*) as n from touched t where t.client_id = any (t.left_in) group by t.client_id) c)
-    into purged_accounts, unfinished;
   else
     select array_agg(a.account_issuer), array_agg(a.home_account_id) into account_issuers, account_ids
     from (
@@ -462,19 +465,21 @@ begin
         and t.generation - p.last_generation <= 0
       union
       select s.account_issuer, s.home_account_id from msal_logout.sessions s
-      where s.home_account_id = p.home_account_id and s.account_issuer in ('', p.issuer) and s.created_at <= p.at
+      where s.home_account_id = p.home_account_id and s.account_issuer in ('', p.issuer)
+        and not exists (
+          select from msal_logout.token_cache t
+          where t.partition_key = s.partition_key and t.client_id = s.client_id offset 0)
       union
       (select t.account_issuer, t.home_account_id from msal_logout.token_cache t
       where (t.tenant_id, t.generation) >= (p.tenant_id, p.left_from)
         and (t.tenant_id, t.generation) <= (p.tenant_id, p.last_generation)
-      order by t.tenant_id, t.generation limit purge_step.max_rows)
+      order by t.tenant_id, t.generation limit 1)
       union
       (select t.account_issuer, t.home_account_id from msal_logout.token_cache t
       where (t.client_id, t.generation) >= (p.client_id, p.left_from)
         and (t.client_id, t.generation) <= (p.client_id, p.last_generation) and t.kind <> 'app'
-      order by t.client_id, t.generation limit purge_step.max_rows)
+      order by t.client_id, t.generation limit 1)
     ) a;
-    purged_accounts := cardinality(account_ids);
     is_done := account_ids is null;
 
     perform msal_logout.hold(array_agg(a.issuer), array_agg('account=' || a.id), null)
@@ -496,20 +501,42 @@ begin
       using unnest(account_issuers, account_ids) a (account_issuer, home_account_id)
       where s.home_account_id = any (array[a.home_account_id]) and s.account_issuer = a.account_issuer
         and (p.client_id is null or s.client_id = p.client_id)
-        -- A later one lives, but not without its row.
-        and (s.created_at <= p.at or not exists (
+        and not exists (
           select from msal_logout.token_cache t
-          where t.partition_key = s.partition_key and t.client_id = s.client_id offset 0))
+          where t.partition_key = s.partition_key and t.client_id = s.client_id offset 0)
       returning (p.id, s.client_id, s.account_issuer, s.home_account_id, false,
         (s.issuer, s.sid, s.subject, s.home_account_id)::msal_logout.told_session)::msal_logout.deletion as d
     )
     select deletions || array_agg(g.d) into deletions from gone g;
   end if;
 
+  select count(*) into purged_accounts
+  from (
+    select from unnest(deletions) d where d.home_account_id is not null group by d.account_issuer, d.home_account_id
+  ) a;
+  if left_over > 0 then
+    with touched as materialized (
+      select a.client_id, a.account_issuer, a.home_account_id, array(
+        select t.client_id from msal_logout.token_cache t
+        where t.home_account_id = a.home_account_id and t.account_issuer = a.account_issuer
+          and (p.client_id is null or t.client_id = p.client_id) and t.generation - p.last_generation <= 0 offset 0
+      ) as left_in
+      from (
+        select d.client_id, d.account_issuer, d.home_account_id from unnest(deletions) d
+        group by d.client_id, d.account_issuer, d.home_account_id
+      ) a
+    )
+    select
+      purged_accounts - (select count(*) from (
+        select from touched t where cardinality(t.left_in) > 0 group by t.account_issuer, t.home_account_id) a),
+      (select jsonb_object_agg(c.client_id, jsonb_build_object('accounts', -c.n, 'sessions', 0, 'rows', 0)) from (
+        select t.client_id, count(*) as n from touched t where t.client_id = any (t.left_in) group by t.client_id) c)
+    into purged_accounts, unfinished;
+  end if;
   update msal_logout.purges r set
     swept_to = up_to,
     left_from = p.left_from,
-    accounts = r.accounts + coalesce(purged_accounts, 0),
+    accounts = r.accounts + purged_accounts,
     sessions = r.sessions + coalesce(c.sessions, 0),
     rows = r.rows + coalesce(c.rows, 0),
     by_client = msal_logout.add_counts(msal_logout.add_counts(r.by_client, c.by_client), unfinished),

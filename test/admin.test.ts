@@ -3,6 +3,7 @@ import pg from 'pg'
 import { pino } from 'pino'
 import t from 'tap'
 import { createPurges } from '../src/purges.ts'
+import type { Logout } from '../src/store.ts'
 import { adminToken, build, type Service } from './fixtures/service.ts'
 
 const reason = 'left the company'
@@ -208,6 +209,11 @@ async function beginPurge(
   return id
 }
 
+function logoutOf({ issuer, sid }: { issuer: string; sid: string }): Logout {
+  const notAfter = Math.floor(Date.now() / 1_000)
+  return { id: randomUUID(), source: 'backchannel', issuer, sid, notAfter, wholeSubject: false, purgeScope: 'account' }
+}
+
 t.test('a sid that more than 1,000 accounts have needs force, too', async (t) => {
   const service = await build(t)
   const { issuer } = service.provider
@@ -259,7 +265,7 @@ t.test('an account whose rows go in several steps is counted once, in all and in
   while (await service.store.purgeStep(id, 1)) {
     accounts.push((await service.store.findPurge(id))?.accounts ?? Number.NaN)
   }
-  t.same(accounts, [0, 0, 1, 1, 1, 2])
+  t.same(accounts, [1, 2], 'an account goes whole')
   t.match(await service.store.findPurge(id), {
     status: 'done',
     accounts: 2,
@@ -287,6 +293,45 @@ for (const selector of [{ tenantId: 't' }, { clientId: 'a' }, { homeAccountId: '
     }
   )
 }
+
+t.test(
+  'of a login that began before a purge and was stored after it, row and session go or live together',
+  async (t) => {
+    const service = await build(t)
+    await service.login({ clientId: 'b', homeAccountId: 'one.t', sid: 'early' })
+    const client = await service.database.pool.connect()
+    await client.query('begin')
+    await client.query('select now()')
+    const id = await beginPurge(service, { homeAccountId: 'one.t' })
+    await client.query(
+      "select msal_logout.login('a', 'one.t', 'one.t', $1, 'late', 'subject', extract(epoch from now())::bigint + 5, 'x', 'json', '1 hour')",
+      [service.provider.issuer]
+    )
+    await client.query('commit')
+    client.release()
+    while (await service.store.purgeStep(id, 100)) {}
+    t.same(await service.rows(), ['a/one.t'])
+    t.same(await service.database.query('select sid from msal_logout.sessions'), [{ sid: 'late' }])
+    const { issuer } = service.provider
+    t.match(await service.store.previewSignOut(logoutOf({ issuer, sid: 'late' })), { sessions: 1, rows: 1 })
+  }
+)
+
+t.test('an account that a sign-out ends while a purge is at it is counted by whoever deleted of it', async (t) => {
+  const service = await build(t)
+  for (const homeAccountId of ['one.t', 'two.t', 'three.t']) {
+    await service.login({ clientId: 'a', homeAccountId, sid: homeAccountId })
+    await service.login({ clientId: 'b', homeAccountId, sid: homeAccountId })
+  }
+  const id = await beginPurge(service, { tenantId: 't' })
+  t.equal(await service.store.purgeStep(id, 1), true)
+  const { issuer } = service.provider
+  for (const sid of ['one.t', 'two.t']) {
+    await service.store.signOut([logoutOf({ issuer, sid })])
+  }
+  while (await service.store.purgeStep(id, 1)) {}
+  t.match(await service.store.findPurge(id), { total: 3, accounts: 2, rows: 4, sessions: 4 })
+})
 
 t.test('a dry run of a tenant counts what the purge does, also where a session has lost its row', async (t) => {
   const service = await build(t)
@@ -327,7 +372,7 @@ t.test('a purge waits for no row that somebody holds, and deletes it in the end'
     accounts: 3,
     rows: 4,
     sessions: 4,
-    byClient: { a: { rows: 3 }, b: { rows: 1 } }
+    byClient: { a: { accounts: 3, rows: 3 }, b: { accounts: 1, rows: 1 } }
   }
   t.match(await service.store.findPurge(id), told, 'an account of which a row was left is counted once')
 })
