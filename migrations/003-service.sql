@@ -292,7 +292,8 @@ begin
   if start_purge.home_account_id is not null then
     select array_agg(distinct a.account_issuer) into issuers
     from (
-      select t.account_issuer from msal_logout.token_cache t where t.home_account_id = start_purge.home_account_id
+      select t.account_issuer from msal_logout.token_cache t
+      where t.home_account_id = start_purge.home_account_id and t.kind <> 'app'
       union all
       select s.account_issuer from msal_logout.sessions s where s.home_account_id = start_purge.home_account_id
     ) a
@@ -391,7 +392,8 @@ begin
   end if;
 
   -- Pairs are compared, and differences, since a bound of `generation` alone could be looked up in any index that it is
-  -- in, among the rows of all tenants or apps.
+  -- in, among the rows of all tenants or apps; and a condition on `kind`, which no index has, keeps accounts from being
+  -- looked up by reading one whole.
   if p.swept_to is not null then
     select max(f.generation), count(f.home_account_id) into up_to, due -- an app's own rows have no account
     from (
@@ -462,7 +464,7 @@ begin
     from (
       select t.account_issuer, t.home_account_id from msal_logout.token_cache t
       where t.home_account_id = p.home_account_id and t.account_issuer in ('', p.issuer)
-        and t.generation - p.last_generation <= 0
+        and t.kind <> 'app' and t.generation - p.last_generation <= 0
       union
       select s.account_issuer, s.home_account_id from msal_logout.sessions s
       where s.home_account_id = p.home_account_id and s.account_issuer in ('', p.issuer)
@@ -519,7 +521,8 @@ begin
       select a.client_id, a.account_issuer, a.home_account_id, array(
         select t.client_id from msal_logout.token_cache t
         where t.home_account_id = a.home_account_id and t.account_issuer = a.account_issuer
-          and (p.client_id is null or t.client_id = p.client_id) and t.generation - p.last_generation <= 0 offset 0
+          and (p.client_id is null or t.client_id = p.client_id)
+          and t.kind <> 'app' and t.generation - p.last_generation <= 0 offset 0
       ) as left_in
       from (
         select d.client_id, d.account_issuer, d.home_account_id from unnest(deletions) d

@@ -7,7 +7,7 @@ import { createDatabase } from './fixtures/database.ts'
 const issuer = 'https://issuer.example'
 const many = 3_000
 
-for (const atFirst of ['empty', 'small'] as const) {
+for (const atFirst of ['empty', 'tiny', 'small'] as const) {
   t.test(`plans made while the tables are ${atFirst} read few rows once they are large`, async (t) => {
     const database = await createDatabase(t, { own: true })
     const client = new pg.Client({ connectionString: database.url })
@@ -17,15 +17,15 @@ for (const atFirst of ['empty', 'small'] as const) {
     await client.query(`alter table msal_logout.token_cache set (autovacuum_enabled = false)`)
     await client.query(`alter table msal_logout.sessions set (autovacuum_enabled = false)`)
 
-    const store = (from: number, to: number, tenant = 't') =>
+    const store = (from: number, to: number, tenant = 't', app = 'a') =>
       client.query(
         `with accounts as (select n, n || '.' || $4 as account from generate_series($1::int, $2::int) n), rows as (
           insert into msal_logout.token_cache (client_id, partition_key, kind, home_account_id, payload, encoding, expires_at)
-          select 'a', account, 'user', account, '', 'json', now() + interval '1 hour' from accounts)
+          select $5, account, 'user', account, '', 'json', now() + interval '1 hour' from accounts)
         insert into msal_logout.sessions (issuer, session_key, client_id, partition_key, sid, subject, account_issuer,
           home_account_id, issued_at, expires_at)
-        select $3, 'sid=s' || n, 'a', account, 's' || n, 'u' || n, '', account, 1, now() + interval '1 hour' from accounts`,
-        [from, to, issuer, tenant]
+        select $3, 'sid=s' || n, $5, account, 's' || n, 'u' || n, '', account, 1, now() + interval '1 hour' from accounts`,
+        [from, to, issuer, tenant, app]
       )
     const signOut = (logouts: object[]) =>
       client.query('select * from msal_logout.sign_out($1)', [
@@ -60,13 +60,15 @@ for (const atFirst of ['empty', 'small'] as const) {
         { subject: `u${n + 3}`, whole_subject: true, purge_scope: 'session' }
       ])
     }
-    /** An operator's, of a tenant with two accounts. */
-    async function purge(tenant: string, n: number): Promise<void> {
-      await store(n, n + 1, tenant)
+    /** An operator's, of a tenant or an app with two accounts. */
+    async function purge(name: string, n: number): Promise<void> {
+      const isApp = name.startsWith('app')
+      await store(n, n + 1, isApp ? 'other' : name, isApp ? name : 'a')
       const id = randomUUID()
-      await client.query(`select msal_logout.start_purge($1, null, null, null, $2, 'r', 'a', false, 100, 'x')`, [
+      await client.query(`select msal_logout.start_purge($1, null, null, $2, $3, 'r', 'a', false, 100, 'x')`, [
         id,
-        tenant
+        isApp ? name : null,
+        isApp ? null : name
       ])
       for (let more = true; more; ) {
         const { rows } = await client.query('select msal_logout.purge_step($1, 100) as more', [id])
@@ -81,13 +83,14 @@ for (const atFirst of ['empty', 'small'] as const) {
       return Number(rows[0]?.n)
     }
 
-    if (atFirst === 'small') {
-      await store(1, 40)
+    if (atFirst !== 'empty') {
+      await store(1, atFirst === 'tiny' ? 1 : 40)
     }
     await client.query('vacuum analyze msal_logout.token_cache, msal_logout.sessions')
     for (let i = 0; i < 7; i++) {
       await act(1 + 4 * i) // after five times a plan is made for any values, and kept
       await purge(`first${i}`, 10_000 + 10 * i)
+      await purge(`app${i}`, 20_000 + 10 * i)
     }
     await store(101, 100 + many)
     await client.query('begin')
@@ -98,6 +101,7 @@ for (const atFirst of ['empty', 'small'] as const) {
     t.ok(read > 10)
     await purge('last', 1)
     await purge('last', 9_000)
+    await purge('app', 8_000)
     const readByPurges = (await tuplesRead()) - before - read
     await client.query('commit')
     t.ok(readByPurges < 100, `${readByPurges} tuples were read by purges`)
