@@ -215,7 +215,8 @@ begin
         and t.account_issuer = m.account_issuer and t.home_account_id is not distinct from m.home_account_id
         and not exists (
           select from msal_logout.sessions s
-          where s.partition_key = t.partition_key and s.client_id = t.client_id and s.expires_at > now() offset 0)
+          where s.partition_key = t.partition_key and s.client_id is not distinct from t.client_id
+            and s.expires_at > now() offset 0)
       returning (m.id, t.client_id, t.account_issuer, t.home_account_id, true, null)::msal_logout.deletion as d
     )
     select deletions || array_agg(g.d) into deletions from gone g;
@@ -330,7 +331,8 @@ begin
         from (select f.client_id, count(*) as n from found f group by f.client_id) c),
       case when start_purge.home_account_id is null then (
         select count(*) from found f
-        join msal_logout.sessions s on s.partition_key = f.partition_key and s.client_id = f.client_id)
+        join msal_logout.sessions s
+          on s.partition_key = any (array[f.partition_key]) and s.client_id is not distinct from f.client_id)
       else (
         select count(*) from msal_logout.sessions s
         where s.home_account_id = start_purge.home_account_id and s.account_issuer = any (issuers))
@@ -435,7 +437,7 @@ begin
       returning t.client_id, t.partition_key, t.account_issuer, t.home_account_id, t.generation
     ), gone_sessions as (
       delete from msal_logout.sessions s using gone g
-      where s.partition_key = any (array[g.partition_key]) and s.client_id = g.client_id
+      where s.partition_key = any (array[g.partition_key]) and s.client_id is not distinct from g.client_id
         and s.account_issuer is not distinct from g.account_issuer
         and s.home_account_id is not distinct from g.home_account_id
       returning (p.id, s.client_id, s.account_issuer, s.home_account_id, false,
@@ -470,7 +472,7 @@ begin
       where s.home_account_id = p.home_account_id and s.account_issuer in ('', p.issuer)
         and not exists (
           select from msal_logout.token_cache t
-          where t.partition_key = s.partition_key and t.client_id = s.client_id offset 0)
+          where t.partition_key = s.partition_key and t.client_id is not distinct from s.client_id offset 0)
       union
       (select t.account_issuer, t.home_account_id from msal_logout.token_cache t
       where (t.tenant_id, t.generation) >= (p.tenant_id, p.left_from)
@@ -505,7 +507,7 @@ begin
         and (p.client_id is null or s.client_id = p.client_id)
         and not exists (
           select from msal_logout.token_cache t
-          where t.partition_key = s.partition_key and t.client_id = s.client_id offset 0)
+          where t.partition_key = s.partition_key and t.client_id is not distinct from s.client_id offset 0)
       returning (p.id, s.client_id, s.account_issuer, s.home_account_id, false,
         (s.issuer, s.sid, s.subject, s.home_account_id)::msal_logout.told_session)::msal_logout.deletion as d
     )
