@@ -53,6 +53,9 @@ $$;
 create function msal_logout.announce(deletions msal_logout.deletion[]) returns void
 language plpgsql as $$
 begin
+  if deletions is null then
+    return;
+  end if;
   with told as (
     select d.client_id, array_agg(d.told) as sessions from unnest(deletions) d where not d.is_row group by d.client_id
   ), raised as (
@@ -538,6 +541,7 @@ begin
         select t.client_id, count(*) as n from touched t where t.client_id = any (t.left_in) group by t.client_id) c)
     into purged_accounts, unfinished;
   end if;
+
   update msal_logout.purges r set
     swept_to = up_to,
     left_from = p.left_from,
