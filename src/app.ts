@@ -7,7 +7,7 @@ import fastify, {
   type FastifyRequest,
   LogController
 } from 'fastify'
-import { RefusedError, UnavailableError } from './errors.ts'
+import { RejectedError, UnavailableError } from './errors.ts'
 import type { Issuers } from './issuers.ts'
 import {
   type CarryOut,
@@ -95,7 +95,7 @@ export function createApp({
   app.register(formbody, { bodyLimit: bodyLimitBytes })
   app.decorateRequest('progress', undefined)
   app.setErrorHandler((error: FastifyError, request, reply) => {
-    if (error instanceof RefusedError) {
+    if (error instanceof RejectedError) {
       const retryAfterSeconds = limitRejections(request.ip)
       if (retryAfterSeconds > 0) {
         suspects.add(request.ip)
@@ -209,12 +209,12 @@ export function createApp({
   function frontChannelQuery(name: string | undefined, query: unknown) {
     const { iss, sid } = isObject(query) ? query : {}
     if (!isIdentifier(sid) || !(iss === undefined || isIdentifier(iss))) {
-      throw new RefusedError('ERR_REQUEST_QUERY')
+      throw new RejectedError('ERR_REQUEST_QUERY')
     }
     const config =
       name !== undefined ? issuers.named(name) : iss !== undefined ? issuers.find(iss)?.config : issuers.only()
     if (config === undefined || !config.frontChannel || (iss !== undefined && issuers.find(iss)?.config !== config)) {
-      throw new RefusedError('ERR_REQUEST_QUERY')
+      throw new RejectedError('ERR_REQUEST_QUERY')
     }
     return { config, iss, sid }
   }
@@ -232,13 +232,13 @@ export function createApp({
 function formToken(body: unknown): string {
   const token = isObject(body) ? body.logout_token : undefined
   if (typeof token !== 'string' || token === '') {
-    throw new RefusedError('ERR_REQUEST_FORM')
+    throw new RejectedError('ERR_REQUEST_FORM')
   }
   return token
 }
 
 function outcomeOf(error: FastifyError): Omit<LogoutOutcome, 'endpoint'> {
-  if (error instanceof RefusedError) {
+  if (error instanceof RejectedError) {
     return { outcome: 'refused', reason: error.code, description: error.message }
   }
   if (error instanceof UnavailableError) {
@@ -248,7 +248,7 @@ function outcomeOf(error: FastifyError): Omit<LogoutOutcome, 'endpoint'> {
     return { outcome: 'lost', reason: error.code }
   }
   if (error.statusCode !== undefined && error.statusCode < 500) {
-    const { code: reason, message: description } = new RefusedError('ERR_REQUEST_FORM')
+    const { code: reason, message: description } = new RejectedError('ERR_REQUEST_FORM')
     return { outcome: 'refused', reason, description }
   }
   return { outcome: 'failed' }
@@ -275,7 +275,7 @@ function answerUnavailable(reply: FastifyReply, isKept: boolean): FastifyReply {
 }
 
 function answerError(error: FastifyError, request: FastifyRequest, reply: FastifyReply): FastifyReply {
-  if (error instanceof RefusedError) {
+  if (error instanceof RejectedError) {
     request.log.warn({ code: error.code, address: request.ip }, 'refused')
     return reply.code(400).send({ error: 'invalid_request', error_description: error.message })
   }
@@ -285,7 +285,7 @@ function answerError(error: FastifyError, request: FastifyRequest, reply: Fastif
   if (error.statusCode !== undefined && error.statusCode < 500) {
     return reply
       .code(400)
-      .send({ error: 'invalid_request', error_description: new RefusedError('ERR_REQUEST_FORM').message })
+      .send({ error: 'invalid_request', error_description: new RejectedError('ERR_REQUEST_FORM').message })
   }
   request.log.error({ err: error }, 'failed')
   return reply.code(500).send({ error: 'server_error', error_description: 'something is wrong here' })

@@ -1,5 +1,5 @@
 /** Why a logout token is refused; the key is the error's `code`, the text is the answer's `error_description`. */
-const refusals = {
+const rejections = {
   ERR_REQUEST_FORM: 'the body must be application/x-www-form-urlencoded with one "logout_token"',
   ERR_REQUEST_QUERY: 'the query must have one "sid", and one "iss" unless the path names the issuer',
   ERR_TOKEN_MALFORMED: 'the logout token is not a signed JWT',
@@ -23,15 +23,15 @@ const refusals = {
   ERR_TOKEN_SIGNATURE: 'the signature of the logout token does not verify'
 } as const
 
-export type RefusalCode = keyof typeof refusals
+export type RejectionCode = keyof typeof rejections
 
 /** The sender's fault: answered by 400. The message is fixed for each code and quotes nothing of the token. */
-export class RefusedError extends Error {
-  readonly code: RefusalCode
+export class RejectedError extends Error {
+  readonly code: RejectionCode
 
-  constructor(code: RefusalCode, options?: ErrorOptions) {
-    super(refusals[code], options)
-    this.name = 'RefusedError'
+  constructor(code: RejectionCode, options?: ErrorOptions) {
+    super(rejections[code], options)
+    this.name = 'RejectedError'
     this.code = code
   }
 }

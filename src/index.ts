@@ -1,4 +1,4 @@
-export { ConfigurationError, type RefusalCode, RefusedError, UnavailableError } from './errors.ts'
+export { ConfigurationError, RejectedError, type RejectionCode, UnavailableError } from './errors.ts'
 export { createIssuers, type IssuerConfig, type Issuers, type IssuersOptions } from './issuers.ts'
 export { logoutOfToken } from './logout-request.ts'
 export { createLogoutTokenVerifier, type LogoutToken, type VerifyLogoutToken } from './logout-token.ts'

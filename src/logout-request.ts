@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import { RefusedError } from './errors.ts'
+import { RejectedError } from './errors.ts'
 import type { IssuerConfig, Issuers } from './issuers.ts'
 import type { LogoutToken, VerifyLogoutToken } from './logout-token.ts'
 import type { SignOut } from './sign-out.ts'
@@ -59,7 +59,7 @@ export function committedOutcome(results: readonly CarriedOut[]): Pick<LogoutOut
 
 /**
  * Carries a request out as of its time of arrival, in milliseconds since 1970.
- * Throws {@link RefusedError} where the request is at fault and {@link UnavailableError} where it could not be done now.
+ * Throws {@link RejectedError} where the request is at fault and {@link UnavailableError} where it could not be done now.
  *
  * @param options.onProgress told whenever more is known of the request
  * @param options.isVerified its signature was verified before
@@ -107,7 +107,7 @@ export function createCarryOut({ issuers, verify, signOut, store }: CarryOutOpti
   async function byFrontChannel(request: FrontChannelCall, at: number, onProgress?: OnProgress): Promise<CarriedOut[]> {
     const config = issuers.named(request.issuerName)
     if (config === undefined) {
-      throw new RefusedError('ERR_REQUEST_QUERY') // configured no more
+      throw new RejectedError('ERR_REQUEST_QUERY') // configured no more
     }
     onProgress?.({ issuer: config.name, isVerified: false })
     const { sid } = request

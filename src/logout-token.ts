@@ -1,5 +1,5 @@
 import { compactVerify, errors } from 'jose'
-import { RefusedError, UnavailableError } from './errors.ts'
+import { RejectedError, UnavailableError } from './errors.ts'
 import type { KeySet } from './issuer-keys.ts'
 import type { Issuer, IssuerConfig, Issuers } from './issuers.ts'
 
@@ -40,7 +40,7 @@ const maxSeconds = 10_000_000_000
  *
  * @param issuers whom we trust
  * @param options.now the clock, milliseconds since 1970; default `Date.now`
- * @returns a function of the raw token that throws {@link RefusedError} where the token is at fault and
+ * @returns a function of the raw token that throws {@link RejectedError} where the token is at fault and
  *   {@link UnavailableError} where no key can be had
  */
 export function createLogoutTokenVerifier(
@@ -59,7 +59,7 @@ export function createLogoutTokenVerifier(
  * @param checkClaims narrows the payload, before the signature is looked at; what it returns is only given out
  *   for a genuine token
  * @param options as of {@link VerifyOptions}
- * @throws {RefusedError} where the token is at fault
+ * @throws {RejectedError} where the token is at fault
  * @throws {UnavailableError} where no key can be had
  */
 export async function verifyJwt<T>(
@@ -72,7 +72,7 @@ export async function verifyJwt<T>(
   const { header, payload } = decode(token)
   const issuer = typeof payload.iss === 'string' ? issuers.find(payload.iss) : undefined
   if (issuer === undefined) {
-    throw new RefusedError('ERR_TOKEN_ISSUER')
+    throw new RejectedError('ERR_TOKEN_ISSUER')
   }
   onIssuer?.(issuer.config)
   checkHeader(header, issuer.config)
@@ -86,11 +86,11 @@ export async function verifyJwt<T>(
 function decode(token: string): { header: Record<string, unknown>; payload: Record<string, unknown> } {
   const parts = token.split('.')
   if (parts.length === 5) {
-    throw new RefusedError('ERR_TOKEN_ENCRYPTED')
+    throw new RejectedError('ERR_TOKEN_ENCRYPTED')
   }
   const [header, payload, signature] = parts
   if (parts.length !== 3 || !header || !payload || !signature) {
-    throw new RefusedError('ERR_TOKEN_MALFORMED')
+    throw new RejectedError('ERR_TOKEN_MALFORMED')
   }
   return { header: decodePart(header), payload: decodePart(payload) }
 }
@@ -100,7 +100,7 @@ const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 function decodePart(part: string): Record<string, unknown> {
   // RFC 7515 §2: base64url without padding, line breaks or other characters; Buffer would overlook them.
   if (!/^[A-Za-z0-9_-]+$/.test(part)) {
-    throw new RefusedError('ERR_TOKEN_MALFORMED')
+    throw new RejectedError('ERR_TOKEN_MALFORMED')
   }
   let json: string
   let value: unknown
@@ -108,13 +108,13 @@ function decodePart(part: string): Record<string, unknown> {
     json = utf8.decode(Buffer.from(part, 'base64url'))
     value = JSON.parse(json)
   } catch (error) {
-    throw new RefusedError('ERR_TOKEN_MALFORMED', { cause: error })
+    throw new RejectedError('ERR_TOKEN_MALFORMED', { cause: error })
   }
   if (!isObject(value)) {
-    throw new RefusedError('ERR_TOKEN_MALFORMED')
+    throw new RejectedError('ERR_TOKEN_MALFORMED')
   }
   if (hasDuplicateKey(json, value)) {
-    throw new RefusedError('ERR_TOKEN_DUPLICATE_KEY')
+    throw new RejectedError('ERR_TOKEN_DUPLICATE_KEY')
   }
   return value
 }
@@ -142,16 +142,16 @@ function hasDuplicateKey(json: string, value: object): boolean {
 
 function checkHeader(header: Record<string, unknown>, policy: IssuerConfig): void {
   if ('crit' in header) {
-    throw new RefusedError('ERR_TOKEN_CRITICAL') // RFC 7515 §4.1.11: we understand none
+    throw new RejectedError('ERR_TOKEN_CRITICAL') // RFC 7515 §4.1.11: we understand none
   }
   if (typeof header.alg !== 'string' || !policy.algorithms.includes(header.alg)) {
-    throw new RefusedError('ERR_TOKEN_ALGORITHM')
+    throw new RejectedError('ERR_TOKEN_ALGORITHM')
   }
   if ('kid' in header && typeof header.kid !== 'string') {
-    throw new RefusedError('ERR_TOKEN_MALFORMED')
+    throw new RejectedError('ERR_TOKEN_MALFORMED')
   }
   if (!policy.types.some((type) => isType(header.typ, type))) {
-    throw new RefusedError('ERR_TOKEN_TYPE')
+    throw new RejectedError('ERR_TOKEN_TYPE')
   }
 }
 
@@ -171,41 +171,41 @@ function checkClaims(payload: Record<string, unknown>, issuer: Issuer, nowSecond
   const audiences = Array.isArray(aud) ? aud : [aud]
   const clientId = config.clientIds.find((id) => audiences.includes(id))
   if (clientId === undefined || !audiences.every((audience) => typeof audience === 'string')) {
-    throw new RefusedError('ERR_TOKEN_AUDIENCE')
+    throw new RejectedError('ERR_TOKEN_AUDIENCE')
   }
 
   if (!isTime(iat) || iat > nowSeconds + config.clockToleranceSeconds) {
-    throw new RefusedError('ERR_TOKEN_IAT')
+    throw new RejectedError('ERR_TOKEN_IAT')
   }
   if (iat < nowSeconds - config.maxTokenAgeSeconds - config.clockToleranceSeconds) {
-    throw new RefusedError('ERR_TOKEN_TOO_OLD')
+    throw new RejectedError('ERR_TOKEN_TOO_OLD')
   }
   if ('exp' in payload ? !isTime(exp) : config.requireExp) {
-    throw new RefusedError('ERR_TOKEN_EXP')
+    throw new RejectedError('ERR_TOKEN_EXP')
   }
   checkValidity(payload, nowSeconds, config.clockToleranceSeconds)
 
   if (!isIdentifier(jti)) {
-    throw new RefusedError('ERR_TOKEN_JTI')
+    throw new RejectedError('ERR_TOKEN_JTI')
   }
   // §2.4: a present one of the wrong form never counts as absent, or a session's logout would widen to its subject's.
   const sid = 'sid' in payload ? payload.sid : undefined
   const subject = 'sub' in payload ? payload.sub : undefined
   if (('sid' in payload && !isIdentifier(sid)) || ('sub' in payload && !isIdentifier(subject))) {
-    throw new RefusedError('ERR_TOKEN_SUBJECT')
+    throw new RejectedError('ERR_TOKEN_SUBJECT')
   }
   if (sid === undefined && subject === undefined) {
-    throw new RefusedError('ERR_TOKEN_SUBJECT')
+    throw new RejectedError('ERR_TOKEN_SUBJECT')
   }
   if (
     !isObject(events) ||
     !Object.hasOwn(events, backChannelLogoutEvent) ||
     !isObject(events[backChannelLogoutEvent])
   ) {
-    throw new RefusedError('ERR_TOKEN_EVENTS')
+    throw new RejectedError('ERR_TOKEN_EVENTS')
   }
   if ('nonce' in payload) {
-    throw new RefusedError('ERR_TOKEN_NONCE')
+    throw new RejectedError('ERR_TOKEN_NONCE')
   }
   return {
     issuer: issuer.issuer,
@@ -225,10 +225,10 @@ export function checkValidity(
   clockToleranceSeconds: number
 ): void {
   if (isTime(exp) && exp <= nowSeconds - clockToleranceSeconds) {
-    throw new RefusedError('ERR_TOKEN_EXPIRED')
+    throw new RejectedError('ERR_TOKEN_EXPIRED')
   }
   if (nbf !== undefined && !(isTime(nbf) && nbf <= nowSeconds + clockToleranceSeconds)) {
-    throw new RefusedError('ERR_TOKEN_NBF')
+    throw new RejectedError('ERR_TOKEN_NBF')
   }
 }
 
@@ -267,7 +267,7 @@ async function verifySignature(token: string, issuer: Issuer, at: number, hasKid
   }
 }
 
-async function signatureFault(token: string, issuer: Issuer, keys: KeySet): Promise<RefusedError | undefined> {
+async function signatureFault(token: string, issuer: Issuer, keys: KeySet): Promise<RejectedError | undefined> {
   const options = { algorithms: [...issuer.config.algorithms] }
   try {
     await compactVerify(token, keys(issuer.issuer), options)
@@ -279,28 +279,28 @@ async function signatureFault(token: string, issuer: Issuer, keys: KeySet): Prom
           await compactVerify(token, key, options)
           return undefined
         } catch (error) {
-          refusal(error)
+          rejection(error)
         }
       }
-      return new RefusedError('ERR_TOKEN_SIGNATURE')
+      return new RejectedError('ERR_TOKEN_SIGNATURE')
     }
-    return refusal(error)
+    return rejection(error)
   }
 }
 
 /** Names the faults of the token; whatever is not listed is not the token's. */
-function refusal(error: unknown): RefusedError {
+function rejection(error: unknown): RejectedError {
   if (error instanceof errors.JWKSNoMatchingKey) {
-    return new RefusedError('ERR_TOKEN_KEY', { cause: error })
+    return new RejectedError('ERR_TOKEN_KEY', { cause: error })
   }
   if (error instanceof errors.JWSSignatureVerificationFailed) {
-    return new RefusedError('ERR_TOKEN_SIGNATURE', { cause: error })
+    return new RejectedError('ERR_TOKEN_SIGNATURE', { cause: error })
   }
   if (error instanceof errors.JWSInvalid) {
-    return new RefusedError('ERR_TOKEN_MALFORMED', { cause: error })
+    return new RejectedError('ERR_TOKEN_MALFORMED', { cause: error })
   }
   if (error instanceof errors.JOSEAlgNotAllowed) {
-    return new RefusedError('ERR_TOKEN_ALGORITHM', { cause: error })
+    return new RejectedError('ERR_TOKEN_ALGORITHM', { cause: error })
   }
   // A key of the published set that cannot be used.
   throw new UnavailableError('ERR_KEYS_UNAVAILABLE', { cause: error })

@@ -1,5 +1,5 @@
 import { createHash, timingSafeEqual } from 'node:crypto'
-import { RefusedError } from './errors.ts'
+import { RejectedError } from './errors.ts'
 import type { Issuers } from './issuers.ts'
 import { checkValidity, isIdentifier, isTime, verifyJwt } from './logout-token.ts'
 
@@ -51,7 +51,7 @@ export function createOperatorCheck({ token, accessTokens }: OperatorCheckOption
     try {
       return await operatorOf(given, accessTokens)
     } catch (error) {
-      if (error instanceof RefusedError) {
+      if (error instanceof RejectedError) {
         return { outcome: 'unauthorized', code: error.code }
       }
       throw error
@@ -64,15 +64,15 @@ function operatorOf(token: string, { issuers, audience, role, now = Date.now }: 
   return verifyJwt(token, issuers, at, (payload, { issuer, config }) => {
     const { aud, exp, roles } = payload
     if (!(Array.isArray(aud) ? aud : [aud]).includes(audience)) {
-      throw new RefusedError('ERR_TOKEN_AUDIENCE')
+      throw new RejectedError('ERR_TOKEN_AUDIENCE')
     }
     if (!isTime(exp)) {
-      throw new RefusedError('ERR_TOKEN_EXP')
+      throw new RejectedError('ERR_TOKEN_EXP')
     }
     checkValidity(payload, at / 1_000, config.clockToleranceSeconds)
     // RFC 8725 §3.12: no other kind of JWT of this issuer passes for an access token.
     if ('nonce' in payload || 'events' in payload) {
-      throw new RefusedError('ERR_TOKEN_TYPE')
+      throw new RejectedError('ERR_TOKEN_TYPE')
     }
     const hasRole = Array.isArray(roles) && roles.includes(role)
     return { outcome: hasRole ? 'operator' : 'forbidden', actor: actorOf(issuer, payload) }
@@ -85,7 +85,7 @@ function actorOf(issuer: string, payload: Record<string, unknown>): string {
   const [person] = named(payload, ['oid', 'sub'])
   const [app] = named(payload, ['azp', 'appid', 'client_id'])
   if (person === undefined && app === undefined) {
-    throw new RefusedError('ERR_TOKEN_SUBJECT')
+    throw new RejectedError('ERR_TOKEN_SUBJECT')
   }
   const names = new URLSearchParams()
   if (person !== undefined) {

@@ -1,5 +1,5 @@
 import type { FastifyBaseLogger } from 'fastify'
-import { RefusedError, UnavailableError } from './errors.ts'
+import { RejectedError, UnavailableError } from './errors.ts'
 import { type CarryOut, committedOutcome, type LogoutOutcome } from './logout-request.ts'
 import type { Kept, Spool } from './spool.ts'
 
@@ -133,7 +133,7 @@ async function replayOne(
     onEnded?.({ endpoint: 'replay', issuer, ...committedOutcome(results) })
     return 'done'
   } catch (error) {
-    if (error instanceof RefusedError) {
+    if (error instanceof RejectedError) {
       await spool.reject(name, error.code)
       const { code: reason, message: description } = error
       onEnded?.({ endpoint: 'replay', issuer, outcome: 'refused', reason, description })

@@ -136,7 +136,7 @@ t.test('hostile requests get 4xx, and change nothing', { timeout: 1_200_000 }, a
   )
   t.same(await service.database.snapshot(), before)
   for (const { name, request, at } of await service.spool.list(1_000)) {
-    await t.rejects(service.carryOut(request, at - 60_000), { name: 'RefusedError' }, name) // as of when the keys were older
+    await t.rejects(service.carryOut(request, at - 60_000), { name: 'RejectedError' }, name) // as of when the keys were older
   }
   t.same(await service.database.snapshot(), before, 'nor does what was kept')
   t.notMatch(service.logs.join('\n'), /"level":60|"failed"/, 'and none was a mistake of ours')

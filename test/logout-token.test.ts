@@ -1,7 +1,7 @@
 import { generateKeyPairSync, randomUUID } from 'node:crypto'
 import { CompactEncrypt, generateSecret } from 'jose'
 import t from 'tap'
-import type { RefusalCode } from '../src/errors.ts'
+import type { RejectionCode } from '../src/errors.ts'
 import {
   backChannelLogoutEvent,
   clientId,
@@ -45,7 +45,7 @@ const parts =
     change(...((await provider.logoutToken({ sid: 'a-session' })).split('.') as [string, string, string])).join('.')
 const insert = (json: string, text: string) => `{${text},${json.slice(1)}`
 
-const badTokens: [name: string, make: Make, code: RefusalCode][] = [
+const badTokens: [name: string, make: Make, code: RejectionCode][] = [
   // form
   ['an empty token', () => '', 'ERR_REQUEST_FORM'],
   ['no JWT at all', () => 'hello', 'ERR_TOKEN_MALFORMED'],
@@ -308,7 +308,7 @@ t.test('a bad token is refused for its reason and changes nothing', async (t) =>
     const answer = await service.post(token)
     t.equal(answer.statusCode, 400, `${name}: refused`)
     t.equal(JSON.parse(answer.body).error, 'invalid_request', `${name}: error`)
-    t.match(refusalCode(service), code, `${name}: ${code}`)
+    t.match(rejectionCode(service), code, `${name}: ${code}`)
     t.notOk(token.length > 10 && (answer.body + service.logs).includes(token.slice(0, 40)), `${name}: not quoted`)
   }
   t.same(await service.database.snapshot(), before, 'the database is as it was')
@@ -316,7 +316,7 @@ t.test('a bad token is refused for its reason and changes nothing', async (t) =>
   t.ok(badTokens.length >= 60)
 })
 
-function refusalCode({ logs }: Service): unknown {
+function rejectionCode({ logs }: Service): unknown {
   return logs.map((line) => JSON.parse(line)).find(({ msg }) => msg === 'refused')?.code
 }
 

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { pino } from 'pino'
 import t, { type Test } from 'tap'
-import { RefusedError, UnavailableError } from '../src/errors.ts'
+import { RejectedError, UnavailableError } from '../src/errors.ts'
 import type { CarryOut } from '../src/logout-request.ts'
 import { replayOnce, startReplay } from '../src/replay.ts'
 import { createSpool, type Spool } from '../src/spool.ts'
@@ -34,7 +34,7 @@ t.test('a file cut short or unknown is set aside, and stops nothing', async (t) 
   await untilReplayed(t, dir, async (request) => {
     const token = 'token' in request ? request.token : ''
     if (token === '') {
-      throw new RefusedError('ERR_TOKEN_MALFORMED')
+      throw new RejectedError('ERR_TOKEN_MALFORMED')
     }
     done.push(token)
     return []
@@ -157,7 +157,7 @@ t.test('a file of another form is set aside', async (t) => {
   }
   await untilReplayed(t, dir, async (request) => {
     if ('token' in request && request.token === '') {
-      throw new RefusedError('ERR_TOKEN_MALFORMED')
+      throw new RejectedError('ERR_TOKEN_MALFORMED')
     }
     return []
   })
