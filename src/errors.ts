@@ -1,38 +1,91 @@
-/** Why a logout token is refused; the key is the error's `code`, the text is the answer's `error_description`. */
+/** Why a request is rejected; the key is the error's `code`, the text is the answer's `error_description`. */
 const rejections = {
   ERR_REQUEST_FORM: 'the body must be application/x-www-form-urlencoded with one "logout_token"',
+  ERR_REQUEST_TOKEN_MISSING: 'the form has no "logout_token"',
+  ERR_REQUEST_TOKEN_TWICE: 'the form has more than one "logout_token"',
   ERR_REQUEST_QUERY: 'the query must have one "sid", and one "iss" unless the path names the issuer',
-  ERR_TOKEN_MALFORMED: 'the logout token is not a signed JWT',
-  ERR_TOKEN_ENCRYPTED: 'encrypted logout tokens are not supported',
-  ERR_TOKEN_DUPLICATE_KEY: 'a name stands twice in the header or the payload of the logout token',
-  ERR_TOKEN_CRITICAL: 'the logout token has a critical header that is not understood',
-  ERR_TOKEN_ALGORITHM: 'the "alg" of the logout token is not accepted',
-  ERR_TOKEN_TYPE: 'the "typ" of the logout token is not accepted',
-  ERR_TOKEN_ISSUER: 'the "iss" of the logout token is not trusted',
-  ERR_TOKEN_AUDIENCE: 'the "aud" of the logout token names none of our clients',
-  ERR_TOKEN_IAT: 'the "iat" of the logout token is missing, not a time, or in the future',
-  ERR_TOKEN_TOO_OLD: 'the logout token was issued too long ago',
-  ERR_TOKEN_EXP: 'the "exp" of the logout token is missing or not a time',
-  ERR_TOKEN_EXPIRED: 'the logout token has expired',
-  ERR_TOKEN_NBF: 'the logout token is not valid yet',
-  ERR_TOKEN_JTI: 'the "jti" of the logout token is missing or not acceptable',
-  ERR_TOKEN_SUBJECT: 'the logout token needs a "sub" or a "sid", each a non-empty printable string',
-  ERR_TOKEN_EVENTS: 'the "events" of the logout token lack the back-channel logout event',
-  ERR_TOKEN_NONCE: 'a logout token must not have a "nonce"',
-  ERR_TOKEN_KEY: 'no key of the issuer fits the logout token',
-  ERR_TOKEN_SIGNATURE: 'the signature of the logout token does not verify'
+  ERR_REQUEST_SID_MISSING: 'the query has no "sid"',
+  ERR_REQUEST_SID_MALFORMED: 'the "sid" of the query is empty, given twice, or not printable',
+  ERR_REQUEST_SID_TOO_LONG: 'the "sid" of the query is too long',
+  ERR_REQUEST_ISS_MISSING: 'several issuers are configured: name one in the path, or as the "iss" of the query',
+  ERR_REQUEST_ISS_MALFORMED: 'the "iss" of the query is empty, given twice, or not printable',
+  ERR_REQUEST_ISS: 'the "iss" of the query is not trusted',
+  ERR_REQUEST_ISS_DIFFERS: 'the "iss" of the query is not that of the issuer in the path',
+  ERR_REQUEST_ISSUER_NAME: 'the issuer in the path is not configured',
+  ERR_REQUEST_FRONT_CHANNEL_OFF: 'front-channel calls of this issuer are turned off',
+  ERR_TOKEN_MALFORMED: 'the token is not a signed JWT',
+  ERR_TOKEN_ENCRYPTED: 'the token is encrypted, which is not supported',
+  ERR_TOKEN_DUPLICATE_KEY: 'a name stands twice in the header or the payload of the token',
+  ERR_TOKEN_CRITICAL: 'the token has a critical header that is not understood',
+  ERR_TOKEN_ALGORITHM_MISSING: 'the token has no "alg"',
+  ERR_TOKEN_ALGORITHM_MALFORMED: 'the "alg" of the token is not a string',
+  ERR_TOKEN_ALGORITHM: 'the "alg" of the token is not accepted',
+  ERR_TOKEN_KID_MALFORMED: 'the "kid" of the token is not a string',
+  ERR_TOKEN_TYPE_MISSING: 'the token has no "typ", and a token without one is not accepted',
+  ERR_TOKEN_TYPE_MALFORMED: 'the "typ" of the token is not a string',
+  ERR_TOKEN_TYPE: 'the "typ" of the token is not accepted',
+  ERR_TOKEN_ISSUER_MISSING: 'the token has no "iss"',
+  ERR_TOKEN_ISSUER_MALFORMED: 'the "iss" of the token is not a string',
+  ERR_TOKEN_ISSUER: 'the "iss" of the token is not trusted',
+  ERR_TOKEN_AUDIENCE_MISSING: 'the token has no "aud"',
+  ERR_TOKEN_AUDIENCE_MALFORMED: 'the "aud" of the token is neither a string nor an array of strings',
+  ERR_TOKEN_AUDIENCE: 'the "aud" of the token names none of our clients',
+  ERR_TOKEN_IAT_MISSING: 'the token has no "iat"',
+  ERR_TOKEN_IAT_MALFORMED: 'the "iat" of the token is not a time in seconds since 1970',
+  ERR_TOKEN_IAT_FUTURE: 'the "iat" of the token is in the future',
+  ERR_TOKEN_TOO_OLD: 'the token was issued too long ago',
+  ERR_TOKEN_EXP_MISSING: 'the token has no "exp"',
+  ERR_TOKEN_EXP_MALFORMED: 'the "exp" of the token is not a time in seconds since 1970',
+  ERR_TOKEN_EXPIRED: 'the token has expired',
+  ERR_TOKEN_NBF_MALFORMED: 'the "nbf" of the token is not a time in seconds since 1970',
+  ERR_TOKEN_NBF_FUTURE: 'the "nbf" of the token is in the future',
+  ERR_TOKEN_JTI_MISSING: 'the token has no "jti"',
+  ERR_TOKEN_JTI_MALFORMED: 'the "jti" of the token is not a printable string, or empty',
+  ERR_TOKEN_JTI_TOO_LONG: 'the "jti" of the token is too long',
+  ERR_TOKEN_SID_MALFORMED: 'the "sid" of the token is not a printable string, or empty',
+  ERR_TOKEN_SID_TOO_LONG: 'the "sid" of the token is too long',
+  ERR_TOKEN_SUB_MALFORMED: 'the "sub" of the token is not a printable string, or empty',
+  ERR_TOKEN_SUB_TOO_LONG: 'the "sub" of the token is too long',
+  ERR_TOKEN_SUBJECT_MISSING: 'the token names nobody: it needs a "sub" or a "sid"',
+  ERR_TOKEN_EVENTS_MISSING: 'the token has no "events"',
+  ERR_TOKEN_EVENTS_MALFORMED: 'the "events" of the token, or the event in it, is not an object',
+  ERR_TOKEN_EVENTS: 'the "events" of the token lack the back-channel logout event',
+  ERR_TOKEN_NONCE: 'the token has a "nonce", which a logout token must not have',
+  ERR_TOKEN_KEY: 'no key of the issuer fits the token',
+  ERR_TOKEN_SIGNATURE: 'the signature of the token does not verify'
 } as const
 
 export type RejectionCode = keyof typeof rejections
 
+/** What a rejected token says of itself: each at most 200 characters, with control characters escaped. Nothing of it is true. */
+export interface RejectionDetails {
+  readonly iss?: string
+  readonly aud?: string
+  readonly typ?: string
+  readonly alg?: string
+  readonly kid?: string
+}
+
+export interface RejectionOptions extends ErrorOptions {
+  /** The name of the configured issuer that the request names. */
+  readonly issuer?: string | undefined
+  readonly details?: RejectionDetails
+}
+
 /** The sender's fault: answered by 400. The message is fixed for each code and quotes nothing of the token. */
 export class RejectedError extends Error {
   readonly code: RejectionCode
+  /** The name of the configured issuer that the request names; undefined as long as none is known. */
+  readonly issuer: string | undefined
+  /** For operators alone, never for the answer. */
+  readonly details: RejectionDetails
 
-  constructor(code: RejectionCode, options?: ErrorOptions) {
+  constructor(code: RejectionCode, options: RejectionOptions = {}) {
     super(rejections[code], options)
     this.name = 'RejectedError'
     this.code = code
+    this.issuer = options.issuer
+    this.details = options.details ?? {}
   }
 }
 
@@ -47,11 +100,14 @@ const outages = {
 /** Our surroundings' fault: answered by 503, and worth another try. */
 export class UnavailableError extends Error {
   readonly code: keyof typeof outages
+  /** The name of the configured issuer that the request names; undefined as long as none is known. */
+  readonly issuer: string | undefined
 
-  constructor(code: keyof typeof outages, options?: ErrorOptions) {
+  constructor(code: keyof typeof outages, options: ErrorOptions & { readonly issuer?: string | undefined } = {}) {
     super(outages[code], options)
     this.name = 'UnavailableError'
     this.code = code
+    this.issuer = options.issuer
   }
 }
 

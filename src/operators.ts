@@ -1,7 +1,16 @@
 import { createHash, timingSafeEqual } from 'node:crypto'
 import { RejectedError } from './errors.ts'
 import type { Issuers } from './issuers.ts'
-import { checkValidity, isIdentifier, isTime, verifyJwt } from './logout-token.ts'
+import {
+  checkAudience,
+  checkHeader,
+  checkValidity,
+  isIdentifier,
+  type Jwt,
+  readJwt,
+  rejectionOf,
+  verifySignature
+} from './jwt.ts'
 
 /** Who asks: an operator with a name for the records, somebody genuine without the role, or nobody we know. */
 export type Operator =
@@ -59,33 +68,36 @@ export function createOperatorCheck({ token, accessTokens }: OperatorCheckOption
   }
 }
 
-function operatorOf(token: string, { issuers, audience, role, now = Date.now }: AccessTokenPolicy): Promise<Operator> {
+async function operatorOf(raw: string, policy: AccessTokenPolicy): Promise<Operator> {
+  const { issuers, now = Date.now } = policy
   const at = now()
-  return verifyJwt(token, issuers, at, (payload, { issuer, config }) => {
-    const { aud, exp, roles } = payload
-    if (!(Array.isArray(aud) ? aud : [aud]).includes(audience)) {
-      throw new RejectedError('ERR_TOKEN_AUDIENCE')
-    }
-    if (!isTime(exp)) {
-      throw new RejectedError('ERR_TOKEN_EXP')
-    }
-    checkValidity(payload, at / 1_000, config.clockToleranceSeconds)
-    // RFC 8725 §3.12: no other kind of JWT of this issuer passes for an access token.
-    if ('nonce' in payload || 'events' in payload) {
-      throw new RejectedError('ERR_TOKEN_TYPE')
-    }
-    const hasRole = Array.isArray(roles) && roles.includes(role)
-    return { outcome: hasRole ? 'operator' : 'forbidden', actor: actorOf(issuer, payload) }
-  })
+  const jwt = readJwt(raw, issuers)
+  checkHeader(jwt)
+  const operator = checkAccessTokenClaims(jwt, at, policy)
+  await verifySignature(jwt, at)
+  return operator
+}
+
+function checkAccessTokenClaims(jwt: Jwt, at: number, { audience, role }: AccessTokenPolicy): Operator {
+  checkAudience(jwt, [audience])
+  checkValidity(jwt, at, { requireExp: true })
+  // RFC 8725 §3.12: no other kind of JWT of this issuer passes for an access token.
+  if ('nonce' in jwt.payload || 'events' in jwt.payload) {
+    throw rejectionOf(jwt, 'ERR_TOKEN_TYPE')
+  }
+  const { roles } = jwt.payload
+  const hasRole = Array.isArray(roles) && roles.includes(role)
+  return { outcome: hasRole ? 'operator' : 'forbidden', actor: actorOf(jwt) }
 }
 
 /** `<issuer>#oid=…&app=…`: encoded, so that no claim can pass for another. */
-function actorOf(issuer: string, payload: Record<string, unknown>): string {
+function actorOf(jwt: Jwt): string {
+  const { payload, issuer } = jwt
   // Entra ID's `sub` is another for each app; its `oid` is the person. RFC 9068 §2.2 names the app `client_id`.
   const [person] = named(payload, ['oid', 'sub'])
   const [app] = named(payload, ['azp', 'appid', 'client_id'])
   if (person === undefined && app === undefined) {
-    throw new RejectedError('ERR_TOKEN_SUBJECT')
+    throw rejectionOf(jwt, 'ERR_TOKEN_SUBJECT_MISSING')
   }
   const names = new URLSearchParams()
   if (person !== undefined) {
@@ -94,10 +106,10 @@ function actorOf(issuer: string, payload: Record<string, unknown>): string {
   if (app !== undefined) {
     names.append('app', app[1])
   }
-  return `${issuer}#${names}`
+  return `${issuer.issuer}#${names}`
 }
 
-function named(payload: Record<string, unknown>, claims: readonly string[]): [string, string][] {
+function named(payload: Jwt['payload'], claims: readonly string[]): [string, string][] {
   return claims.flatMap((claim): [string, string][] => {
     const value = payload[claim]
     return isIdentifier(value) && value.length <= maxNameLength ? [[claim, value]] : []

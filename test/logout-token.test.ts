@@ -95,8 +95,8 @@ const badTokens: [name: string, make: Make, code: RejectionCode][] = [
     parts((_h, p) => [part({ alg: 'HS256', typ: 'logout+jwt' }), p, 'AA']),
     'ERR_TOKEN_ALGORITHM'
   ],
-  ['alg that is missing', parts((_h, p, s) => [part({ typ: 'logout+jwt' }), p, s]), 'ERR_TOKEN_ALGORITHM'],
-  ['alg that is an array', parts((_h, p, s) => [part({ alg: ['RS256'] }), p, s]), 'ERR_TOKEN_ALGORITHM'],
+  ['alg that is missing', parts((_h, p, s) => [part({ typ: 'logout+jwt' }), p, s]), 'ERR_TOKEN_ALGORITHM_MISSING'],
+  ['alg that is an array', parts((_h, p, s) => [part({ alg: ['RS256'] }), p, s]), 'ERR_TOKEN_ALGORITHM_MALFORMED'],
   [
     'an algorithm the issuer does not use',
     async ({ provider, elsewhere }) => provider.logoutToken({}, {}, elsewhere),
@@ -111,11 +111,11 @@ const badTokens: [name: string, make: Make, code: RejectionCode][] = [
   ['typ of an access token', header({ typ: 'at+jwt' }), 'ERR_TOKEN_TYPE'],
   ['typ of a security event token', header({ typ: 'secevent+jwt' }), 'ERR_TOKEN_TYPE'],
   ['typ of another media type', header({ typ: 'text/logout+jwt' }), 'ERR_TOKEN_TYPE'],
-  ['typ that is a number', parts((_h, p, s) => [part({ alg: 'RS256', typ: 1 }), p, s]), 'ERR_TOKEN_TYPE'],
+  ['typ that is a number', parts((_h, p, s) => [part({ alg: 'RS256', typ: 1 }), p, s]), 'ERR_TOKEN_TYPE_MALFORMED'],
   [
     'a kid that is a number',
     parts((_h, p, s) => [part({ alg: 'RS256', typ: 'JWT', kid: 1 }), p, s]),
-    'ERR_TOKEN_MALFORMED'
+    'ERR_TOKEN_KID_MALFORMED'
   ],
   // keys and signature
   ['an unknown kid', header({ kid: 'unknown' }), 'ERR_TOKEN_KEY'],
@@ -156,7 +156,7 @@ const badTokens: [name: string, make: Make, code: RejectionCode][] = [
     'ERR_TOKEN_SIGNATURE'
   ],
   // iss
-  ['no iss', claims({ iss: undefined }), 'ERR_TOKEN_ISSUER'],
+  ['no iss', claims({ iss: undefined }), 'ERR_TOKEN_ISSUER_MISSING'],
   ['an unknown iss', claims({ iss: 'https://evil.example' }), 'ERR_TOKEN_ISSUER'],
   [
     'the iss with a slash more',
@@ -168,72 +168,76 @@ const badTokens: [name: string, make: Make, code: RejectionCode][] = [
     ({ provider }) => provider.logoutToken({ iss: provider.issuer.toUpperCase() }),
     'ERR_TOKEN_ISSUER'
   ],
-  ['an iss that is an array', ({ provider }) => provider.logoutToken({ iss: [provider.issuer] }), 'ERR_TOKEN_ISSUER'],
+  [
+    'an iss that is an array',
+    ({ provider }) => provider.logoutToken({ iss: [provider.issuer] }),
+    'ERR_TOKEN_ISSUER_MALFORMED'
+  ],
   ['__proto__ as iss', claims({ iss: '__proto__' }), 'ERR_TOKEN_ISSUER'],
   // aud
-  ['no aud', claims({ aud: undefined }), 'ERR_TOKEN_AUDIENCE'],
+  ['no aud', claims({ aud: undefined }), 'ERR_TOKEN_AUDIENCE_MISSING'],
   ['another client as aud', claims({ aud: 'client-z' }), 'ERR_TOKEN_AUDIENCE'],
   ['other clients as aud', claims({ aud: ['client-y', 'client-z'] }), 'ERR_TOKEN_AUDIENCE'],
   ['an empty list as aud', claims({ aud: [] }), 'ERR_TOKEN_AUDIENCE'],
   ['an aud that holds ours as a part', claims({ aud: `${clientId}-2` }), 'ERR_TOKEN_AUDIENCE'],
-  ['an aud with a member that is no string', claims({ aud: [clientId, 1] }), 'ERR_TOKEN_AUDIENCE'],
-  ['an aud that is an object', claims({ aud: { [clientId]: true } }), 'ERR_TOKEN_AUDIENCE'],
+  ['an aud with a member that is no string', claims({ aud: [clientId, 1] }), 'ERR_TOKEN_AUDIENCE_MALFORMED'],
+  ['an aud that is an object', claims({ aud: { [clientId]: true } }), 'ERR_TOKEN_AUDIENCE_MALFORMED'],
   // iat
-  ['no iat', claims({ iat: undefined }), 'ERR_TOKEN_IAT'],
-  ['an iat that is a string', claims(() => ({ iat: String(now()) })), 'ERR_TOKEN_IAT'],
-  ['an iat in the future', claims(() => ({ iat: now() + 120 })), 'ERR_TOKEN_IAT'],
-  ['an iat in milliseconds', claims(() => ({ iat: Date.now() })), 'ERR_TOKEN_IAT'],
-  ['a negative iat', claims({ iat: -1 }), 'ERR_TOKEN_IAT'],
+  ['no iat', claims({ iat: undefined }), 'ERR_TOKEN_IAT_MISSING'],
+  ['an iat that is a string', claims(() => ({ iat: String(now()) })), 'ERR_TOKEN_IAT_MALFORMED'],
+  ['an iat in the future', claims(() => ({ iat: now() + 120 })), 'ERR_TOKEN_IAT_FUTURE'],
+  ['an iat in milliseconds', claims(() => ({ iat: Date.now() })), 'ERR_TOKEN_IAT_MALFORMED'],
+  ['a negative iat', claims({ iat: -1 }), 'ERR_TOKEN_IAT_MALFORMED'],
   [
     'an iat beyond every number',
     payload((c) => JSON.stringify({ ...c, iat: 0 }).replace('"iat":0', '"iat":1e999')),
-    'ERR_TOKEN_IAT'
+    'ERR_TOKEN_IAT_MALFORMED'
   ],
-  ['an iat that is null', claims({ iat: null }), 'ERR_TOKEN_IAT'],
+  ['an iat that is null', claims({ iat: null }), 'ERR_TOKEN_IAT_MALFORMED'],
   ['an iat too long ago', claims(() => ({ iat: now() - 3_600 })), 'ERR_TOKEN_TOO_OLD'],
   // exp, nbf
-  ['no exp', claims({ exp: undefined }), 'ERR_TOKEN_EXP'],
-  ['an exp that is a string', claims(() => ({ exp: String(now() + 60) })), 'ERR_TOKEN_EXP'],
-  ['an exp that is null', claims({ exp: null }), 'ERR_TOKEN_EXP'],
+  ['no exp', claims({ exp: undefined }), 'ERR_TOKEN_EXP_MISSING'],
+  ['an exp that is a string', claims(() => ({ exp: String(now() + 60) })), 'ERR_TOKEN_EXP_MALFORMED'],
+  ['an exp that is null', claims({ exp: null }), 'ERR_TOKEN_EXP_MALFORMED'],
   [
     'an exp beyond every number',
     payload((c) => JSON.stringify({ ...c, exp: 0 }).replace('"exp":0', '"exp":1e999')),
-    'ERR_TOKEN_EXP'
+    'ERR_TOKEN_EXP_MALFORMED'
   ],
   ['an exp in the past', claims(() => ({ iat: now() - 300, exp: now() - 120 })), 'ERR_TOKEN_EXPIRED'],
-  ['an nbf in the future', claims(() => ({ nbf: now() + 120 })), 'ERR_TOKEN_NBF'],
-  ['an nbf that is a string', claims({ nbf: '1' }), 'ERR_TOKEN_NBF'],
+  ['an nbf in the future', claims(() => ({ nbf: now() + 120 })), 'ERR_TOKEN_NBF_FUTURE'],
+  ['an nbf that is a string', claims({ nbf: '1' }), 'ERR_TOKEN_NBF_MALFORMED'],
   // jti
-  ['no jti', claims({ jti: undefined }), 'ERR_TOKEN_JTI'],
-  ['an empty jti', claims({ jti: '' }), 'ERR_TOKEN_JTI'],
-  ['a jti that is a number', claims({ jti: 1 }), 'ERR_TOKEN_JTI'],
-  ['a jti with a zero character', claims({ jti: 'a\0b' }), 'ERR_TOKEN_JTI'],
-  ['a jti of 2,000 characters', claims({ jti: 'x'.repeat(2_000) }), 'ERR_TOKEN_JTI'],
+  ['no jti', claims({ jti: undefined }), 'ERR_TOKEN_JTI_MISSING'],
+  ['an empty jti', claims({ jti: '' }), 'ERR_TOKEN_JTI_MALFORMED'],
+  ['a jti that is a number', claims({ jti: 1 }), 'ERR_TOKEN_JTI_MALFORMED'],
+  ['a jti with a zero character', claims({ jti: 'a\0b' }), 'ERR_TOKEN_JTI_MALFORMED'],
+  ['a jti of 2,000 characters', claims({ jti: 'x'.repeat(2_000) }), 'ERR_TOKEN_JTI_TOO_LONG'],
   // sub and sid
-  ['neither sub nor sid', claims({ sid: undefined }), 'ERR_TOKEN_SUBJECT'],
-  ['an empty sid', claims({ sid: '' }), 'ERR_TOKEN_SUBJECT'],
-  ['an empty sid beside a sub', claims({ sid: '', sub: 'subject' }), 'ERR_TOKEN_SUBJECT'],
-  ['a sid that is null beside a sub', claims({ sid: null, sub: 'subject' }), 'ERR_TOKEN_SUBJECT'],
-  ['a sid that is an array beside a sub', claims({ sid: ['a-session'], sub: 'subject' }), 'ERR_TOKEN_SUBJECT'],
-  ['a sid that is a number', claims({ sid: 7 }), 'ERR_TOKEN_SUBJECT'],
-  ['a sid with a control character', claims({ sid: 'a\u0007' }), 'ERR_TOKEN_SUBJECT'],
+  ['neither sub nor sid', claims({ sid: undefined }), 'ERR_TOKEN_SUBJECT_MISSING'],
+  ['an empty sid', claims({ sid: '' }), 'ERR_TOKEN_SID_MALFORMED'],
+  ['an empty sid beside a sub', claims({ sid: '', sub: 'subject' }), 'ERR_TOKEN_SID_MALFORMED'],
+  ['a sid that is null beside a sub', claims({ sid: null, sub: 'subject' }), 'ERR_TOKEN_SID_MALFORMED'],
+  ['a sid that is an array beside a sub', claims({ sid: ['a-session'], sub: 'subject' }), 'ERR_TOKEN_SID_MALFORMED'],
+  ['a sid that is a number', claims({ sid: 7 }), 'ERR_TOKEN_SID_MALFORMED'],
+  ['a sid with a control character', claims({ sid: 'a\u0007' }), 'ERR_TOKEN_SID_MALFORMED'],
   [
     'a sid with half a character',
     payload((c) => JSON.stringify({ ...c, sid: 'HALF' }).replace('HALF', '\\ud800')),
-    'ERR_TOKEN_SUBJECT'
+    'ERR_TOKEN_SID_MALFORMED'
   ],
-  ['a sid of 2,000 characters', claims({ sid: 'x'.repeat(2_000) }), 'ERR_TOKEN_SUBJECT'],
-  ['an empty sub beside a sid', claims({ sub: '' }), 'ERR_TOKEN_SUBJECT'],
-  ['a sub that is an object', claims({ sub: { a: 1 } }), 'ERR_TOKEN_SUBJECT'],
-  ['a sub with a line break', claims({ sid: undefined, sub: 'a\nb' }), 'ERR_TOKEN_SUBJECT'],
+  ['a sid of 2,000 characters', claims({ sid: 'x'.repeat(2_000) }), 'ERR_TOKEN_SID_TOO_LONG'],
+  ['an empty sub beside a sid', claims({ sub: '' }), 'ERR_TOKEN_SUB_MALFORMED'],
+  ['a sub that is an object', claims({ sub: { a: 1 } }), 'ERR_TOKEN_SUB_MALFORMED'],
+  ['a sub with a line break', claims({ sid: undefined, sub: 'a\nb' }), 'ERR_TOKEN_SUB_MALFORMED'],
   // events, nonce
-  ['no events', claims({ events: undefined }), 'ERR_TOKEN_EVENTS'],
-  ['events that are an array', claims({ events: [backChannelLogoutEvent] }), 'ERR_TOKEN_EVENTS'],
-  ['events that are a string', claims({ events: backChannelLogoutEvent }), 'ERR_TOKEN_EVENTS'],
+  ['no events', claims({ events: undefined }), 'ERR_TOKEN_EVENTS_MISSING'],
+  ['events that are an array', claims({ events: [backChannelLogoutEvent] }), 'ERR_TOKEN_EVENTS_MALFORMED'],
+  ['events that are a string', claims({ events: backChannelLogoutEvent }), 'ERR_TOKEN_EVENTS_MALFORMED'],
   ['another event', claims({ events: { 'http://schemas.openid.net/event/other': {} } }), 'ERR_TOKEN_EVENTS'],
-  ['an event that is null', claims({ events: { [backChannelLogoutEvent]: null } }), 'ERR_TOKEN_EVENTS'],
-  ['an event that is an array', claims({ events: { [backChannelLogoutEvent]: [] } }), 'ERR_TOKEN_EVENTS'],
-  ['an event that is true', claims({ events: { [backChannelLogoutEvent]: true } }), 'ERR_TOKEN_EVENTS'],
+  ['an event that is null', claims({ events: { [backChannelLogoutEvent]: null } }), 'ERR_TOKEN_EVENTS_MALFORMED'],
+  ['an event that is an array', claims({ events: { [backChannelLogoutEvent]: [] } }), 'ERR_TOKEN_EVENTS_MALFORMED'],
+  ['an event that is true', claims({ events: { [backChannelLogoutEvent]: true } }), 'ERR_TOKEN_EVENTS_MALFORMED'],
   ['a nonce', claims({ nonce: 'n' }), 'ERR_TOKEN_NONCE'],
   ['an empty nonce', claims({ nonce: '' }), 'ERR_TOKEN_NONCE'],
   ['a nonce that is null', claims({ nonce: null }), 'ERR_TOKEN_NONCE'],
@@ -254,7 +258,7 @@ const badTokens: [name: string, make: Make, code: RejectionCode][] = [
         },
         { typ: 'JWT' }
       ),
-    'ERR_TOKEN_EVENTS'
+    'ERR_TOKEN_EVENTS_MISSING'
   ],
   [
     'an access token',
@@ -308,7 +312,7 @@ t.test('a bad token is refused for its reason and changes nothing', async (t) =>
     const answer = await service.post(token)
     t.equal(answer.statusCode, 400, `${name}: refused`)
     t.equal(JSON.parse(answer.body).error, 'invalid_request', `${name}: error`)
-    t.match(rejectionCode(service), code, `${name}: ${code}`)
+    t.equal(rejectionCode(service), code, `${name}: ${code}`)
     t.notOk(token.length > 10 && (answer.body + service.logs).includes(token.slice(0, 40)), `${name}: not quoted`)
   }
   t.same(await service.database.snapshot(), before, 'the database is as it was')

@@ -360,7 +360,7 @@ t.test('rejected tokens and logouts appear as they come', async (t) => {
   await page.getByText('No token has been rejected.').waitFor()
   await service.post('not-a-token')
   await page.getByText('1 more token rejected').waitFor({ state: 'attached' })
-  await page.getByRole('rowheader', { name: 'the logout token is not a signed JWT ERR_TOKEN_MALFORMED' }).waitFor()
+  await page.getByRole('rowheader', { name: 'the token is not a signed JWT ERR_TOKEN_MALFORMED' }).waitFor()
   for (let times = 0; times < 120; times += 1) {
     await service.post('not-a-token')
   }

@@ -1,0 +1,349 @@
+import { compactVerify, errors } from 'jose'
+import { RejectedError, type RejectionCode, type RejectionDetails, UnavailableError } from './errors.ts'
+import type { KeySet } from './issuer-keys.ts'
+import type { Issuer, Issuers } from './issuers.ts'
+
+/** A JWT that names an issuer we trust. Nothing of it is true before {@link verifySignature}. */
+export interface Jwt {
+  readonly raw: string
+  readonly header: Readonly<Record<string, unknown>>
+  readonly payload: Readonly<Record<string, unknown>>
+  readonly issuer: Issuer
+}
+
+// Any issuer with any of them fits into a row of a PostgreSQL index, of 2,704 bytes.
+const maxIdentifierBytes = 1_024
+// Far beyond any real clock, and still exact as a double and a bigint.
+const maxSeconds = 10_000_000_000
+const maxDetailLength = 200
+
+/**
+ * Decodes a signed JWT and finds the issuer that it names. It costs no key and no look-up outside this process.
+ *
+ * @param raw the compact serialization, RFC 7515 §7.1
+ * @param issuers whom we trust
+ * @throws {RejectedError} if it is no signed JWT, or its issuer is not trusted
+ */
+export function readJwt(raw: string, issuers: Pick<Issuers, 'find'>): Jwt {
+  const parts = raw.split('.')
+  if (parts.length === 5) {
+    throw rejectionOf({}, 'ERR_TOKEN_ENCRYPTED') // RFC 7516 §7.1
+  }
+  const [encodedHeader, encodedPayload, signature] = parts
+  if (parts.length !== 3 || !encodedHeader || !encodedPayload || !signature) {
+    throw rejectionOf({}, 'ERR_TOKEN_MALFORMED')
+  }
+  const header = decodePart(encodedHeader, {})
+  const payload = decodePart(encodedPayload, { header })
+  const { iss } = payload
+  if (!('iss' in payload)) {
+    throw rejectionOf({ header, payload }, 'ERR_TOKEN_ISSUER_MISSING')
+  }
+  if (typeof iss !== 'string') {
+    throw rejectionOf({ header, payload }, 'ERR_TOKEN_ISSUER_MALFORMED')
+  }
+  const issuer = issuers.find(iss)
+  if (issuer === undefined) {
+    throw rejectionOf({ header, payload }, 'ERR_TOKEN_ISSUER')
+  }
+  return { raw, header, payload, issuer }
+}
+
+/**
+ * Checks the header by the issuer's policy: its algorithms, its types.
+ *
+ * @throws {RejectedError} if it is not accepted
+ */
+export function checkHeader(jwt: Jwt): void {
+  const { header, issuer } = jwt
+  const { algorithms, types } = issuer.config
+  if ('crit' in header) {
+    throw rejectionOf(jwt, 'ERR_TOKEN_CRITICAL') // RFC 7515 §4.1.11: we understand none
+  }
+  if (!('alg' in header)) {
+    throw rejectionOf(jwt, 'ERR_TOKEN_ALGORITHM_MISSING')
+  }
+  if (typeof header.alg !== 'string') {
+    throw rejectionOf(jwt, 'ERR_TOKEN_ALGORITHM_MALFORMED')
+  }
+  if (!algorithms.includes(header.alg)) {
+    throw rejectionOf(jwt, 'ERR_TOKEN_ALGORITHM')
+  }
+  if ('kid' in header && typeof header.kid !== 'string') {
+    throw rejectionOf(jwt, 'ERR_TOKEN_KID_MALFORMED')
+  }
+  if (!('typ' in header)) {
+    if (!types.includes(null)) {
+      throw rejectionOf(jwt, 'ERR_TOKEN_TYPE_MISSING')
+    }
+    return
+  }
+  const { typ } = header
+  if (typeof typ !== 'string') {
+    throw rejectionOf(jwt, 'ERR_TOKEN_TYPE_MALFORMED')
+  }
+  if (!types.some((type) => type !== null && normalizeType(type) === normalizeType(typ))) {
+    throw rejectionOf(jwt, 'ERR_TOKEN_TYPE')
+  }
+}
+
+/**
+ * The client id of ours that the token is for; RFC 7519 §4.1.3.
+ *
+ * @throws {RejectedError} if it is for none of them
+ */
+export function checkAudience(jwt: Jwt, accepted: readonly string[]): string {
+  const { aud } = jwt.payload
+  if (!('aud' in jwt.payload)) {
+    throw rejectionOf(jwt, 'ERR_TOKEN_AUDIENCE_MISSING')
+  }
+  const audiences: readonly unknown[] = Array.isArray(aud) ? aud : [aud]
+  if (!audiences.every((audience) => typeof audience === 'string')) {
+    throw rejectionOf(jwt, 'ERR_TOKEN_AUDIENCE_MALFORMED')
+  }
+  const own = accepted.find((id) => audiences.includes(id))
+  if (own === undefined) {
+    throw rejectionOf(jwt, 'ERR_TOKEN_AUDIENCE')
+  }
+  return own
+}
+
+/**
+ * `iat`, in whole seconds since 1970; RFC 7519 §4.1.6.
+ *
+ * @param at when the token arrived, milliseconds since 1970
+ * @throws {RejectedError} if it is missing, not a time, or further in the future than clocks may be apart
+ */
+export function checkIssuedAt(jwt: Jwt, at: number): number {
+  const { iat } = jwt.payload
+  if (!('iat' in jwt.payload)) {
+    throw rejectionOf(jwt, 'ERR_TOKEN_IAT_MISSING')
+  }
+  if (!isTime(iat)) {
+    throw rejectionOf(jwt, 'ERR_TOKEN_IAT_MALFORMED')
+  }
+  if (iat > at / 1_000 + jwt.issuer.config.clockToleranceSeconds) {
+    throw rejectionOf(jwt, 'ERR_TOKEN_IAT_FUTURE')
+  }
+  return Math.floor(iat)
+}
+
+/**
+ * Checks `exp` and `nbf`; RFC 7519 §4.1.4 and §4.1.5.
+ *
+ * @param at when the token arrived, milliseconds since 1970
+ * @param options.requireExp whether a token without `exp` is rejected
+ * @throws {RejectedError} if it is not valid at that time
+ */
+export function checkValidity(jwt: Jwt, at: number, { requireExp }: { readonly requireExp: boolean }): void {
+  const { payload, issuer } = jwt
+  const { exp, nbf } = payload
+  const seconds = at / 1_000
+  const tolerance = issuer.config.clockToleranceSeconds
+  if (!('exp' in payload) && requireExp) {
+    throw rejectionOf(jwt, 'ERR_TOKEN_EXP_MISSING')
+  }
+  if ('exp' in payload && !isTime(exp)) {
+    throw rejectionOf(jwt, 'ERR_TOKEN_EXP_MALFORMED')
+  }
+  if (isTime(exp) && exp <= seconds - tolerance) {
+    throw rejectionOf(jwt, 'ERR_TOKEN_EXPIRED')
+  }
+  if ('nbf' in payload && !isTime(nbf)) {
+    throw rejectionOf(jwt, 'ERR_TOKEN_NBF_MALFORMED')
+  }
+  if (isTime(nbf) && nbf > seconds + tolerance) {
+    throw rejectionOf(jwt, 'ERR_TOKEN_NBF_FUTURE')
+  }
+}
+
+const identifierCodes = {
+  jti: { malformed: 'ERR_TOKEN_JTI_MALFORMED', tooLong: 'ERR_TOKEN_JTI_TOO_LONG' },
+  sid: { malformed: 'ERR_TOKEN_SID_MALFORMED', tooLong: 'ERR_TOKEN_SID_TOO_LONG' },
+  sub: { malformed: 'ERR_TOKEN_SUB_MALFORMED', tooLong: 'ERR_TOKEN_SUB_TOO_LONG' }
+} as const
+
+/**
+ * A claim that identifies something, or undefined if the token does not have it.
+ *
+ * @throws {RejectedError} if it has the wrong form: that never counts as absent, or a session's logout would widen to its subject's
+ */
+export function checkIdentifier(jwt: Jwt, claim: keyof typeof identifierCodes): string | undefined {
+  if (!(claim in jwt.payload)) {
+    return undefined
+  }
+  const value = jwt.payload[claim]
+  if (isIdentifier(value)) {
+    return value
+  }
+  const isTooLong = typeof value === 'string' && Buffer.byteLength(value) > maxIdentifierBytes
+  throw rejectionOf(jwt, identifierCodes[claim][isTooLong ? 'tooLong' : 'malformed'])
+}
+
+/**
+ * Verifies the signature, by the keys that the issuer has published until the token arrived. It comes last: all else
+ * costs less.
+ *
+ * @param at when the token arrived, milliseconds since 1970
+ * @throws {RejectedError} if no key of the issuer made it
+ * @throws {UnavailableError} if the issuer may have published the key, and its keys are out of reach
+ */
+export async function verifySignature(jwt: Jwt, at: number): Promise<void> {
+  const { keys } = jwt.issuer
+  let known = await keys.current()
+  for (;;) {
+    const fault = await signatureFault(jwt, known)
+    if (fault === undefined) {
+      return
+    }
+    // Perhaps the keys were rotated, with a new `kid` or under the old one. A token without a `kid` may be signed by a key
+    // that is newer than ours.
+    const isKeyKnown = 'kid' in jwt.header && fault.code === 'ERR_TOKEN_SIGNATURE'
+    const newer = await keys.newerThan(known, at, isKeyKnown ? 'signature' : 'key')
+    if (newer === undefined) {
+      throw fault
+    }
+    known = newer
+  }
+}
+
+/** Whether a value can be a time in seconds since 1970. */
+export function isTime(value: unknown): value is number {
+  return typeof value === 'number' && value > 0 && value < maxSeconds
+}
+
+/** Whether a value can be a `sid`, `sub` or `jti`: non-empty, bounded, without control characters or half characters. */
+export function isIdentifier(value: unknown): value is string {
+  return (
+    typeof value === 'string' &&
+    value !== '' &&
+    Buffer.byteLength(value) <= maxIdentifierBytes &&
+    !/[\p{Cc}\p{Cs}]/u.test(value)
+  )
+}
+
+export function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+/** The error for a token, with what is known of it: the issuer's name, and what an operator needs to find the cause. */
+export function rejectionOf(jwt: Partial<Jwt>, code: RejectionCode, cause?: unknown): RejectedError {
+  return new RejectedError(code, {
+    issuer: jwt.issuer?.config.name,
+    details: detailsOf(jwt),
+    ...(cause === undefined ? {} : { cause })
+  })
+}
+
+function detailsOf({ header = {}, payload = {} }: Partial<Jwt>): RejectionDetails {
+  const { typ, alg, kid } = header
+  const { iss, aud } = payload
+  const present = Object.entries({ iss, aud, typ, alg, kid }).filter(([, value]) => value !== undefined)
+  return Object.fromEntries(present.map(([name, value]) => [name, printable(value)]))
+}
+
+/** At most 200 characters; no control character, direction mark or half character reaches a log or a page. */
+function printable(value: unknown): string {
+  const members: readonly unknown[] = Array.isArray(value) ? value.slice(0, maxDetailLength) : [value]
+  return members
+    .map((member) => (typeof member === 'object' && member !== null ? 'an object' : String(member)))
+    .join(', ')
+    .slice(0, maxDetailLength)
+    .replace(/[\p{C}\p{Zl}\p{Zp}]/gu, (character) => `\\u{${character.codePointAt(0)?.toString(16)}}`)
+    .slice(0, maxDetailLength)
+}
+
+const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
+
+function decodePart(part: string, known: Partial<Jwt>): Record<string, unknown> {
+  // RFC 7515 §2: base64url without padding, line breaks or other characters; Buffer would overlook them.
+  if (!/^[A-Za-z0-9_-]+$/.test(part)) {
+    throw rejectionOf(known, 'ERR_TOKEN_MALFORMED')
+  }
+  let json: string
+  let value: unknown
+  try {
+    json = utf8.decode(Buffer.from(part, 'base64url'))
+    value = JSON.parse(json)
+  } catch (error) {
+    throw rejectionOf(known, 'ERR_TOKEN_MALFORMED', error)
+  }
+  if (!isObject(value)) {
+    throw rejectionOf(known, 'ERR_TOKEN_MALFORMED')
+  }
+  if (hasDuplicateKey(json, value)) {
+    throw rejectionOf(known, 'ERR_TOKEN_DUPLICATE_KEY')
+  }
+  return value
+}
+
+/**
+ * Whether an object in this valid JSON bears a name twice: then fewer members were read than are written. RFC 7515 §4 and
+ * RFC 7519 §4 let a receiver reject that; `JSON.parse` takes the last one, and a reader that takes the first would read
+ * another token.
+ */
+function hasDuplicateKey(json: string, value: object): boolean {
+  const written = json.replace(/"(?:[^"\\]|\\.)*"/gs, '').split(':').length - 1
+  let read = 0
+  const open: object[] = [value]
+  for (let next = open.pop(); next !== undefined; next = open.pop()) {
+    const members: unknown[] = Object.values(next)
+    read += Array.isArray(next) ? 0 : members.length
+    for (const member of members) {
+      if (typeof member === 'object' && member !== null) {
+        open.push(member)
+      }
+    }
+  }
+  return read !== written
+}
+
+// RFC 7515 §4.1.9: media types compare without case, and `application/` may be left out where no other slash is.
+function normalizeType(type: string): string {
+  return (type.includes('/') ? type : `application/${type}`).toLowerCase()
+}
+
+/** Why no key made the signature; undefined if one did. */
+async function signatureFault(jwt: Jwt, keys: KeySet): Promise<RejectedError | undefined> {
+  const { raw, issuer } = jwt
+  const options = { algorithms: [...issuer.config.algorithms] }
+  try {
+    await compactVerify(raw, keys(issuer.issuer), options)
+    return undefined
+  } catch (error) {
+    if (!(error instanceof errors.JWKSMultipleMatchingKeys)) {
+      return faultOf(jwt, error)
+    }
+    for await (const key of error) {
+      try {
+        await compactVerify(raw, key, options)
+        return undefined
+      } catch (error) {
+        faultOf(jwt, error)
+      }
+    }
+    return rejectionOf(jwt, 'ERR_TOKEN_SIGNATURE')
+  }
+}
+
+/**
+ * The fault of the token for an error of jose.
+ *
+ * @throws {RejectedError} if no other key can mend it
+ * @throws {UnavailableError} if it is not the token's: a published key cannot be used
+ */
+function faultOf(jwt: Jwt, error: unknown): RejectedError {
+  if (error instanceof errors.JWKSNoMatchingKey) {
+    return rejectionOf(jwt, 'ERR_TOKEN_KEY', error)
+  }
+  if (error instanceof errors.JWSSignatureVerificationFailed) {
+    return rejectionOf(jwt, 'ERR_TOKEN_SIGNATURE', error)
+  }
+  if (error instanceof errors.JWSInvalid) {
+    throw rejectionOf(jwt, 'ERR_TOKEN_MALFORMED', error)
+  }
+  if (error instanceof errors.JOSEAlgNotAllowed) {
+    throw rejectionOf(jwt, 'ERR_TOKEN_ALGORITHM', error)
+  }
+  throw new UnavailableError('ERR_KEYS_UNAVAILABLE', { issuer: jwt.issuer.config.name, cause: error })
+}

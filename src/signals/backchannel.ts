@@ -1,0 +1,102 @@
+import type { IssuerConfig, Issuers } from '../issuers.ts'
+import {
+  checkAudience,
+  checkHeader,
+  checkIdentifier,
+  checkIssuedAt,
+  checkValidity,
+  isObject,
+  type Jwt,
+  readJwt,
+  rejectionOf,
+  verifySignature
+} from '../jwt.ts'
+
+/** A genuine logout token, narrowed to what a sign-out needs. */
+export interface LogoutToken {
+  readonly issuer: string
+  /** The client id of ours that the token is for. */
+  readonly clientId: string
+  readonly jti: string
+  /** Seconds since 1970. */
+  readonly issuedAt: number
+  readonly sid: string | undefined
+  readonly subject: string | undefined
+  readonly config: IssuerConfig
+}
+
+const logoutEvent = 'http://schemas.openid.net/event/backchannel-logout'
+
+/**
+ * Reads a logout token: OpenID Connect Back-Channel Logout 1.0 §2.6, by the policy of its issuer. The signature comes
+ * last, since all else costs less.
+ *
+ * @param raw the token as it was posted
+ * @param at when it arrived, milliseconds since 1970: its age is judged as of then
+ * @param options.issuers whom we trust
+ * @throws {RejectedError} if the token is at fault
+ * @throws {UnavailableError} if the keys of its issuer are out of reach
+ */
+export async function readLogoutToken(
+  raw: string,
+  at: number,
+  { issuers }: { readonly issuers: Pick<Issuers, 'find'> }
+): Promise<LogoutToken> {
+  const jwt = readJwt(raw, issuers)
+  checkHeader(jwt)
+  const token = checkLogoutClaims(jwt, at)
+  await verifySignature(jwt, at)
+  return token
+}
+
+/**
+ * Narrows the claims of a logout token; its signature is another matter.
+ *
+ * @param at when it arrived, milliseconds since 1970
+ * @throws {RejectedError} if one is missing, malformed or not accepted
+ */
+export function checkLogoutClaims(jwt: Jwt, at: number): LogoutToken {
+  const { issuer, config } = jwt.issuer
+  const clientId = checkAudience(jwt, config.clientIds)
+  const issuedAt = checkIssuedAt(jwt, at)
+  checkAge(jwt, issuedAt, at)
+  checkValidity(jwt, at, config)
+  const jti = checkIdentifier(jwt, 'jti')
+  if (jti === undefined) {
+    throw rejectionOf(jwt, 'ERR_TOKEN_JTI_MISSING')
+  }
+  // §2.4: a `sub`, a `sid`, or both.
+  const sid = checkIdentifier(jwt, 'sid')
+  const subject = checkIdentifier(jwt, 'sub')
+  if (sid === undefined && subject === undefined) {
+    throw rejectionOf(jwt, 'ERR_TOKEN_SUBJECT_MISSING')
+  }
+  checkEvent(jwt)
+  if ('nonce' in jwt.payload) {
+    throw rejectionOf(jwt, 'ERR_TOKEN_NONCE') // §2.4: an ID token never passes for a logout token
+  }
+  return { issuer, clientId, jti, issuedAt, sid, subject, config }
+}
+
+function checkAge(jwt: Jwt, issuedAt: number, at: number): void {
+  const { maxTokenAgeSeconds, clockToleranceSeconds } = jwt.issuer.config
+  if (issuedAt < at / 1_000 - maxTokenAgeSeconds - clockToleranceSeconds) {
+    throw rejectionOf(jwt, 'ERR_TOKEN_TOO_OLD')
+  }
+}
+
+function checkEvent(jwt: Jwt): void {
+  const { events } = jwt.payload
+  if (!('events' in jwt.payload)) {
+    throw rejectionOf(jwt, 'ERR_TOKEN_EVENTS_MISSING')
+  }
+  if (!isObject(events)) {
+    throw rejectionOf(jwt, 'ERR_TOKEN_EVENTS_MALFORMED')
+  }
+  if (!Object.hasOwn(events, logoutEvent)) {
+    throw rejectionOf(jwt, 'ERR_TOKEN_EVENTS')
+  }
+  if (!isObject(events[logoutEvent])) {
+    throw rejectionOf(jwt, 'ERR_TOKEN_EVENTS_MALFORMED')
+  }
+}
