@@ -2,12 +2,14 @@
 FROM node:24-bookworm-slim AS build
 WORKDIR /app
 COPY package.json package-lock.json ./
+COPY clients/node/package.json clients/node/
 RUN npm ci --ignore-scripts
 COPY tsconfig.json tsconfig.build.json ./
 COPY src ./src
 COPY migrations ./migrations
 COPY page ./page
-RUN npm run build && npm prune --omit=dev --ignore-scripts
+# The web apps' side and its peers are no part of the service.
+RUN npm run build && npm prune --omit=dev --ignore-scripts && rm -rf node_modules/msal-logout-client node_modules/@azure
 
 FROM node:24-bookworm-slim
 ENV NODE_ENV=production ADMIN_HOST=0.0.0.0 SPOOL_DIR=/spool

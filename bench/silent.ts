@@ -2,7 +2,7 @@
 // msal-node's own DistributedCachePlugin over one `select`, written as most apps write it: a statement without a name.
 import { randomBytes } from 'node:crypto'
 import { DistributedCachePlugin, type ICachePlugin } from '@azure/msal-node'
-import { createTokenCache } from '../src/token-cache/index.ts'
+import { createTokenCache } from '../clients/node/src/index.ts'
 import { audience, createTokenEndpoint, redeem, silent } from '../test/fixtures/msal.ts'
 import type { Database } from './database.ts'
 import { quantile } from './statistics.ts'

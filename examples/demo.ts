@@ -322,7 +322,7 @@ Ctrl+C ends it.`
 
 /** Asks MSAL for a token of alice's, without her: what it gets, or the error's code. */
 async function silentRequest(databaseUrl: string, authority: string, authorityMetadata: string): Promise<string> {
-  const { createTokenCache } = await import('msal-logout/token-cache')
+  const { createTokenCache } = await import('msal-logout-client')
   const { ConfidentialClientApplication } = await import('@azure/msal-node')
   const pool = new pg.Pool({ connectionString: databaseUrl })
   try {

@@ -4,7 +4,7 @@ import { randomBytes } from 'node:crypto'
 import { type AccountInfo, CryptoProvider, InteractionRequiredAuthError } from '@azure/msal-node'
 import cookieParser from 'cookie-parser'
 import express, { type NextFunction, type Request, type Response } from 'express'
-import { createClients, createExpressGuard, createTokenCache, SignedOutError } from 'msal-logout/token-cache'
+import { createClients, createExpressGuard, createTokenCache, SignedOutError } from 'msal-logout-client'
 import pg from 'pg'
 
 const { PORT = '4002', DATABASE_URL, AUTHORITY = '', CLIENT_ID = '', CLIENT_SECRET = '' } = process.env

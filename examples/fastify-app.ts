@@ -4,7 +4,7 @@ import { randomBytes } from 'node:crypto'
 import { type AccountInfo, CryptoProvider, InteractionRequiredAuthError } from '@azure/msal-node'
 import cookie from '@fastify/cookie'
 import fastify, { type FastifyRequest } from 'fastify'
-import { createClients, createFastifyGuard, createTokenCache, SignedOutError } from 'msal-logout/token-cache'
+import { createClients, createFastifyGuard, createTokenCache, SignedOutError } from 'msal-logout-client'
 import pg from 'pg'
 
 const { PORT = '4001', DATABASE_URL, AUTHORITY = '', CLIENT_ID = '', CLIENT_SECRET = '' } = process.env

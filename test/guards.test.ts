@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import express, { type Request } from 'express'
 import fastify, { type FastifyRequest } from 'fastify'
 import t from 'tap'
-import { createExpressGuard, createFastifyGuard, createTokenCache } from '../src/token-cache/index.ts'
+import { createExpressGuard, createFastifyGuard, createTokenCache } from '../clients/node/src/index.ts'
 import { createDatabase, type Database } from './fixtures/database.ts'
 import { storeLogin } from './fixtures/service.ts'
 

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import { EventEmitter, once } from 'node:events'
 import t, { type Test } from 'tap'
-import { createTokenCache, type EndedSession } from '../src/token-cache/index.ts'
+import { createTokenCache, type EndedSession } from '../clients/node/src/index.ts'
 import { createDatabase, type Database } from './fixtures/database.ts'
 import { storeLogin } from './fixtures/service.ts'
 

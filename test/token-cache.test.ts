@@ -6,7 +6,7 @@ import {
   createTokenCache,
   type TokenCache,
   type TokenCacheOptions
-} from '../src/token-cache/index.ts'
+} from '../clients/node/src/index.ts'
 import { createDatabase, type Database } from './fixtures/database.ts'
 import {
   audience,

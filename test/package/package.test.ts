@@ -1,7 +1,7 @@
 import { execFile } from 'node:child_process'
 import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { dirname, join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import t from 'tap'
 import { createDatabase } from '../fixtures/database.ts'
 
@@ -26,22 +26,29 @@ const node = (cwd: string, args: string[], env?: NodeJS.ProcessEnv) => run(cwd, 
 const tool = (name: string) => join(root, 'node_modules', name)
 
 /** Packs a copy of the sources, so that the build of the working folder is left alone. */
-async function pack(): Promise<string> {
+async function pack(): Promise<{ service: string; client: string }> {
   const sources = join(home, 'sources')
-  const entries = ['package.json', 'tsconfig.json', 'tsconfig.build.json', 'src', 'migrations', 'page']
+  const entries = ['package.json', 'tsconfig.json', 'tsconfig.build.json', 'src', 'clients', 'migrations', 'page']
   for (const entry of [...entries, 'README.md', 'CHANGELOG.md', 'SECURITY.md', 'LICENSE', 'test', 'examples']) {
     cpSync(join(root, entry), join(sources, entry), { recursive: true })
   }
   symlinkSync(join(root, 'node_modules'), join(sources, 'node_modules'))
-  const packed = await run(sources, 'npm', ['pack', '--pack-destination', home])
+  const packed = await run(sources, 'npm', [
+    'pack',
+    '--pack-destination',
+    home,
+    '--include-workspace-root',
+    '--workspace=msal-logout-client'
+  ])
   t.equal(packed.code, 0, packed.output)
-  return join(home, readdirSync(home).find((name) => name.endsWith('.tgz')) ?? 'no package')
+  const find = (pattern: RegExp) => join(home, readdirSync(home).find((name) => pattern.test(name)) ?? 'no package')
+  return { service: find(/^msal-logout-\d.*\.tgz$/), client: find(/^msal-logout-client-\d.*\.tgz$/) }
 }
 
 /** A folder with the unpacked package and nothing else but these packages. */
 async function install(name: string, tarball: string, packages: string[]): Promise<string> {
   const folder = join(home, name)
-  const target = join(folder, 'node_modules', 'msal-logout')
+  const target = join(folder, 'node_modules', basename(tarball).replace(/-\d.*/, ''))
   mkdirSync(target, { recursive: true })
   const unpacked = await run(folder, 'tar', ['-xzf', tarball, '--strip-components=1', '-C', target])
   t.equal(unpacked.code, 0, unpacked.output)
@@ -54,22 +61,22 @@ async function install(name: string, tarball: string, packages: string[]): Promi
   return folder
 }
 
-const tarball = await pack()
+const packages = await pack()
 
 t.test('publint and attw find nothing to mend', async (t) => {
-  const publint = await node(home, [join(tool('publint'), 'src/cli.js'), tarball, '--strict'])
-  t.equal(publint.code, 0, publint.output)
-  const attw = await node(home, [
-    join(tool('@arethetypeswrong/cli'), 'dist/index.js'),
-    tarball,
-    '--profile',
-    'esm-only'
-  ])
-  t.equal(attw.code, 0, attw.output)
+  for (const [tarball, options] of [
+    [packages.service, ['--profile', 'esm-only']],
+    [packages.client, []]
+  ] as const) {
+    const publint = await node(home, [join(tool('publint'), 'src/cli.js'), tarball, '--strict'])
+    t.equal(publint.code, 0, publint.output)
+    const attw = await node(home, [join(tool('@arethetypeswrong/cli'), 'dist/index.js'), tarball, ...options])
+    t.equal(attw.code, 0, attw.output)
+  }
 })
 
 t.test('the package holds what is run and read, and nothing of the development', async (t) => {
-  const folder = await install('contents', tarball, [])
+  const folder = await install('contents', packages.service, [])
   const target = join(folder, 'node_modules', 'msal-logout')
   t.same(readdirSync(target).toSorted(), [
     'CHANGELOG.md',
@@ -85,11 +92,11 @@ t.test('the package holds what is run and read, and nothing of the development',
 })
 
 t.test('a web app needs MSAL and its own pg beside it: not Fastify, not embedded PostgreSQL', async (t) => {
-  const folder = await install('web-app', tarball, ['@azure/msal-node', 'pg', '@types/pg', '@types/node'])
+  const folder = await install('web-app', packages.client, ['@azure/msal-node', 'pg', '@types/pg', '@types/node'])
   writeFileSync(
     join(folder, 'app.ts'),
     `import { ConfidentialClientApplication, type ICachePlugin } from '@azure/msal-node'
-import { createClients, createTokenCache, SignedOutError } from 'msal-logout/token-cache'
+import { createClients, createTokenCache, SignedOutError } from 'msal-logout-client'
 import pg from 'pg'
 
 const tokenCache = createTokenCache({ pool: new pg.Pool(), clientId: 'app' })
@@ -119,7 +126,7 @@ t.test('the service runs on the dependencies that the package declares', async (
   const { dependencies } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as {
     dependencies: Record<string, string>
   }
-  const folder = await install('service', tarball, Object.keys(dependencies))
+  const folder = await install('service', packages.service, Object.keys(dependencies))
   const cli = 'node_modules/msal-logout/dist/cli.js'
   const refused = await node(folder, [cli, 'serve'], { PATH: process.env.PATH })
   t.equal(refused.code, 1)

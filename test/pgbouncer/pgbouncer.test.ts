@@ -9,8 +9,8 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import pg from 'pg'
 import t, { type Test } from 'tap'
+import { createTokenCache, type EndedSession } from '../../clients/node/src/index.ts'
 import { freePort } from '../../src/embedded-postgres.ts'
-import { createTokenCache, type EndedSession } from '../../src/token-cache/index.ts'
 import { createDatabase, type Database, serverUrl } from '../fixtures/database.ts'
 import {
   audience,
