@@ -42,7 +42,7 @@ export async function startDatabase(): Promise<Database> {
       // before the rows are stored, so that none comes while they are counted
       await pool.query('checkpoint')
       await pool.query(
-        'truncate msal_logout.token_cache, msal_logout.sessions, msal_logout.tombstones, msal_logout.purges, msal_logout.ended_sessions, msal_logout.apps'
+        'truncate msal_logout.token_cache, msal_logout.sessions, msal_logout.tombstones, msal_logout.seen_orders, msal_logout.records, msal_logout.revoked_sessions, msal_logout.apps'
       )
       await insertSessions(pool, issuer, 0, sessions)
       await pool.query('vacuum analyze msal_logout.token_cache, msal_logout.sessions')

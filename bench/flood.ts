@@ -55,8 +55,8 @@ export async function measureFlood(setting: Setting, rounds: number) {
     await bystandersAreThere(database, total, total + bystanders)
     const attacked = await attack
     if (attacked !== undefined) {
-      const { '400': refused = 0, '429': limited = 0 } = attacked.statuses
-      if (refused + limited !== perSecond * seconds || attacked.perSecond < perSecond * 0.95) {
+      const { '400': rejected = 0, '429': limited = 0 } = attacked.statuses
+      if (rejected + limited !== perSecond * seconds || attacked.perSecond < perSecond * 0.95) {
         throw new Error(`the flood was answered ${JSON.stringify(attacked)}`)
       }
     }

@@ -1,12 +1,12 @@
 // An operator's purge of very many accounts, against one bare `delete` of the same rows, and what it does to
 // the sign-outs that come meanwhile.
-import { randomUUID } from 'node:crypto'
 import { join } from 'node:path'
-import pg from 'pg'
+import type pg from 'pg'
 import { pino } from 'pino'
-import { createPurges } from '../src/purges.ts'
-import { createStore } from '../src/store.ts'
+import { readConfig } from '../src/config.ts'
+import { createService } from '../src/service.ts'
 import { payloads } from './database.ts'
+import { audience } from './provider.ts'
 import { bystandersAreThere, contenders, type Setting, signTokens } from './speed.ts'
 import { spread } from './statistics.ts'
 
@@ -24,12 +24,8 @@ export async function measurePurge(setting: Setting, accounts: number) {
   if (contender === undefined) {
     throw new Error('no contender')
   }
-  const slowPool = new pg.Pool({ connectionString: database.url, max: 4, statement_timeout: 60_000 })
-  const purges = createPurges({
-    store: createStore(slowPool),
-    signOut: async () => Promise.reject(new Error('not used')),
-    logger: pino({ level: 'silent' })
-  })
+  const config = readConfig({ ISSUER: provider.issuer, CLIENT_IDS: audience, SPOOL_DIR: join(folder, 'spool-purge') })
+  const service = createService(config, { logger: pino({ level: 'silent' }), connectionString: database.url })
   const server = await contender.start()
 
   async function bareDelete(): Promise<number> {
@@ -45,21 +41,19 @@ export async function measurePurge(setting: Setting, accounts: number) {
   async function purge(meanwhile?: () => Promise<void>): Promise<number> {
     await fillTenant(setting, accounts)
     const seconds = await timed(async () => {
-      const { outcome } = await purges.order({
+      const { outcome } = await service.adminOptions.purge({
         selector: { tenantId: tenant },
         reason: 'benchmark',
         actor: 'benchmark',
         dryRun: false,
         force: true,
-        idempotencyKey: randomUUID()
+        idempotencyKey: undefined
       })
       if (outcome !== 'running' && outcome !== 'done') {
         throw new Error(`the purge is "${outcome}"`)
       }
       await meanwhile?.()
-      while (await isRunning(pool)) {
-        await new Promise((resolve) => setTimeout(resolve, 20))
-      }
+      await untilDone(pool)
     })
     await assertGone(pool)
     return seconds
@@ -114,8 +108,8 @@ export async function measurePurge(setting: Setting, accounts: number) {
     console.log(result)
     return result
   } finally {
-    await slowPool.end()
     await server.stop()
+    await service.stop()
   }
 }
 
@@ -143,8 +137,18 @@ async function fillTenant({ database, provider }: Setting, accounts: number): Pr
 }
 
 async function isRunning(pool: pg.Pool): Promise<boolean> {
-  const { rows } = await pool.query("select from msal_logout.purges where status = 'running'")
+  const { rows } = await pool.query("select from msal_logout.records where status = 'running'")
   return rows.length > 0
+}
+
+/** @throws if it takes longer than an hour: then the machine has not enough memory for so many accounts */
+async function untilDone(pool: pg.Pool): Promise<void> {
+  for (const startedAt = performance.now(); await isRunning(pool); ) {
+    if (performance.now() - startedAt > 3_600_000) {
+      throw new Error('the purge takes longer than an hour')
+    }
+    await new Promise((resolve) => setTimeout(resolve, 20))
+  }
 }
 
 async function assertGone(pool: pg.Pool): Promise<void> {

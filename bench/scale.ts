@@ -36,7 +36,7 @@ export async function measureScale(setting: Setting, sessions: number) {
         return { sids, size, contender, server: await contender.start(), p50s: [] as number[] }
       })
     )
-    // In turn, so that whatever disturbs the machine disturbs both alike; the first round warms up.
+    // In turn, so that what disturbs the machine disturbs both alike; the first round warms up.
     for (let round = 0; round <= rounds; round++) {
       for (const { contender, server, p50s } of round % 2 === 0 ? places : places.toReversed()) {
         const from = round * perRound

@@ -66,7 +66,7 @@ export async function measureSilent(database: Database, count: number): Promise<
     'DistributedCachePlugin, prepared': { plugin: () => distributed('distributed_get'), clientId: audience }
   }
   const latencies = new Map<SilentName, number[]>(silentNames.map((name) => [name, []]))
-  // In turn for each token, so that whatever disturbs the machine disturbs all alike.
+  // In turn for each token, so that what disturbs the machine disturbs all alike.
   for (let i = -200; i < count; i++) {
     for (const name of silentNames) {
       const { plugin, clientId } = contenders[name]

@@ -24,7 +24,7 @@ export async function soak(setting: Setting, minutes: number) {
   const samples: { minute: number; residentMb: number; p99Ms: number }[] = []
   const startedAt = performance.now()
   let session = 0
-  let keptInAll = 0
+  let deferredInAll = 0
   let sentAgain = 0
   while (performance.now() - startedAt < minutes * 60_000) {
     const chunkStartedAt = performance.now()
@@ -37,11 +37,11 @@ export async function soak(setting: Setting, minutes: number) {
     )
     const order = { port: server.port, path: contender.path, tokens, from: 0, to: perSecond, connections: 16 }
     const result = await loader.run(order)
-    const { 200: done = 0, 503: kept = 0 } = result.statuses
-    if (done + kept !== perSecond) {
+    const { 200: done = 0, 503: deferred = 0 } = result.statuses
+    if (done + deferred !== perSecond) {
       throw new Error(`answers ${JSON.stringify(result.statuses)}`)
     }
-    keptInAll += kept
+    deferredInAll += deferred
     sentAgain += await gone(
       () => contender.check(from, session),
       () => loader.run(order)
@@ -51,7 +51,7 @@ export async function soak(setting: Setting, minutes: number) {
       residentMb: residentMb(server.pid),
       p99Ms: result.p99Ms
     })
-    // At most half of what the service can do, whatever the rest of a turn costs.
+    // At most half of what the service can do, also if the rest of a round takes long.
     const pause = 1_000 - (performance.now() - chunkStartedAt)
     await new Promise((resolve) => setTimeout(resolve, Math.max(0, pause)))
   }
@@ -70,7 +70,7 @@ export async function soak(setting: Setting, minutes: number) {
     minutes,
     capacityPerSecond: capacity.perSecond,
     signOuts: session,
-    answered503: keptInAll,
+    answered503: deferredInAll,
     sentAgain,
     perSecond: session / (minutes * 60),
     residentMbFirstHalf: first,
@@ -83,7 +83,7 @@ export async function soak(setting: Setting, minutes: number) {
 }
 
 /**
- * What was answered 503 is done a little later, or its answer asks for it again: how often all of the turn was sent
+ * What was answered 503 is done a little later, or its answer asks for it again: how often all of the round was sent
  * once more.
  */
 async function gone(check: () => Promise<void>, sendAgain: () => Promise<unknown>): Promise<number> {

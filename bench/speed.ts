@@ -15,7 +15,7 @@ export interface Contender {
   /** Tokens of one round at 64 connections; a slow one needs fewer for as long a time. */
   readonly tokens: number
   readonly start: () => Promise<Server>
-  /** What must be true in the database once these sessions were answered; throws where it is not. */
+  /** What must be true in the database once these sessions were answered; throws if it is not. */
   readonly check: (from: number, to: number) => Promise<void>
 }
 
@@ -114,7 +114,7 @@ export function contenders({ database, provider, folder }: Setting): Contender[]
   ]
 }
 
-/** Fills the database, warms the server up, loads it, and lets the result count only where the outcome is right. */
+/** Fills the database, warms the server up, loads it, and lets the result count only if the outcome is right. */
 export async function measure(
   setting: Setting,
   contender: Contender,
@@ -138,7 +138,7 @@ export async function measure(
   return result
 }
 
-/** Throws where a row of these sessions is gone. */
+/** Throws if a row of these sessions is gone. */
 export async function bystandersAreThere(database: Database, from: number, to: number): Promise<void> {
   const spared = await database.countRows(from, to)
   if (spared !== (to - from) * 3) {

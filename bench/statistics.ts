@@ -1,4 +1,4 @@
-/** What a table tells of several rounds. */
+/** What a table shows of several rounds. */
 export interface Spread {
   readonly median: number
   readonly min: number

@@ -28,7 +28,7 @@ const { cert: certificate, private: key } = await generate([{ name: 'commonName'
   ]
 })
 
-// Whoever interrupts it, at whatever step, finds no process and no file of it afterwards.
+// Anybody who interrupts it, at any step, finds no process and no file of it afterwards.
 const interrupted = new Promise<NodeJS.Signals>((resolve) => {
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
     process.on(signal, resolve)
@@ -44,7 +44,7 @@ const owner = new pg.Pool({ connectionString: postgres.url })
 owner.on('error', () => {}) // Ctrl+C ends PostgreSQL, too
 const folder = mkdtempSync(join(tmpdir(), 'msal-logout-demo-'))
 const children: { name: string; child: ChildProcess; lines: string[] }[] = []
-const told: string[] = [] // what the provider says of its logout tokens
+const said: string[] = [] // what the provider says of its logout tokens
 let steps = 0
 
 function step(title: string): void {
@@ -74,7 +74,7 @@ function launch(name: string, args: string[], env: Record<string, string>): Chil
   const lines: string[] = []
   children.push({ name, child, lines })
   createInterface(child.stdout).on('line', (line) => {
-    told.push(line)
+    said.push(line)
     lines.push(line)
   })
   createInterface(child.stderr).on('line', (line) => lines.push(line))
@@ -138,8 +138,16 @@ async function story(): Promise<string> {
     freePort()
   ])
   const issuer = `https://localhost:${providerPort}`
-  const shop = { id: 'shop', url: `http://localhost:${shopPort}`, program: 'examples/fastify-app.ts' } as const
-  const desk = { id: 'desk', url: `http://localhost:${deskPort}`, program: 'examples/express-app.ts' } as const
+  const shop = {
+    id: 'shop',
+    url: `http://localhost:${shopPort}`,
+    program: 'clients/node/examples/fastify-app.ts'
+  } as const
+  const desk = {
+    id: 'desk',
+    url: `http://localhost:${deskPort}`,
+    program: 'clients/node/examples/express-app.ts'
+  } as const
   const service = `http://127.0.0.1:${publicPort}`
   const admin = `http://127.0.0.1:${adminPort}`
   const adminToken = random()
@@ -213,7 +221,7 @@ async function story(): Promise<string> {
           AUTHORITY: issuer,
           CLIENT_ID: id,
           CLIENT_SECRET: secrets[id],
-          END_SESSION_URL: `${issuer}/session/end`,
+          SESSION_SECRET: random(),
           API_URL: `${issuer}/me`
         },
         url
@@ -276,12 +284,12 @@ async function story(): Promise<string> {
   step('Alice signs out at the provider')
   const leaving = await alice.submit(await alice.open(`${shop.url}/sign-out`), { logout: 'yes' })
   expect('the provider sends her back', leaving.url.startsWith(shop.url))
-  for (const line of told.filter((line) => line.startsWith('logout token'))) {
+  for (const line of said.filter((line) => line.startsWith('logout token'))) {
     tell(`provider: ${line}`)
   }
-  expect('both logout tokens are accepted', told.filter((line) => line.endsWith('accepted')).length === 2)
+  expect('both logout tokens are accepted', said.filter((line) => line.endsWith('accepted')).length === 2)
   const { rows: purges } = await owner.query<{ client_id: string; sessions: string; rows: string }>(
-    'select client_id, sessions, rows from msal_logout.purges order by rows desc'
+    'select client_id, sessions, rows from msal_logout.records order by rows desc'
   )
   for (const purge of purges) {
     tell(`record: the token for ${purge.client_id} ended ${purge.sessions} sessions and deleted ${purge.rows} rows`)
@@ -325,11 +333,12 @@ async function silentRequest(databaseUrl: string, authority: string, authorityMe
   const { createTokenCache } = await import('msal-logout-client')
   const { ConfidentialClientApplication } = await import('@azure/msal-node')
   const pool = new pg.Pool({ connectionString: databaseUrl })
+  pool.on('error', () => {}) // Ctrl+C ends PostgreSQL, too
   try {
     const client = new ConfidentialClientApplication({
       auth: {
         clientId: 'shop',
-        clientSecret: 'not needed to be refused',
+        clientSecret: 'not needed for an empty cache',
         authority,
         knownAuthorities: [new URL(authority).host],
         authorityMetadata

@@ -1,29 +1,43 @@
--- One PostgreSQL today, a cluster with one migration: every table has a single unique key, and it contains
--- the column the table would be distributed by; no foreign keys, identity columns or triggers.
--- What is looked up compares byte by byte: ids are no words, and an index in a language's order would be
--- slower, and broken by an upgrade of the system's locales.
+-- The tables. What writes them stands in sql/, one function a file.
+-- One PostgreSQL today, a cluster with one migration: every table has a single unique key, and it contains the column
+-- that the table would be distributed by; no sequences, foreign keys, identity columns or triggers.
+-- What is looked up compares byte by byte: ids are no words, and an index in a language's order would be slower, and
+-- broken by an upgrade of the system's locales.
 
--- Registered apps. `last_position` numbers the ended sessions of an app; it is raised as the last act of a
--- transaction and stays locked until the commit, so positions become visible in their own order.
+-- Registered apps. `last_position` numbers the revoked sessions of an app. It is raised as the last act of a transaction
+-- and stays locked until the commit, so positions become visible in their own order.
 create table msal_logout.apps (
   client_id text collate "C" primary key,
   db_role name, -- null: nobody but the schema's owner
   last_position bigint not null default 0
 );
 
-create sequence msal_logout.generations;
+-- The roles that `register_service` was called for, so that re-created functions are granted to them again.
+create table msal_logout.service_roles (
+  db_role name primary key
+);
 
+-- The text of the functions in sql/ that is in force, as its digest: they are created anew when it has changed.
+create table msal_logout.functions (
+  digest text primary key,
+  version text not null -- of the release that created them
+);
+
+-- A target: what a sign-out deletes from.
 create table msal_logout.token_cache (
-  client_id text collate "C" not null check (client_id <> ''),
-  partition_key text collate "C" not null check (partition_key <> ''),
-  kind text not null check (kind in ('user', 'obo', 'app')),
-  -- A bare `sub` says nothing without its issuer: such an account is the pair. Empty for ids from client
-  -- info, which are unique in the world.
+  client_id text collate "C" not null,
+  partition_key text collate "C" not null,
+  kind text not null,
+  -- A bare `sub` says nothing without its issuer: such an account is the pair. Empty for ids from client info, which are
+  -- unique in the world.
   account_issuer text collate "C" not null default '',
   home_account_id text collate "C",
-  -- The part of `<uid>.<utid>` after the last dot.
-  tenant_id text collate "C" generated always as (substring(home_account_id from '\.([^.]*)$')) stored,
-  generation bigint not null default nextval('msal_logout.generations'),
+  -- The part of `<uid>.<utid>` after the last dot. A bare `sub` has no tenant, also with a dot in it.
+  tenant_id text collate "C" generated always as (
+    case when account_issuer = '' then substring(home_account_id from '[.]([^.]*)$') end) stored,
+  -- Marks a row apart from its successor under the same key, and rows that came before a purge from later ones. Microseconds
+  -- since 1970: a sequence may lie behind its rows after a restore or a replication.
+  generation bigint not null default (extract(epoch from clock_timestamp()) * 1000000)::bigint,
   version bigint not null default 1,
   payload bytea not null,
   payload_bytes int not null generated always as (octet_length(payload)) stored, -- for those who may not read it
@@ -32,32 +46,40 @@ create table msal_logout.token_cache (
   updated_at timestamptz not null default now(),
   expires_at timestamptz not null,
   primary key (partition_key, client_id),
+  -- The functions check all of it first: the detail of a violated constraint would quote the payload.
+  check (client_id <> '' and partition_key <> ''),
+  check (kind in ('user', 'obo', 'app')),
   check ((kind = 'app') = (home_account_id is null))
 )
--- A usual payload (up to 8 KB) stays in its row: four pieces of it in a table beside would have to be looked up by
--- each reading and deleted by each sign-out.
+-- A usual payload (up to 8 KB) stays in its row: four pieces of it in a table beside would have to be looked up by each
+-- reading and deleted by each sign-out.
 with (toast_tuple_target = 8160);
 create index token_cache_account on msal_logout.token_cache (home_account_id);
--- A purge of many goes by `generation`: the order in which rows came, which is closest to where they lie. The accounts
--- are counted without a look at the rows.
+-- A sweep goes by `generation`: the order in which rows came, which is closest to where they lie. The accounts are counted
+-- without a look at the rows.
 create index token_cache_tenant on msal_logout.token_cache (tenant_id, generation) include (account_issuer, home_account_id);
 create index token_cache_client on msal_logout.token_cache (client_id, generation) include (account_issuer, home_account_id);
 create index token_cache_expiry on msal_logout.token_cache (expires_at);
 
+-- The registry: who is signed in where. Today a session lives with its row of the token cache.
 create table msal_logout.sessions (
-  issuer text collate "C" not null check (issuer <> ''),
-  -- 'sid=…', or 'sub=…' for a login without a sid: a sid never meets an equal subject.
+  issuer text collate "C" not null,
+  -- 'sid=...', or 'sub=...' for a login without a sid: a sid never meets an equal subject.
   session_key text collate "C" not null,
   client_id text collate "C" not null,
   partition_key text collate "C" not null,
   sid text collate "C",
-  subject text collate "C" not null check (subject <> ''),
+  subject text collate "C" not null,
   account_issuer text collate "C" not null,
   home_account_id text collate "C" not null,
+  -- The directory object, for signals that name one; lower case.
+  oid text collate "C",
+  tid text collate "C",
   issued_at bigint not null, -- the ID token's `iat`, seconds since 1970
   created_at timestamptz not null default now(),
   expires_at timestamptz not null,
   primary key (issuer, session_key, client_id, partition_key),
+  check (issuer <> '' and subject <> ''),
   check (session_key = coalesce('sid=' || sid, 'sub=' || subject))
 );
 -- Not (issuer, subject): a plan made while the table was small might look up a sid by its issuer alone.
@@ -65,24 +87,33 @@ create index sessions_subject on msal_logout.sessions (subject);
 create index sessions_row on msal_logout.sessions (partition_key, client_id);
 create index sessions_account on msal_logout.sessions (home_account_id);
 create index sessions_sid on msal_logout.sessions (sid) where sid is not null;
+create index sessions_object on msal_logout.sessions (oid) where oid is not null;
 create index sessions_expiry on msal_logout.sessions (expires_at);
 
--- Lock rows and tombstones in one: whoever logs in, signs out or purges upserts the same rows first, in one
--- order. `not_after` 0 is a lock alone; else no ID token issued up to that second is accepted under the key.
+-- Locks and tombstones in one: a login and a sign-out upsert the same rows first, in one order.
 create table msal_logout.tombstones (
   issuer text collate "C" not null,
-  key text collate "C" not null, -- 'sid=…', 'sub=…', 'all=…', 'account=…', 'app=…', 'tenant=…'
-  not_after bigint not null default 0,
+  key text collate "C" not null, -- 'sid=...', 'sub=...', 'all=...', 'object=...', 'account=...', 'app=...', 'tenant=...'
+  -- No ID token issued up to that second is accepted under the key; 0 is a lock alone.
+  revoke_before bigint not null default 0,
+  -- Of an account: the same for logins without a sid. Nothing says which session they belong to.
+  sidless_revoke_before bigint not null default 0,
   expires_at timestamptz not null, -- without an index, which every sign-out would pay for: `clean_up` walks the table
   primary key (issuer, key)
 );
 
--- The record of what was done and why; for logout tokens also the replay guard, since `id` is then derived
--- from (issuer, jti).
-create table msal_logout.purges (
+-- The guard against duplicates: the ids of the orders that were carried out.
+create table msal_logout.seen_orders (
+  id uuid primary key,
+  expires_at timestamptz not null
+);
+create index seen_orders_expiry on msal_logout.seen_orders (expires_at);
+
+-- What a sign-out or a purge did, and why.
+create table msal_logout.records (
   id uuid primary key,
   at timestamptz not null default now(),
-  source text not null check (source in ('backchannel', 'frontchannel', 'admin')),
+  source text not null,
   issuer text collate "C",
   client_id text collate "C",
   jti text,
@@ -90,43 +121,99 @@ create table msal_logout.purges (
   subject text collate "C",
   home_account_id text collate "C",
   tenant_id text collate "C",
+  object_id text collate "C",
+  revoke_before bigint,
   reason text,
   actor text,
-  status text not null default 'done' check (status in ('running', 'done')),
+  status text not null default 'done', -- or 'running', of a sweep
   request_hash bytea, -- what an Idempotency-Key stands for
-  total bigint not null default 0, -- accounts that matched at the start
-  last_generation bigint, -- of the rows that were there when the purge began
-  -- Of an app's or a tenant's purge: the generation up to which it was swept, null once that is over; and the first
-  -- one that the sweep had to leave.
-  swept_to bigint,
-  left_from bigint,
+  -- The accounts that were matched, side by side. A sweep keeps none.
+  account_issuers text[] not null default '{}',
+  account_ids text[] not null default '{}',
   accounts bigint not null default 0,
   sessions bigint not null default 0,
   rows bigint not null default 0,
   -- {"<client id>": {"accounts", "sessions", "rows"}}; an account counts in each app in which a row or a session of it went
   by_client jsonb not null default '{}',
+  -- Of a sweep: the accounts that matched at the start; the newest row that was there then; and how far this round is.
+  total bigint not null default 0,
+  last_generation bigint,
+  swept_to bigint,
   finished_at timestamptz
 );
-create index purges_at on msal_logout.purges (at, id);
-create index purges_running on msal_logout.purges (at) where status = 'running';
+create index records_at on msal_logout.records (at, id);
+create index records_account on msal_logout.records using gin (account_ids);
+-- Of orders that a person gave, or that named an account: few, among the many of tokens.
+create index records_actor on msal_logout.records (at, id) where actor is not null;
+create index records_named on msal_logout.records (home_account_id) where home_account_id is not null;
+create index records_running on msal_logout.records (at) where status = 'running';
 
--- What `ended_since` tells an app. One row for what a transaction ended in it: a row for each session would cost
--- every sign-out.
-create type msal_logout.told_session as (issuer text, sid text, subject text, home_account_id text);
-create table msal_logout.ended_sessions (
+-- A session that was ended, as its app sees it.
+create type msal_logout.revoked_session as (issuer text, sid text, subject text, home_account_id text);
+
+-- What `ended_since` returns. One row for what a transaction ended in an app: a row for each session would cost every
+-- sign-out.
+create table msal_logout.revoked_sessions (
   client_id text collate "C" not null,
   last_position bigint not null, -- of the last of `sessions`; the others' count down from it
-  sessions msal_logout.told_session[] not null,
+  sessions msal_logout.revoked_session[] not null,
   at timestamptz not null default now(),
   primary key (client_id, last_position)
 )
 -- The sessions of a batch stay in their row, uncompressed: that would take longer than it is worth.
 with (toast_tuple_target = 8160);
-alter table msal_logout.ended_sessions alter sessions set storage external;
+alter table msal_logout.revoked_sessions alter sessions set storage external;
 
 -- One row, locked by the instance that is cleaning up.
-create table msal_logout.clean_up_turn (
-  id int primary key check (id = 1),
+create table msal_logout.clean_up_state (
+  id int primary key,
   next_page bigint not null default 0 -- of `tombstones`
 );
-insert into msal_logout.clean_up_turn values (1);
+insert into msal_logout.clean_up_state (id) values (1);
+
+-- What `save` returns.
+create type msal_logout.saved as (outcome text, version bigint);
+
+-- What a verified signal asks for; the members are those of src/sign-out.ts.
+create type msal_logout.signal_order as (
+  id uuid,
+  source text,
+  selector text, -- 'session', 'subject', 'account' or 'object'
+  issuer text, -- of an account: '' for ids from client info, null if it is not known
+  sid text,
+  subject text,
+  home_account_id text,
+  tenant_id text,
+  object_id text,
+  client_id text, -- the app that a logout token is for
+  jti text,
+  revoke_before bigint,
+  purge_scope text, -- 'account' or 'session'
+  spares_newer boolean, -- a session that was issued after `revoke_before` lives, also if its sid is named
+  once boolean, -- guarded against duplicates by its id
+  record_unmatched boolean,
+  remember_seconds int, -- how long a login that is under way is still rejected
+  reason text,
+  actor text,
+  request_hash bytea
+);
+
+-- What an order matched: a session, or (without a `session_key`) a row of an account that it names.
+create type msal_logout.match as (
+  id uuid, -- of the order
+  is_whole boolean, -- every row of the account goes, not those alone that no other session uses
+  account_issuer text, home_account_id text,
+  client_id text, partition_key text,
+  issuer text, session_key text
+);
+
+-- A row that was deleted, or a session that was ended.
+create type msal_logout.deletion as (
+  id uuid, -- of the order
+  client_id text, account_issuer text, home_account_id text,
+  is_row boolean,
+  session msal_logout.revoked_session
+);
+
+revoke all on schema msal_logout from public;
+revoke all on all tables in schema msal_logout from public;

@@ -1,8 +1,8 @@
 /** @import { Api } from './api.js' */
-/** @import { AccountReference, Selector, StoredAccount, StoredRow, StoredSession } from './answers.js' */
+/** @import { AccountQuery, AccountReference, StoredAccount, StoredRow, StoredSession } from './answers.js' */
 /** @import { Column } from './elements.js' */
-import { fill, find, make, makeCard, makeTable } from './elements.js'
-import { told } from './problems.js'
+import { accountHash, chooseFields, fill, find, make, makeCard, makeTable } from './elements.js'
+import { attempt } from './problems.js'
 import { createPurgePanel } from './purge.js'
 import { age, count, size } from './units.js'
 
@@ -30,6 +30,13 @@ const sessionColumns = [
   },
   { title: 'Issuer', cell: ({ issuer }) => make('span', { class: 'long' }, issuer) },
   { title: 'Subject', cell: ({ subject }) => make('code', { class: 'long' }, subject) },
+  {
+    title: 'Object',
+    cell: ({ tenantId, objectId }) =>
+      objectId === null
+        ? make('span', { class: 'quiet' }, 'none')
+        : make('code', { class: 'long', title: `of the tenant ${tenantId}` }, objectId)
+  },
   { title: 'Signed in', isShort: true, cell: ({ issuedAt }) => age(issuedAt) },
   { title: 'Expires', isShort: true, cell: ({ expiresAt }) => age(expiresAt) }
 ]
@@ -42,36 +49,30 @@ export function createAccounts(api) {
   const problem = find('found-problem', HTMLElement)
   const found = find('found', HTMLElement)
   const accountInput = find('find-account', HTMLInputElement)
-  const issuerInput = find('find-issuer', HTMLInputElement)
-  const sidInput = find('find-sid', HTMLInputElement)
-  const subjectInput = find('find-subject', HTMLInputElement)
 
   let hasIssuers = false
-  let turn = 0
+  let latest = 0
 
-  function chooseFields() {
-    const by = new FormData(form).get('by')
-    for (const field of form.querySelectorAll('[data-for]')) {
-      const isFor = (field.getAttribute('data-for') ?? '').split(' ').includes(String(by))
-      field.toggleAttribute('hidden', !isFor)
-      field.querySelector('input')?.toggleAttribute('disabled', !isFor)
-    }
-    form.classList.toggle('wide', by !== 'homeAccountId')
-  }
-  form.addEventListener('change', chooseFields)
-  chooseFields()
+  const textOf = (/** @type {string} */ name) => find(`find-${name}`, HTMLInputElement).value.trim()
+
+  form.addEventListener('change', () => chooseFields(form))
+  chooseFields(form)
 
   form.addEventListener('submit', (event) => {
     event.preventDefault()
-    const by = new FormData(form).get('by')
-    if (by === 'homeAccountId') {
-      open(accountInput.value.trim(), undefined)
-      return
+    switch (new FormData(form).get('by')) {
+      case 'sid':
+        void findBySession('sid', { issuer: textOf('issuer'), sid: textOf('sid') })
+        return
+      case 'subject':
+        void findBySession('subject', { issuer: textOf('issuer'), subject: textOf('subject') })
+        return
+      case 'object':
+        void findBySession('object', { tenantId: textOf('tenant'), objectId: textOf('object') })
+        return
+      default:
+        open(textOf('account'), undefined)
     }
-    const issuer = issuerInput.value.trim()
-    void findBySession(
-      by === 'sid' ? { issuer, sid: sidInput.value.trim() } : { issuer, subject: subjectInput.value.trim() }
-    )
   })
 
   /**
@@ -87,38 +88,42 @@ export function createAccounts(api) {
     }
   }
 
-  /** @param {{ issuer: string, sid: string } | { issuer: string, subject: string }} session */
-  async function findBySession(session) {
+  /**
+   * @param {string} by
+   * @param {AccountQuery} query
+   */
+  async function findBySession(by, query) {
     const mine = begin()
-    await told(problem, async () => {
-      const accounts = await api.accountsOf(session)
-      if (mine !== turn) {
+    await attempt(problem, async () => {
+      const accounts = await api.accountsOf(query)
+      if (mine !== latest) {
         return
       }
       const [only] = accounts
-      const by = 'sid' in session ? 'sid' : 'subject'
       if (only === undefined) {
         status.textContent = ''
         fill(
           found,
-          make(
-            'p',
-            { class: 'card empty' },
-            `No session of this ${by} is stored under this issuer. It was never stored, has been signed out, or has expired.`
+          makeCard(
+            make(
+              'p',
+              { class: 'empty' },
+              `No session of this ${by} is stored. It was never stored, has been signed out, or has expired.`
+            )
           )
         )
       } else if (accounts.length === 1) {
         open(only.homeAccountId, only.accountIssuer ?? undefined)
       } else {
         status.textContent = `${count(accounts.length, 'account')} have a session of this ${by}.`
-        fill(found, makeAccountList(accounts, session))
+        fill(found, makeAccountList(accounts, query))
       }
     })
   }
 
   /**
    * @param {readonly AccountReference[]} accounts
-   * @param {Selector} selector
+   * @param {AccountQuery} selector
    */
   function makeAccountList(accounts, selector) {
     return makeCard(
@@ -144,9 +149,9 @@ export function createAccounts(api) {
    */
   async function showAccount(homeAccountId, issuer) {
     const mine = begin()
-    await told(problem, async () => {
+    await attempt(problem, async () => {
       const account = await api.account(homeAccountId, issuer)
-      if (mine !== turn) {
+      if (mine !== latest) {
         return
       }
       fill(found)
@@ -155,13 +160,13 @@ export function createAccounts(api) {
     })
   }
 
-  /** What is on the page goes when the next answer is there, or has been refused. */
+  /** What is on the page makes room for the next answer. */
   function begin() {
-    turn += 1
+    latest += 1
     status.textContent = 'Looking …'
     problem.textContent = ''
     fill(found)
-    const mine = turn
+    const mine = latest
     queueMicrotask(() => status.setAttribute('tabindex', '-1'))
     return mine
   }
@@ -181,6 +186,7 @@ export function createAccounts(api) {
         found,
         makeCard(
           heading,
+          makeRecordsLink(homeAccountId),
           make(
             'p',
             { class: 'empty' },
@@ -191,11 +197,12 @@ export function createAccounts(api) {
       return
     }
     drawContents(contents, account)
-    status.textContent = tellSums(account)
+    status.textContent = describeSums(account)
     fill(
       found,
       makeCard(
         heading,
+        makeRecordsLink(homeAccountId),
         !isComplete && make('p', { class: 'problem' }, 'There is more of it than is listed here.'),
         contents
       ),
@@ -209,12 +216,12 @@ export function createAccounts(api) {
     )
 
     async function redraw() {
-      const mine = turn
-      await told(problem, async () => {
+      const mine = latest
+      await attempt(problem, async () => {
         const left = await api.account(homeAccountId, issuer)
-        if (mine === turn) {
+        if (mine === latest) {
           drawContents(contents, left)
-          status.textContent = tellSums(left)
+          status.textContent = describeSums(left)
         }
       })
     }
@@ -229,7 +236,7 @@ export function createAccounts(api) {
     show(homeAccountId, query, isReturn) {
       if (!hasIssuers) {
         hasIssuers = true
-        void told(problem, async () => {
+        void attempt(problem, async () => {
           const issuers = await api.issuers()
           fill(issuerNames, ...issuers.map(({ name, issuer }) => make('option', { value: issuer }, name)))
         })
@@ -266,14 +273,14 @@ function drawContents(element, { rows, sessions }) {
           : make('p', { class: 'empty' }, 'No row: the app has no token of it.'),
         appSessions.length > 0
           ? makeTable(`Sessions of ${app}`, sessionColumns, appSessions)
-          : make('p', { class: 'empty' }, 'No session: a logout would find these rows through other apps alone.')
+          : make('p', { class: 'empty' }, 'No session: a sign-out finds these rows through other apps alone.')
       )
     })
   )
 }
 
 /** @param {StoredAccount} account */
-function tellSums({ rows, sessions }) {
+function describeSums({ rows, sessions }) {
   const apps = new Set([...rows, ...sessions].map(({ clientId }) => clientId)).size
   return `${count(apps, 'app')}, ${count(rows.length, 'row')}, ${count(sessions.length, 'session')}`
 }
@@ -300,11 +307,8 @@ function makeIssuerChoice(homeAccountId, issuers) {
   )
 }
 
-/**
- * @param {string} homeAccountId
- * @param {string} [issuer]
- */
-function accountHash(homeAccountId, issuer) {
-  const query = issuer === undefined ? '' : `?${new URLSearchParams({ issuer })}`
-  return `#/accounts/${encodeURIComponent(homeAccountId)}${query}`
+/** @param {string} homeAccountId */
+function makeRecordsLink(homeAccountId) {
+  const query = new URLSearchParams({ account: homeAccountId })
+  return make('p', {}, make('a', { href: `#/records?${query}` }, 'Its records'))
 }

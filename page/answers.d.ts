@@ -5,15 +5,14 @@ export interface Readiness {
   readonly reason?: string
 }
 
-export interface LogoutsOfMinute {
+export interface Minute {
   readonly at: string
-  readonly backchannel: number
-  readonly frontchannel: number
-  readonly admin: number
+  /** Which sources there are is for the service to say: one with a new name needs no change of this page. */
+  readonly bySource: Readonly<Record<string, number>>
 }
 
-export interface Logouts {
-  readonly minutes: readonly LogoutsOfMinute[]
+export interface Stats {
+  readonly minutes: readonly Minute[]
   readonly isComplete: boolean
 }
 
@@ -22,9 +21,11 @@ export interface Rejection {
   readonly at: string
   readonly code: string
   readonly description: string
-  readonly endpoint: 'backchannel' | 'frontchannel' | 'replay'
+  readonly source: string
   readonly issuer: string | null
   readonly address: string | null
+  /** What the token says of itself: `iss`, `aud`, `typ`, `alg`, `kid`. Nothing of it is true. */
+  readonly details: Readonly<Record<string, string>>
 }
 
 export interface Rejections {
@@ -46,8 +47,9 @@ export interface Issuer {
 export interface Spool {
   readonly verified: number
   readonly unverified: number
-  readonly frontchannel: number
+  readonly unsigned: number
   readonly rejected: number
+  readonly stuck: readonly { readonly name: string; readonly reason: string }[]
   readonly oldestAt: string | null
   readonly isWritable: boolean
 }
@@ -73,6 +75,8 @@ export interface StoredSession {
   readonly issuer: string
   readonly sid: string | null
   readonly subject: string
+  readonly tenantId: string | null
+  readonly objectId: string | null
   readonly issuedAt: string
   readonly createdAt: string
   readonly expiresAt: string
@@ -85,12 +89,26 @@ export interface StoredAccount {
   readonly isComplete: boolean
 }
 
-export type Selector =
-  | { readonly homeAccountId: string; readonly issuer?: string | undefined }
+/** By what an account is found. */
+export type AccountQuery =
   | { readonly issuer: string; readonly sid: string }
   | { readonly issuer: string; readonly subject: string }
+  | { readonly tenantId: string; readonly objectId: string }
+
+/** What a purge is about. */
+export type Selector =
+  | { readonly homeAccountId: string; readonly issuer?: string | undefined }
+  | AccountQuery
   | { readonly clientId: string }
   | { readonly tenantId: string }
+
+/** What an operator means, but for the dry run. */
+export interface PurgeOrder {
+  readonly selector: Selector
+  readonly reason: string
+  /** An ISO time; undefined: everything. */
+  readonly issuedBefore: string | undefined
+}
 
 export interface PurgeOutcome {
   readonly id: string
@@ -101,11 +119,13 @@ export interface PurgeOutcome {
   readonly isRunning?: boolean
 }
 
-export interface PurgeRecord {
+/** What a sign-out or a purge did, and why. */
+export interface StoredRecord {
   readonly id: string
   readonly at: string
-  readonly source: 'backchannel' | 'frontchannel' | 'admin'
+  readonly source: string
   readonly status: 'running' | 'done'
+  readonly done: number
   readonly total: number
   readonly accounts: number
   readonly sessions: number
@@ -118,7 +138,22 @@ export interface PurgeRecord {
   readonly subject: string | null
   readonly homeAccountId: string | null
   readonly tenantId: string | null
+  readonly objectId: string | null
+  readonly revokeBefore: string | null
   readonly reason: string | null
   readonly actor: string | null
   readonly finishedAt: string | null
+  readonly matchedAccounts: readonly AccountReference[]
+}
+
+export interface RecordPage {
+  readonly records: readonly StoredRecord[]
+  readonly next: string | null
+}
+
+export interface RecordFilter {
+  readonly source?: string | undefined
+  readonly issuer?: string | undefined
+  readonly account?: string | undefined
+  readonly actor?: string | undefined
 }

@@ -1,6 +1,6 @@
-/** @import { AccountReference, Issuer, Logouts, PurgeOutcome, PurgeRecord, Readiness, Rejections, Selector, Spool, StoredAccount } from './answers.js' */
+/** @import { AccountQuery, AccountReference, Issuer, PurgeOrder, PurgeOutcome, Readiness, RecordFilter, RecordPage, Rejections, Spool, Stats, StoredAccount, StoredRecord } from './answers.js' */
 
-/** What was refused, or could not be asked; the message is the API's own text where it gave one. */
+/** What was rejected, or could not be asked; the message is the API's own text if it gave one. */
 export class Problem extends Error {
   /**
    * @param {string} message
@@ -13,10 +13,12 @@ export class Problem extends Error {
   }
 
   get isAboutCredentials() {
-    // 429 is given to refused credentials alone: somebody else behind the same proxy has tried too many.
+    // 429 is given to rejected credentials alone: somebody else behind the same proxy has tried too many.
     return [401, 403, 429].includes(this.status)
   }
 }
+
+const pageSize = '25'
 
 /** @typedef {ReturnType<typeof createApi>} Api */
 
@@ -28,7 +30,7 @@ export class Problem extends Error {
 export function createApi(signInAgain) {
   /** @type {string | undefined} */
   let token
-  /** @type {Promise<void> | undefined} one sign-in, however many requests were refused */
+  /** @type {Promise<void> | undefined} one sign-in, however many requests were rejected */
   let signingIn
 
   /**
@@ -58,7 +60,7 @@ export function createApi(signInAgain) {
   }
 
   /**
-   * Asks; where the credentials are no longer good, again after a new sign-in.
+   * Asks; if the credentials are no longer good, again after a new sign-in.
    *
    * @param {string} path
    * @param {RequestInit} [init]
@@ -112,7 +114,7 @@ export function createApi(signInAgain) {
   return {
     /**
      * @param {string} candidate
-     * @throws {Problem} where it is not an operator's
+     * @throws {Problem} if it is not an operator's
      */
     async signIn(candidate) {
       if (!/^[\x21-\x7e]+$/.test(candidate)) {
@@ -130,9 +132,9 @@ export function createApi(signInAgain) {
 
     /**
      * @param {number} minutes
-     * @returns {Promise<Logouts>}
+     * @returns {Promise<Stats>}
      */
-    logouts: (minutes) => ask(`admin/stats?minutes=${minutes}`),
+    stats: (minutes) => ask(`admin/stats?minutes=${minutes}`),
 
     /** @returns {Promise<Rejections>} */
     rejections: () => ask('admin/rejections?limit=500'),
@@ -144,7 +146,7 @@ export function createApi(signInAgain) {
     spool: () => ask('admin/spool'),
 
     /**
-     * @param {{ issuer: string, sid?: string, subject?: string }} session
+     * @param {AccountQuery} session
      * @returns {Promise<readonly AccountReference[]>}
      */
     accountsOf: async (session) => (await ask(`admin/accounts${query({ ...session })}`)).accounts,
@@ -157,36 +159,52 @@ export function createApi(signInAgain) {
     account: (homeAccountId, issuer) => ask(`admin/accounts/${encodeURIComponent(homeAccountId)}${query({ issuer })}`),
 
     /**
-     * @param {string} [before]
-     * @returns {Promise<{ purges: readonly PurgeRecord[], next: string | null }>}
+     * What came, the newest first.
+     *
+     * @param {RecordFilter} filter
+     * @param {string} [before] the id of the last record seen
+     * @returns {Promise<RecordPage>}
      */
-    purges: (before) => ask(`admin/purges${query({ limit: '25', before })}`),
+    records: (filter, before) => ask(`admin/records${query({ limit: pageSize, ...filter, before })}`),
 
     /**
      * @param {string} id
-     * @returns {Promise<PurgeRecord>}
+     * @returns {Promise<StoredRecord>}
+     */
+    record: (id) => ask(`admin/records/${encodeURIComponent(id)}`),
+
+    /**
+     * The operators' own, the newest first.
+     *
+     * @param {string} [before] the id of the last record seen
+     * @returns {Promise<RecordPage>}
+     */
+    purges: (before) => ask(`admin/purges${query({ limit: pageSize, before })}`),
+
+    /**
+     * @param {string} id
+     * @returns {Promise<StoredRecord>}
      */
     purge: (id) => ask(`admin/purges/${encodeURIComponent(id)}`),
 
     /**
      * What a purge would do.
      *
-     * @param {Selector} selector
-     * @param {string} reason
+     * @param {PurgeOrder} order
      * @returns {Promise<PurgeOutcome>}
      */
-    dryRun: (selector, reason) => ask('admin/purges', asJson({ ...selector, reason, dryRun: true })),
+    dryRun: ({ selector, ...rest }) => ask('admin/purges', asJson({ ...selector, ...rest, dryRun: true })),
 
     /**
-     * Never asked again by itself after a new sign-in: whoever signed in then has not pressed the button.
+     * Never asked again by itself after a new sign-in: the operator who signs in then has not pressed the button.
      *
-     * @param {Selector} selector
-     * @param {{ reason: string, force: boolean, idempotencyKey: string }} order
+     * @param {PurgeOrder} order
+     * @param {{ force: boolean, idempotencyKey: string }} how
      * @returns {Promise<PurgeOutcome>}
      */
-    async orderPurge(selector, { reason, force, idempotencyKey }) {
+    async orderPurge({ selector, ...rest }, { force, idempotencyKey }) {
       const used = token
-      const { headers, ...init } = asJson({ ...selector, reason, force })
+      const { headers, ...init } = asJson({ ...selector, ...rest, force })
       try {
         const { status, answer } = await send('admin/purges', {
           ...init,

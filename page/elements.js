@@ -73,8 +73,8 @@ export function fill(element, ...children) {
  */
 
 /**
- * A table that becomes a list of cards where there is no room for columns. The roles are told, since a table that is
- * not displayed as one loses them.
+ * A table that becomes a list of cards if there is no room for columns. The roles are written out, since a table that is not
+ * displayed as one loses them.
  *
  * @template Row
  * @param {string} caption
@@ -134,4 +134,29 @@ export function makeFacts(facts) {
     { class: 'facts' },
     ...facts.map(([name, value]) => make('div', {}, make('dt', {}, name), make('dd', {}, value)))
   )
+}
+
+/**
+ * The address of an account on this page.
+ *
+ * @param {string} homeAccountId
+ * @param {string} [issuer] of an account that is a bare subject
+ */
+export function accountHash(homeAccountId, issuer) {
+  const query = issuer === undefined ? '' : `?${new URLSearchParams({ issuer })}`
+  return `#/accounts/${encodeURIComponent(homeAccountId)}${query}`
+}
+
+/**
+ * Shows the fields of what is chosen by the radio buttons `by`: those whose `data-for` names it. The others are no part of the form.
+ *
+ * @param {HTMLFormElement} form
+ */
+export function chooseFields(form) {
+  const by = String(new FormData(form).get('by'))
+  for (const field of form.querySelectorAll('[data-for]')) {
+    const isFor = (field.getAttribute('data-for') ?? '').split(' ').includes(by)
+    field.toggleAttribute('hidden', !isFor)
+    field.querySelector('input')?.toggleAttribute('disabled', !isFor)
+  }
 }

@@ -4,6 +4,7 @@ import { find } from './elements.js'
 import { createOverview } from './overview.js'
 import { createPolling } from './polling.js'
 import { createPurges } from './purges.js'
+import { createRecords } from './records.js'
 import { createRejections } from './rejections.js'
 import { keepAgesCurrent } from './units.js'
 
@@ -21,6 +22,7 @@ const api = createApi(signInAgain)
 const views = {
   overview: createOverview(api),
   accounts: createAccounts(api),
+  records: createRecords(api),
   purges: createPurges(api),
   rejected: createRejections(api)
 }
@@ -140,12 +142,12 @@ addEventListener('hashchange', () => {
   }
 })
 
-async function tellReadiness() {
+async function lookAtReadiness() {
   try {
     const { status, reason } = await api.readiness()
-    tell(status === 'ok', status === 'ok' ? 'Ready' : `Not ready: ${reason}`)
+    showReadiness(status === 'ok', status === 'ok' ? 'Ready' : `Not ready: ${reason}`)
   } catch {
-    tell(false, 'Out of reach') // told by the pill; each view tells its own
+    showReadiness(false, 'Out of reach') // each view shows a problem of its own
   }
 }
 
@@ -153,7 +155,7 @@ async function tellReadiness() {
  * @param {boolean} isReady
  * @param {string} text
  */
-function tell(isReady, text) {
+function showReadiness(isReady, text) {
   readiness.classList.toggle('good', isReady)
   readiness.classList.toggle('bad', !isReady)
   if (readiness.textContent !== text) {
@@ -161,6 +163,6 @@ function tell(isReady, text) {
   }
 }
 
-createPolling(10_000, tellReadiness).start()
+createPolling(10_000, lookAtReadiness).start()
 keepAgesCurrent()
 askForToken('')

@@ -4,8 +4,8 @@
 import { fill, find, make, makeFacts, makeTable } from './elements.js'
 import { createPlot } from './plot.js'
 import { createPolling } from './polling.js'
-import { told } from './problems.js'
-import { age, number } from './units.js'
+import { attempt } from './problems.js'
+import { age, count, number } from './units.js'
 
 /** @type {readonly Column<Issuer>[]} */
 const issuerColumns = [
@@ -20,7 +20,7 @@ const issuerColumns = [
     isNumber: true,
     cell: ({ clientIds }) => make('span', { title: clientIds.join('\n') }, number(clientIds.length))
   },
-  { title: 'Front channel', isShort: true, cell: ({ frontChannel }) => (frontChannel ? 'taken' : 'refused') },
+  { title: 'Front channel', isShort: true, cell: ({ frontChannel }) => (frontChannel ? 'on' : 'off') },
   { title: 'Keys', isNumber: true, cell: ({ keys }) => number(keys) },
   {
     title: 'Keys fetched',
@@ -44,16 +44,16 @@ const issuerColumns = [
 /** @param {Api} api */
 export function createOverview(api) {
   const range = find('range', HTMLSelectElement)
-  const logouts = createPart('logouts')
+  const stats = createPart('stats')
   const issuers = createPart('issuers')
   const spool = createPart('spool')
   const plot = createPlot()
-  fill(logouts.content, plot.element)
+  fill(stats.content, plot.element)
 
-  const drawLogouts = () =>
-    told(logouts.problem, async () => {
+  const drawStats = () =>
+    attempt(stats.problem, async () => {
       const minutes = Number(range.value)
-      const answer = await api.logouts(minutes)
+      const answer = await api.stats(minutes)
       if (Number(range.value) === minutes) {
         plot.draw(answer)
       }
@@ -61,40 +61,54 @@ export function createOverview(api) {
 
   const polling = createPolling(10_000, async () => {
     await Promise.all([
-      drawLogouts(),
-      told(issuers.problem, async () => {
+      drawStats(),
+      attempt(issuers.problem, async () => {
         const trusted = await api.issuers()
         fill(issuers.content, makeTable('Issuers', issuerColumns, trusted))
       }),
-      told(spool.problem, async () => {
+      attempt(spool.problem, async () => {
         fill(spool.content, ...describeSpool(await api.spool()))
       })
     ])
   })
-  range.addEventListener('change', drawLogouts)
+  range.addEventListener('change', drawStats)
   return { show: polling.start, hide: polling.stop }
 }
 
 /** @param {Spool} spool */
-function describeSpool({ verified, unverified, frontchannel, rejected, oldestAt, isWritable }) {
+function describeSpool({ verified, unverified, unsigned, rejected, stuck, oldestAt, isWritable }) {
   const facts = makeFacts([
-    ['Wait for the database', number(verified + frontchannel)],
-    ['Wait for keys', number(unverified)],
+    ['Verified, for the database', number(verified)],
+    ['Unverified, for keys', number(unverified)],
+    ['Unsigned', number(unsigned)],
     ['The oldest came', oldestAt === null ? '–' : age(oldestAt)],
-    ['Proved bad, set aside', number(rejected)],
+    ['Rejected, set aside', number(rejected)],
     ['Disk', isWritable ? 'can be written' : make('span', { class: 'bad' }, 'cannot be written')]
   ])
   return [
     facts,
-    verified + unverified + frontchannel === 0 &&
-      make('p', { class: 'empty' }, 'Nothing waits: every logout that came has been carried out.'),
+    verified + unverified + unsigned === 0 &&
+      make('p', { class: 'empty' }, 'Nothing waits: every signal that came is done.'),
     !isWritable &&
-      make('p', { class: 'problem' }, 'A logout that cannot be carried out at once would be lost: mend this first.')
+      make('p', { class: 'problem' }, 'A signal that cannot be done at once would be lost: mend this first.'),
+    stuck.length > 0 &&
+      make(
+        'div',
+        {},
+        make('p', { class: 'problem' }, `${count(stuck.length, 'file')} cannot be used: mend or remove them.`),
+        make(
+          'ul',
+          { class: 'list' },
+          ...stuck.map(({ name, reason }) =>
+            make('li', { class: 'long' }, make('code', {}, name), make('span', { class: 'quiet' }, ` ${reason}`))
+          )
+        )
+      )
   ]
 }
 
 /**
- * A part of the view that tells its own problem.
+ * A part of the view that shows its own problem.
  *
  * @param {string} id
  */

@@ -1,31 +1,35 @@
-/** @import { Logouts, LogoutsOfMinute } from './answers.js' */
+/** @import { Minute, Stats } from './answers.js' */
 import { fill, make, makeTable } from './elements.js'
-import { count, number, timeOfDay } from './units.js'
+import { count, label, number, timeOfDay } from './units.js'
 import uPlot from './uplot.js'
 
-// From the back of the stack to its front.
-const kinds = /** @type {const} */ (['backchannel', 'frontchannel', 'admin'])
-/** @type {Readonly<Record<typeof kinds[number], string>>} */
-const names = { backchannel: 'Back channel', frontchannel: 'Front channel', admin: 'Operators' }
+// As many as style.css has; a source beyond them shares the colour of an earlier one, not its name.
+const colors = 8
 const heightPx = 190
 const bars = uPlot.paths.bars?.({ size: [0.8, 24], align: 1 })
 
-/** Logouts per minute as stacked bars; the sums, what the pointer is on, and a table stand beside it as text. */
+/**
+ * Sign-outs and purges per minute as stacked bars, a series for each source that the service names. The sums, the minute under the
+ * pointer, and a table stand beside it as text.
+ */
 export function createPlot() {
   const canvas = make('div', { class: 'plot', 'aria-hidden': 'true' })
   const sums = make('ul', { class: 'legend' })
   const pointed = make('p', { class: 'pointed quiet', 'aria-hidden': 'true' })
-  const note = make('p', { class: 'quiet' })
-  const rows = make('div', { class: 'scrolls', tabindex: '0', role: 'region', 'aria-label': 'Logouts by minute' })
+  const note = make('p', { class: 'quiet' }, 'There were more than are counted here: the sums are too low.')
+  const rows = make('div', { class: 'scrolls', tabindex: '0', role: 'region', 'aria-label': 'By minute' })
   const table = make('details', {}, make('summary', {}, 'As a table'), rows)
   const empty = make(
     'p',
     { class: 'empty' },
-    'No logouts in this time. If users have signed out, nothing arrives here.'
+    'Nothing came in this time. If users have signed out, their signals do not arrive here.'
   )
   const element = make('div', {}, sums, canvas, pointed, empty, note, table)
 
-  /** @type {Logouts} */
+  // From the back of the stack to its front. A source keeps its place, and with it its colour, as long as the page is open.
+  /** @type {string[]} */
+  const sources = []
+  /** @type {Stats} */
   let shown = { minutes: [], isComplete: true }
   /** @type {uPlot | undefined} */
   let plot
@@ -54,25 +58,25 @@ export function createPlot() {
         ],
         series: [
           {},
-          ...kinds.map((kind) => ({
-            stroke: color(`--${kind}`),
-            fill: color(`--${kind}`),
+          ...sources.map((_, place) => ({
+            stroke: color(`--${colorOf(place)}`),
+            fill: color(`--${colorOf(place)}`),
             width: 0,
             points: { show: false },
             ...(bars === undefined ? {} : { paths: bars })
           }))
         ],
-        hooks: { setCursor: [tellPointed] }
+        hooks: { setCursor: [showPointed] }
       },
-      stacked(shown.minutes),
+      stack(shown.minutes, sources),
       canvas
     )
   }
 
   /** @param {uPlot} plot */
-  function tellPointed({ cursor: { idx } }) {
+  function showPointed({ cursor: { idx } }) {
     const minute = idx === null || idx === undefined ? undefined : shown.minutes[idx]
-    pointed.textContent = minute === undefined ? '' : tellMinute(minute)
+    pointed.textContent = minute === undefined ? '' : describe(minute, sources)
   }
 
   new ResizeObserver(() => {
@@ -87,41 +91,37 @@ export function createPlot() {
   }).observe(canvas)
   matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => plot && makePlot())
 
-  /** @param {Logouts} logouts */
-  function draw(logouts) {
-    shown = logouts
-    const busy = logouts.minutes.filter((minute) => total(minute) > 0)
+  /** @param {Stats} stats */
+  function draw(stats) {
+    shown = stats
+    const added = sourcesOf(stats).filter((source) => !sources.includes(source))
+    sources.push(...added)
+    const busy = stats.minutes.filter((minute) => total(minute) > 0)
+    canvas.hidden = sources.length === 0
     empty.hidden = busy.length > 0
     table.hidden = busy.length === 0
-    note.hidden = logouts.isComplete
-    note.textContent = 'There were more than are counted here: the sums are too low.'
-    fill(
-      sums,
-      ...kinds.map((kind) => {
-        const sum = logouts.minutes.reduce((so, minute) => so + minute[kind], 0)
-        return make('li', {}, make('i', { class: kind }), `${names[kind]} `, make('b', {}, number(sum)))
-      })
-    )
+    note.hidden = stats.isComplete
+    fill(sums, ...sources.map((source, place) => makeSum(source, place, stats.minutes)))
     fill(
       rows,
       makeTable(
-        'Minutes with logouts, newest first',
+        'Minutes in which something came, newest first',
         [
           { title: 'Minute', isHeader: true, cell: ({ at }) => toTime(at) },
-          ...kinds.map((kind) => ({
-            title: names[kind],
+          ...sources.map((source) => ({
+            title: label(source),
             isNumber: true,
-            cell: (/** @type {LogoutsOfMinute} */ minute) => number(minute[kind])
+            cell: (/** @type {Minute} */ minute) => number(countOf(minute, source))
           }))
         ],
         busy.toReversed()
       )
     )
     if (canvas.clientWidth > 0) {
-      if (plot === undefined) {
+      if (plot === undefined || added.length > 0) {
         makePlot()
       } else {
-        plot.setData(stacked(logouts.minutes))
+        plot.setData(stack(stats.minutes, sources))
       }
     }
   }
@@ -129,8 +129,48 @@ export function createPlot() {
   return { element, draw }
 }
 
-/** @param {LogoutsOfMinute} minute */
-const total = ({ backchannel, frontchannel, admin }) => backchannel + frontchannel + admin
+/** @param {number} place */
+const colorOf = (place) => `series-${(place % colors) + 1}`
+
+/**
+ * In the order of their names.
+ *
+ * @param {Stats} stats
+ */
+function sourcesOf({ minutes }) {
+  return [...new Set(minutes.flatMap(({ bySource }) => Object.keys(bySource)))].sort()
+}
+
+/**
+ * @param {string} source
+ * @param {number} place
+ * @param {readonly Minute[]} minutes
+ */
+function makeSum(source, place, minutes) {
+  const sum = minutes.reduce((so, minute) => so + countOf(minute, source), 0)
+  const records = `#/records?${new URLSearchParams({ source })}`
+  return make(
+    'li',
+    {},
+    make('i', { class: colorOf(place) }),
+    make('a', { href: records }, label(source)),
+    ' ',
+    make('b', {}, number(sum))
+  )
+}
+
+/**
+ * @param {Minute} minute
+ * @param {string} source
+ */
+function countOf({ bySource }, source) {
+  return Object.hasOwn(bySource, source) ? (bySource[source] ?? 0) : 0
+}
+
+/** @param {Minute} minute */
+function total({ bySource }) {
+  return Object.values(bySource).reduce((sum, each) => sum + each, 0)
+}
 
 /** @param {number} seconds */
 const toTimeOfDay = (seconds) => timeOfDay(new Date(seconds * 1_000))
@@ -138,24 +178,30 @@ const toTimeOfDay = (seconds) => timeOfDay(new Date(seconds * 1_000))
 /** @param {string} iso */
 const toTime = (iso) => make('time', { datetime: iso, title: iso }, timeOfDay(new Date(iso)))
 
-/** @param {LogoutsOfMinute} minute */
-function tellMinute(minute) {
-  const parts = kinds.filter((kind) => minute[kind] > 0).map((kind) => `${names[kind]} ${number(minute[kind])}`)
-  const sum = `${timeOfDay(new Date(minute.at))}: ${count(total(minute), 'logout')}`
+/**
+ * @param {Minute} minute
+ * @param {readonly string[]} sources
+ */
+function describe(minute, sources) {
+  const parts = sources
+    .filter((source) => countOf(minute, source) > 0)
+    .map((source) => `${label(source)} ${number(countOf(minute, source))}`)
+  const sum = `${timeOfDay(new Date(minute.at))}: ${count(total(minute), 'record')}`
   return parts.length === 0 ? sum : `${sum} (${parts.join(', ')})`
 }
 
 /**
- * Each bar reaches to the sum of its own and of those before it; the tallest is drawn first.
+ * Each bar reaches to the sum of its own and the ones before it; the tallest is drawn first.
  *
- * @param {readonly LogoutsOfMinute[]} minutes
+ * @param {readonly Minute[]} minutes
+ * @param {readonly string[]} sources
  * @returns {uPlot.AlignedData}
  */
-function stacked(minutes) {
+function stack(minutes, sources) {
   return [
     minutes.map(({ at }) => Date.parse(at) / 1_000),
-    minutes.map(total),
-    minutes.map(({ frontchannel, admin }) => frontchannel + admin),
-    minutes.map(({ admin }) => admin)
+    ...sources.map((_, place) =>
+      minutes.map((minute) => sources.slice(place).reduce((sum, source) => sum + countOf(minute, source), 0))
+    )
   ]
 }

@@ -1,5 +1,5 @@
 /**
- * Does something again and again while it is started and the page can be seen, one after the other.
+ * Does the work again and again while it is started and the page can be seen, one after the other.
  *
  * @param {number} everyMs
  * @param {() => Promise<void>} work
@@ -10,7 +10,7 @@ export function createPolling(everyMs, work) {
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let timer
 
-  async function turn() {
+  async function look() {
     clearTimeout(timer)
     if (isBusy || !isStarted || document.visibilityState !== 'visible') {
       return
@@ -21,15 +21,15 @@ export function createPolling(everyMs, work) {
     } finally {
       isBusy = false
       clearTimeout(timer)
-      timer = setTimeout(turn, everyMs)
+      timer = setTimeout(look, everyMs)
     }
   }
 
-  document.addEventListener('visibilitychange', turn)
+  document.addEventListener('visibilitychange', look)
   return {
     start() {
       isStarted = true
-      void turn()
+      void look()
     },
     stop() {
       isStarted = false

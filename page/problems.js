@@ -1,13 +1,13 @@
 import { Problem } from './api.js'
 
 /**
- * Does something, and tells in `element` what was refused; what is told of an earlier try goes when this one is done.
+ * Does the work, and shows in `element` what went wrong. What an earlier try has left there goes if this one is done.
  *
  * @param {HTMLElement} element
  * @param {() => Promise<void>} work
  * @returns {Promise<boolean>} whether it was done
  */
-export async function told(element, work) {
+export async function attempt(element, work) {
   try {
     await work()
   } catch (error) {

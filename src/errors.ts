@@ -1,9 +1,8 @@
 /** Why a request is rejected; the key is the error's `code`, the text is the answer's `error_description`. */
 const rejections = {
-  ERR_REQUEST_FORM: 'the body must be application/x-www-form-urlencoded with one "logout_token"',
+  ERR_REQUEST_FORM: 'the body must be application/x-www-form-urlencoded',
   ERR_REQUEST_TOKEN_MISSING: 'the form has no "logout_token"',
   ERR_REQUEST_TOKEN_TWICE: 'the form has more than one "logout_token"',
-  ERR_REQUEST_QUERY: 'the query must have one "sid", and one "iss" unless the path names the issuer',
   ERR_REQUEST_SID_MISSING: 'the query has no "sid"',
   ERR_REQUEST_SID_MALFORMED: 'the "sid" of the query is empty, given twice, or not printable',
   ERR_REQUEST_SID_TOO_LONG: 'the "sid" of the query is too long',
@@ -91,9 +90,12 @@ export class RejectedError extends Error {
 
 const outages = {
   ERR_DATABASE_UNAVAILABLE: 'the database is out of reach',
-  ERR_DATABASE_FAILED: 'the database refused the transaction',
+  ERR_DATABASE_FAILED: 'the database rejected the transaction',
+  ERR_DATABASE_LOCKED: 'somebody holds a lock on what is to be deleted',
+  ERR_DATABASE_TIMEOUT: 'the transaction took longer than its time limit',
   ERR_DATABASE_CONFLICT: 'the transaction lost against another one',
   ERR_KEYS_UNAVAILABLE: 'the keys of the issuer are out of reach',
+  ERR_BUSY: 'too much that is unsigned waits',
   ERR_DEADLINE: 'the sign-out was not done in time'
 } as const
 

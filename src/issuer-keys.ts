@@ -1,13 +1,15 @@
 import { createLocalJWKSet } from 'jose'
 import { UnavailableError } from './errors.ts'
-import { fetchPublishedKeys, type KeySource, type PublicKey } from './published-keys.ts'
+import type { Fetch } from './outbound-fetch.ts'
+import { type PublicKey, servesIssuer } from './public-key.ts'
+import { fetchPublishedKeys, type KeySource, type UnusableKey } from './published-keys.ts'
 
 /** What picks the key for a token of this exact issuer, as jose wants it. */
 export type KeySet = (issuer: string) => ReturnType<typeof createLocalJWKSet>
 
 /** The keys of one issuer, or of a template for all its tenants. */
 export interface IssuerKeys {
-  /** @throws {UnavailableError} where no keys are at hand, or too old ones, and none can be had now */
+  /** @throws {UnavailableError} if no keys are at hand, or too old ones, and none can be had now */
   current(): Promise<KeySet>
   /**
    * Other keys than `known`, or undefined where those are the issuer's own as of the token's arrival, and judge it.
@@ -24,6 +26,8 @@ export interface IssuerKeys {
 export interface KeysStatus {
   /** How many keys are at hand. */
   readonly keys: number
+  /** Published keys that are of no use, as of the last fetch, and why. */
+  readonly unusable: readonly UnusableKey[]
   /** When they were fetched, milliseconds since 1970; undefined where there never were any. */
   readonly loadedAt: number | undefined
   /** Fetches that gave keys, and that failed, since the start. */
@@ -36,15 +40,25 @@ export interface KeysStatus {
 export interface IssuerKeysOptions {
   /** Milliseconds since 1970; default `Date.now`. */
   now?: () => number
-  /** For the network's edge in tests; default the global `fetch`. */
-  fetch?: typeof fetch
+  /** The network's edge; default the global `fetch`. */
+  fetch?: Fetch
+  /**
+   * How long a token waits for keys, milliseconds; default {@link maxKeysWaitMs}. The fetch goes on, and serves the token
+   * when it is retried.
+   */
+  maxWaitMs?: number
+  /** How long a document of the issuer may take, milliseconds; default 10,000. */
+  fetchTimeoutMs?: number
 }
+
+/** Part of the 2 s within which every answer comes. */
+export const maxKeysWaitMs = 1_200
 
 const refreshAfterMs = 10 * 60_000
 const failureCoolDownMs = 30_000
 // With no keys at all every logout waits for them.
 const coldCoolDownMs = 1_000
-// A token that no key at hand fits provokes a fetch, whoever made it: so many at once, and one more each so often.
+// A token that no key at hand fits provokes a fetch, and anybody can make one up: so many at once, and one more each so often.
 const provokedFetches = { burst: 10, everyMs: 10_000 }
 
 /**
@@ -52,11 +66,12 @@ const provokedFetches = { burst: 10, everyMs: 10_000 }
  * jose's own remote set throws when a reload fails although it still holds keys, and has no cool-down after
  * a failure; hence this one, around jose's local set.
  *
+ * @param source.name for errors
  * @param source.maxStaleKeysSeconds how long keys serve while the issuer cannot be reached
  */
 export function createIssuerKeys(
-  { maxStaleKeysSeconds, ...source }: KeySource & { readonly maxStaleKeysSeconds: number },
-  { now = Date.now, fetch: get = fetch }: IssuerKeysOptions = {}
+  { name, maxStaleKeysSeconds, ...source }: KeySource & { readonly name: string; readonly maxStaleKeysSeconds: number },
+  { now = Date.now, fetch: get = fetch, maxWaitMs = maxKeysWaitMs, fetchTimeoutMs }: IssuerKeysOptions = {}
 ): IssuerKeys {
   let keys: KeySet | undefined
   let loadedAt = Number.NEGATIVE_INFINITY
@@ -64,42 +79,51 @@ export function createIssuerKeys(
   let askedAt = Number.NEGATIVE_INFINITY
   let refreshMs = refreshAfterMs
   let failedAt = Number.NEGATIVE_INFINITY
-  // Each kind of fault has fetches of its own, so that whoever provokes the one does not spend the other's.
+  // Each kind of fault has fetches of its own, so that a sender who provokes the one does not spend the other's.
   const provoked = {
     key: { left: provokedFetches.burst, at: now() },
     signature: { left: provokedFetches.burst, at: now() }
   }
+  // The fetch under way, as those see it that wait for it: rejected when they give up, here until it has ended.
   let loading: Promise<KeySet> | undefined
   let lastError: unknown
-  const told = { keys: 0, fetched: 0, failed: 0 }
+  const counts = { keys: 0, fetched: 0, failed: 0 }
+  let unusable: readonly UnusableKey[] = []
   let lastFailure: KeysStatus['lastFailure']
 
+  const unavailable = (cause: unknown) => new UnavailableError('ERR_KEYS_UNAVAILABLE', { issuer: name, cause })
+
   async function load(asOf: number): Promise<KeySet> {
-    const published = await fetchPublishedKeys(source, get)
-    const loaded = keySet(published, source.issuer)
+    const published = await fetchPublishedKeys(source, { fetch: get, timeoutMs: fetchTimeoutMs })
+    const loaded = keySet(published.usable, source.issuer)
+    unusable = published.unusable
     loadedAt = now()
     askedAt = asOf
     // Not all instances at once.
     refreshMs = refreshAfterMs * (0.8 + Math.random() * 0.2)
     keys = loaded
     failedAt = Number.NEGATIVE_INFINITY
-    told.keys = published.length
-    told.fetched += 1
+    counts.keys = published.usable.length
+    counts.fetched += 1
     return loaded
   }
 
   function reload(asOf = now()): Promise<KeySet> {
-    loading ??= load(asOf)
-      .catch((error: unknown) => {
-        lastError = error
-        failedAt = now()
-        told.failed += 1
-        lastFailure = { at: now(), message: failureMessage(error) }
-        throw new UnavailableError('ERR_KEYS_UNAVAILABLE', { cause: error })
-      })
-      .finally(() => {
-        loading = undefined
-      })
+    if (loading === undefined) {
+      const begunAt = now()
+      const fetching = load(asOf)
+        .catch((error: unknown) => {
+          lastError = error
+          failedAt = begunAt // one that took long needs no cool-down
+          counts.failed += 1
+          lastFailure = { at: now(), message: failureMessage(error) }
+          throw unavailable(error)
+        })
+        .finally(() => {
+          loading = undefined
+        })
+      loading = waitFor(fetching, maxWaitMs, () => unavailable(new Error('the issuer has not answered yet')))
+    }
     return loading
   }
 
@@ -129,7 +153,7 @@ export function createIssuerKeys(
         return keys
       }
       if (loading === undefined && hasJustFailed()) {
-        throw new UnavailableError('ERR_KEYS_UNAVAILABLE', { cause: lastError })
+        throw unavailable(lastError)
       }
       return reload()
     },
@@ -137,7 +161,7 @@ export function createIssuerKeys(
       if (keys !== undefined && keys !== known) {
         return keys
       }
-      // A clock that was set back since tells nothing.
+      // A clock that was set back since proves nothing.
       if (askedAt > at && askedAt <= now() + 1) {
         return undefined
       }
@@ -146,38 +170,43 @@ export function createIssuerKeys(
       }
       if (hasJustFailed()) {
         // The key may be among those that could not be fetched: not the token's fault.
-        throw new UnavailableError('ERR_KEYS_UNAVAILABLE', { cause: lastError })
+        throw unavailable(lastError)
       }
       if (!mayFetchFor(fault)) {
         if (fault === 'signature') {
           return undefined
         }
-        // Refusing it would let anybody who makes up key ids have the first tokens of a new key refused.
-        throw new UnavailableError('ERR_KEYS_UNAVAILABLE', { cause: new Error('the keys were fetched just now') })
+        // Else anybody who makes up key ids could have the first tokens of a new key rejected.
+        throw unavailable(new Error('the keys were fetched just now'))
       }
       return reload(Math.max(now(), at + 1))
     },
-    status: () => ({ ...told, loadedAt: keys === undefined ? undefined : loadedAt, lastFailure })
+    status: () => ({ ...counts, unusable, loadedAt: keys === undefined ? undefined : loadedAt, lastFailure })
   }
 }
 
-/** Entra ID publishes one set for many tenants and binds some keys to an issuer: such a key serves that one alone. */
+/** What picks among the keys those that serve the token's issuer. */
 function keySet(keys: readonly PublicKey[], configured: string): KeySet {
-  const serving = (issuer: string) =>
-    createLocalJWKSet({ keys: keys.filter((key) => !isBound(key) || [issuer, configured].includes(key.issuer)) })
-  const own = new Map(keys.filter(isBound).map(({ issuer }) => [issuer, serving(issuer)]))
+  const serving = (issuer: string) => createLocalJWKSet({ keys: keys.filter((key) => servesIssuer(key, issuer)) })
+  const own = new Map(keys.flatMap(({ issuer }) => (typeof issuer === 'string' ? [[issuer, serving(issuer)]] : [])))
+  // Of a template: what serves every tenant.
   const common = serving(configured)
   return (issuer) => own.get(issuer) ?? common
 }
 
-function isBound(key: PublicKey): key is PublicKey & { issuer: string } {
-  return typeof key.issuer === 'string'
+/** The result of the work, or the error if that takes longer; the work goes on. */
+function waitFor<T>(work: Promise<T>, maxMs: number, tooLate: () => Error): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => reject(tooLate()), maxMs)
+    work.then(resolve, reject).finally(() => clearTimeout(timer))
+  })
 }
 
-/** `fetch` tells no more than "fetch failed"; what failed is its cause. */
+/** With its causes: `fetch` itself says no more than "fetch failed". */
 function failureMessage(error: unknown): string {
-  const { message, cause } = error instanceof Error ? error : new Error('unknown')
-  return cause instanceof Error
-    ? `${message}: ${cause.message || String('code' in cause ? cause.code : cause.name)}`
-    : message
+  const messages: string[] = []
+  for (let cause = error; cause instanceof Error; cause = cause.cause) {
+    messages.push(cause.message || ('code' in cause ? String(cause.code) : cause.name))
+  }
+  return messages.join(': ')
 }

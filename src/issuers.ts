@@ -1,8 +1,9 @@
 import { createIssuerKeys, type IssuerKeys, type IssuerKeysOptions, type KeysStatus } from './issuer-keys.ts'
+import { issuerOfTenant, templatePattern } from './issuer-template.ts'
 
 /** What is accepted of one issuer; the members and defaults are those of `ISSUERS_FILE` (README). */
 export interface IssuerConfig {
-  /** In the path of front-channel calls, in metrics and in records of refusals. */
+  /** In the path of front-channel calls, in metrics and in lists of rejections. */
   readonly name: string
   /** The exact `iss`; with `{tenantid}` in it a template that stands for one GUID. */
   readonly issuer: string
@@ -18,7 +19,7 @@ export interface IssuerConfig {
   readonly types: readonly (string | null)[]
   /** How long keys serve while the issuer cannot be reached, in seconds. */
   readonly maxStaleKeysSeconds: number
-  /** Whether a token without `exp` is refused. */
+  /** Whether a token without `exp` is rejected. */
   readonly requireExp: boolean
   /** By `iat`, in seconds. */
   readonly maxTokenAgeSeconds: number
@@ -45,11 +46,14 @@ export interface Issuers {
   find(iss: string): Issuer | undefined
   /** The configured issuer or template of this name. */
   named(name: string): IssuerConfig | undefined
-  /** The only configured issuer, or undefined where there are several. */
+  /** The only configured issuer, or undefined if there are several. */
   only(): IssuerConfig | undefined
-  /** All the issuers that a configuration stands for; undefined of a template for whatever tenant. */
+  /** All the issuers that a configuration stands for; undefined for a template without `tenants`. */
   all(config: IssuerConfig): string[] | undefined
-  /** Begins to load the keys of every issuer, so that the first token need not wait. */
+  /**
+   * Begins to load the keys of every issuer that has none, or old ones, so that no token need wait for them. It does no
+   * harm to call it again and again: the keys of an issuer that sends little stay young then.
+   */
   warmUp(): void
   /** How the keys of each stand. */
   status(): IssuerStatus[]
@@ -64,9 +68,6 @@ export interface IssuerStatus extends KeysStatus {
 
 export type IssuersOptions = IssuerKeysOptions
 
-const tenantPlace = '{tenantid}'
-const guid = '[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}'
-
 /**
  * Whom we trust, and their keys; none is fetched before it is needed.
  *
@@ -77,7 +78,7 @@ export function createIssuers(configs: readonly IssuerConfig[], options: Issuers
   const entries = configs.map((config) => ({
     config,
     keys: createIssuerKeys(config, options),
-    pattern: templatePattern(config)
+    pattern: templatePattern(config.issuer)
   }))
   const exact = new Map(
     entries
@@ -103,22 +104,13 @@ export function createIssuers(configs: readonly IssuerConfig[], options: Issuers
     named: (name) => configs.find((config) => config.name === name),
     only: () => (configs.length === 1 ? configs[0] : undefined),
     all: ({ issuer, tenants }) =>
-      issuer.includes(tenantPlace) ? tenants?.map((tenant) => issuer.replace(tenantPlace, tenant)) : [issuer],
+      templatePattern(issuer) === undefined ? [issuer] : tenants?.map((tenant) => issuerOfTenant(issuer, tenant)),
     warmUp() {
       for (const { keys } of entries) {
-        keys.current().catch(() => {}) // told when a token needs them
+        keys.current().catch(() => {}) // in the status, and for the token that needs them
       }
     },
     status: () =>
       entries.map(({ config, keys }) => ({ name: config.name, issuer: config.issuer, config, ...keys.status() }))
   }
-}
-
-function templatePattern(config: IssuerConfig): RegExp | undefined {
-  const [before, after] = config.issuer.split(tenantPlace)
-  if (before === undefined || after === undefined) {
-    return undefined
-  }
-  const literal = (text: string) => text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')
-  return new RegExp(`^${literal(before)}(${guid})${literal(after)}$`)
 }

@@ -2,6 +2,7 @@ import { compactVerify, errors } from 'jose'
 import { RejectedError, type RejectionCode, type RejectionDetails, UnavailableError } from './errors.ts'
 import type { KeySet } from './issuer-keys.ts'
 import type { Issuer, Issuers } from './issuers.ts'
+import { printable } from './printable.ts'
 
 /** A JWT that names an issuer we trust. Nothing of it is true before {@link verifySignature}. */
 export interface Jwt {
@@ -15,7 +16,6 @@ export interface Jwt {
 const maxIdentifierBytes = 1_024
 // Far beyond any real clock, and still exact as a double and a bigint.
 const maxSeconds = 10_000_000_000
-const maxDetailLength = 200
 
 /**
  * Decodes a signed JWT and finds the issuer that it names. It costs no key and no look-up outside this process.
@@ -242,17 +242,6 @@ function detailsOf({ header = {}, payload = {} }: Partial<Jwt>): RejectionDetail
   return Object.fromEntries(present.map(([name, value]) => [name, printable(value)]))
 }
 
-/** At most 200 characters; no control character, direction mark or half character reaches a log or a page. */
-function printable(value: unknown): string {
-  const members: readonly unknown[] = Array.isArray(value) ? value.slice(0, maxDetailLength) : [value]
-  return members
-    .map((member) => (typeof member === 'object' && member !== null ? 'an object' : String(member)))
-    .join(', ')
-    .slice(0, maxDetailLength)
-    .replace(/[\p{C}\p{Zl}\p{Zp}]/gu, (character) => `\\u{${character.codePointAt(0)?.toString(16)}}`)
-    .slice(0, maxDetailLength)
-}
-
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
 function decodePart(part: string, known: Partial<Jwt>): Record<string, unknown> {
@@ -265,8 +254,8 @@ function decodePart(part: string, known: Partial<Jwt>): Record<string, unknown> 
   try {
     json = utf8.decode(Buffer.from(part, 'base64url'))
     value = JSON.parse(json)
-  } catch (error) {
-    throw rejectionOf(known, 'ERR_TOKEN_MALFORMED', error)
+  } catch {
+    throw rejectionOf(known, 'ERR_TOKEN_MALFORMED') // without the cause, which quotes the token
   }
   if (!isObject(value)) {
     throw rejectionOf(known, 'ERR_TOKEN_MALFORMED')

@@ -1,13 +1,16 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+import { RejectedError, UnavailableError } from './errors.ts'
 import type { Issuers } from './issuers.ts'
-import type { LogoutOutcome } from './logout-request.ts'
+import type { CarriedOut, Outcome } from './receive.ts'
+import type { Deleted, SignOutResult } from './sign-out.ts'
 import type { Spool } from './spool.ts'
-import type { Logout, Purged } from './store.ts'
 
 /** What is read when the metrics are asked for. */
 export interface MetricsSources {
   readonly issuers: Pick<Issuers, 'status'>
   readonly spool: Pick<Spool, 'status'>
+  /** The kinds of signals that come in: their series begin at 0. */
+  readonly sources: readonly string[]
   /** By name: connections to the database, of `pg`. */
   readonly pools: Readonly<Record<string, ConnectionCounts>>
   /** Milliseconds since 1970; default `Date.now`. */
@@ -21,15 +24,17 @@ export interface ConnectionCounts {
 }
 
 export interface Metrics {
-  /** A request came to its end. */
-  ended(outcome: LogoutOutcome): void
-  /** Something was deleted. */
-  purged(source: Logout['source'], purged: Purged): void
-  /** That many logouts were committed in one transaction. */
-  committed(logouts: number): void
+  /** A signal came to its end. */
+  observe(outcome: Outcome): void
+  /** A sweep is over. */
+  swept(source: string, deleted: Deleted): void
+  /** That many orders were committed in one transaction. */
+  committed(results: readonly SignOutResult[]): void
+  /** A notification of the apps failed. */
+  notifyFailed(): void
   /** An operator was not let in, with the reason's code. */
-  operatorRefused(code: string): void
-  /** Adds what Node.js tells of this process: memory, event loop, garbage collection. */
+  operatorRejected(code: string): void
+  /** Adds what Node.js knows of this process: memory, event loop, garbage collection. */
   watchProcess(): void
   /** All of it, in Prometheus' text format. */
   text(): Promise<string>
@@ -37,21 +42,27 @@ export interface Metrics {
 }
 
 const prefix = 'msal_logout_'
-// From at once to the age at which a token is refused.
+// From at once to the age at which a token is rejected.
 const delayBuckets = [0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300, 600]
 const batchBuckets = [1, 2, 4, 8, 16, 32, 64, 128]
 
 /** Counts what happens, and reads what is, for Prometheus. */
-export function createMetrics({ issuers, spool, pools, now = Date.now }: MetricsSources): Metrics {
+export function createMetrics({ issuers, spool, sources, pools, now = Date.now }: MetricsSources): Metrics {
   const registry = new Registry()
   const registers = [registry]
 
-  const requests = new Counter({
-    name: `${prefix}requests_total`,
-    help: 'Logout tokens and front-channel calls, by their end',
-    labelNames: ['endpoint', 'issuer', 'outcome', 'reason'],
-    registers
-  })
+  const signals = counter('signals_total', 'Signals that arrived, by what became of them', [
+    'source',
+    'issuer',
+    'outcome',
+    'reason'
+  ])
+  const retries = counter('retries_total', 'Signals that were deferred, by what became of them', [
+    'source',
+    'issuer',
+    'outcome',
+    'reason'
+  ])
   const deleted = {
     accounts: counter('purged_accounts_total', 'Accounts that were purged, in each app they had rows or sessions in', [
       'source',
@@ -69,17 +80,18 @@ export function createMetrics({ issuers, spool, pools, now = Date.now }: Metrics
   })
   const batches = new Histogram({
     name: `${prefix}batch_size`,
-    help: 'Logouts committed in one transaction',
+    help: 'Orders committed in one transaction',
     buckets: batchBuckets,
     registers
   })
-  const operatorsRefused = counter('operators_refused_total', 'Requests of operators without valid credentials', [
+  const failedNotifications = counter('notify_failures_total', 'Notifications of the apps that could not be sent', [])
+  const operatorsRejected = counter('operators_rejected_total', 'Requests of operators without valid credentials', [
     'reason'
   ])
-  const spoolDepth = gauge('spool_depth', 'Logouts on disk: waiting, or set aside since they proved bad', ['kind'])
-  const spoolAge = gauge('spool_oldest_age_seconds', 'Age of the oldest logout waiting on disk; 0 where none waits', [])
-  const spoolWritable = gauge('spool_writable', '1 where a logout could be kept on disk now, else 0', [])
-  const keyAge = gauge('key_age_seconds', "Age of an issuer's keys; absent where there are none", ['issuer'])
+  const spoolDepth = gauge('spool_depth', 'Signals on disk: deferred, or set aside since they proved bad', ['kind'])
+  const spoolAge = gauge('spool_oldest_age_seconds', 'Age of the oldest signal that is deferred; 0 if none is', [])
+  const spoolWritable = gauge('spool_writable', '1 if a signal could be deferred now, else 0', [])
+  const keyAge = gauge('key_age_seconds', "Age of an issuer's keys; absent if there are none", ['issuer'])
   const keyFetches = counter('key_fetches_total', "Fetches of an issuer's keys, by their end", ['issuer', 'outcome'])
   const connections = gauge('pool_connections', 'Connections to the database', ['pool', 'state'])
 
@@ -91,19 +103,22 @@ export function createMetrics({ issuers, spool, pools, now = Date.now }: Metrics
     return new Gauge({ name: prefix + name, help, labelNames, registers })
   }
 
-  // A series that begins with its first event has no increase to alert on; nor can what is not there be told as silent.
+  // A series that begins with its first event has no increase to alert on; and silence shows only where a series is.
   for (const issuer of ['', ...issuers.status().map(({ name }) => name)]) {
-    for (const endpoint of ['backchannel', 'frontchannel'] as const) {
-      requests.inc({ endpoint, issuer, outcome: 'lost', reason: 'ERR_SPOOL' }, 0)
-      requests.inc({ endpoint, issuer, outcome: 'failed', reason: '' }, 0)
-      requests.inc({ endpoint, issuer, outcome: 'done', reason: '' }, 0)
+    for (const source of sources) {
+      signals.inc({ source, issuer, outcome: 'lost', reason: '' }, 0)
+      signals.inc({ source, issuer, outcome: 'failed', reason: '' }, 0)
+      signals.inc({ source, issuer, outcome: 'done', reason: '' }, 0)
+      signals.inc({ source, issuer, outcome: 'unmatched', reason: '' }, 0)
     }
   }
+  failedNotifications.inc(0)
 
   const secondsSince = (time: number) => Math.max(0, now() - time) / 1_000
 
   async function read(): Promise<void> {
-    const { oldestAt, isWritable, ...depths } = await spool.status()
+    const { oldestAt, isWritable, stuck, ...depths } = await spool.status()
+    spoolDepth.set({ kind: 'stuck' }, stuck.length)
     for (const [kind, depth] of Object.entries(depths)) {
       spoolDepth.set({ kind }, depth)
     }
@@ -124,7 +139,7 @@ export function createMetrics({ issuers, spool, pools, now = Date.now }: Metrics
     }
   }
 
-  function purged(source: Logout['source'], { byClient }: Purged): void {
+  function addDeleted(source: string, { byClient }: Deleted): void {
     for (const [clientId, { accounts, sessions, rows }] of Object.entries(byClient)) {
       const labels = { source, client_id: clientId }
       deleted.accounts.inc(labels, accounts)
@@ -133,19 +148,31 @@ export function createMetrics({ issuers, spool, pools, now = Date.now }: Metrics
     }
   }
 
+  function observeDelay({ outcome, order }: CarriedOut): void {
+    if (order.jti !== undefined && outcome !== 'duplicate') {
+      delay.observe({ issuer: order.issuerName ?? '' }, Math.max(0, now() / 1_000 - order.revokeBefore))
+    }
+  }
+
   return {
-    ended({ endpoint, issuer = '', outcome, reason = '', results = [] }) {
-      requests.inc({ endpoint, issuer, outcome, reason })
-      for (const result of results) {
-        purged(result.source, result)
-        if (result.issuedAt !== undefined && !result.replayed) {
-          delay.observe({ issuer }, Math.max(0, now() / 1_000 - result.issuedAt))
-        }
+    observe(outcome) {
+      const { source, issuer = '' } = outcome
+      const series = outcome.isRetry ? retries : signals
+      series.inc({
+        source,
+        issuer,
+        outcome: labelOf(outcome),
+        reason: 'error' in outcome ? reasonOf(outcome.error) : ''
+      })
+      for (const result of 'results' in outcome ? outcome.results : []) {
+        addDeleted(source, result)
+        observeDelay(result)
       }
     },
-    purged,
-    committed: (logouts) => batches.observe(logouts),
-    operatorRefused: (reason) => operatorsRefused.inc({ reason }),
+    swept: addDeleted,
+    committed: (results) => batches.observe(results.length),
+    notifyFailed: () => failedNotifications.inc(),
+    operatorRejected: (reason) => operatorsRejected.inc({ reason }),
     watchProcess: () => collectDefaultMetrics({ register: registry }),
     async text() {
       await read()
@@ -153,4 +180,12 @@ export function createMetrics({ issuers, spool, pools, now = Date.now }: Metrics
     },
     contentType: registry.contentType
   }
+}
+
+function labelOf(outcome: Outcome): string {
+  return outcome.outcome === 'rejected' && outcome.retryAfterSeconds > 0 ? 'limited' : outcome.outcome
+}
+
+function reasonOf(error: unknown): string {
+  return error instanceof RejectedError || error instanceof UnavailableError ? error.code : ''
 }

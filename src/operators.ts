@@ -18,7 +18,7 @@ export type Operator =
   | { readonly outcome: 'forbidden'; readonly actor: string }
   | { readonly outcome: 'unauthorized'; readonly code: string }
 
-/** Tells who asks by the header `Authorization`. Throws {@link UnavailableError} where the issuer's keys are out of reach. */
+/** Finds who asks, by the header `Authorization`. Throws {@link UnavailableError} if the issuer's keys are out of reach. */
 export type IdentifyOperator = (authorization: string | undefined) => Promise<Operator>
 
 export interface OperatorCheckOptions {
@@ -42,7 +42,7 @@ const maxNameLength = 255 // OpenID Connect Core 1.0 §2, of `sub`
 
 /** Makes the check of operators' credentials; without any configured it lets nobody in. */
 export function createOperatorCheck({ token, accessTokens }: OperatorCheckOptions): IdentifyOperator {
-  // Digests are compared, so that the time tells nothing of the token, not even its length.
+  // Digests are compared, so that the time reveals nothing of the token, not even its length.
   const digest = (value: string) => createHash('sha256').update(value).digest()
   const expected = token === undefined ? undefined : digest(token)
 

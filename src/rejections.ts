@@ -1,24 +1,28 @@
-import type { LogoutOutcome } from './logout-request.ts'
+import type { RejectionDetails } from './errors.ts'
+import type { Outcome } from './receive.ts'
+import { printAddress } from './senders.ts'
 
-/** A request that was refused, for operators. Nothing of it is kept but who sent it, to whom, and why not. */
+/** A signal that was rejected, for operators: who sent it, why not, and what it says of itself. */
 export interface Rejection {
-  /** Counts the refusals of this process; the next has the next one. */
+  /** Counts the rejections of this process; the next has the next one. */
   readonly position: number
   readonly at: Date
   readonly code: string
   /** The fixed text for the code. */
   readonly description: string
-  readonly endpoint: LogoutOutcome['endpoint']
-  /** The name of the issuer's configuration, where the request named one that is trusted. */
+  readonly source: string
+  /** The name of the configured issuer that the signal names. */
   readonly issuer: string | null
   readonly address: string | null
+  /** The offending values, cut and escaped. Nothing of them is true. */
+  readonly details: RejectionDetails
 }
 
 export interface Rejections {
-  add(outcome: LogoutOutcome): void
+  add(outcome: Outcome): void
   /** The newest first. */
   list(limit: number): Rejection[]
-  /** How many requests were answered 429, and are not listed. */
+  /** How many signals were answered 429, and are not listed. */
   limited(): number
 }
 
@@ -29,21 +33,25 @@ export interface RejectionsOptions {
   readonly now?: () => number
 }
 
-/** Remembers the last refusals, in memory: a hostile sender must not fill the database. */
+/** Remembers the last rejections, in memory: a hostile sender must not fill the database. */
 export function createRejections({ max = 500, now = Date.now }: RejectionsOptions = {}): Rejections {
   const latest: Rejection[] = []
   let position = 0
   let limited = 0
   return {
-    add({ endpoint, issuer = null, outcome, reason, description, address = null }) {
-      if (outcome === 'limited') {
-        limited += 1
-      }
-      if (outcome !== 'refused' || reason === undefined || description === undefined) {
+    add(outcome) {
+      if (outcome.outcome !== 'rejected') {
         return
       }
+      if (outcome.retryAfterSeconds > 0) {
+        limited += 1
+        return
+      }
+      const { source, issuer = null, sender, error } = outcome
+      const { code, message: description, details } = error
+      const address = sender === undefined ? null : printAddress(sender)
       position += 1
-      latest.push({ position, at: new Date(now()), code: reason, description, endpoint, issuer, address })
+      latest.push({ position, at: new Date(now()), code, description, source, issuer, address, details })
       if (latest.length > max) {
         latest.shift()
       }

@@ -1,120 +1,317 @@
+import { createHash } from 'node:crypto'
 import { UnavailableError } from './errors.ts'
-import type { Logout, Purged, Store } from './store.ts'
 
-/** Carries out one logout; resolves once it is committed. Throws {@link UnavailableError} where it could not be. */
-export type SignOut = (logout: Logout) => Promise<Purged>
+/** Whom an order is about. */
+export type Selector =
+  /** A sid decides alone; the subject finds a login of this session that was stored without a sid. */
+  | {
+      readonly kind: 'session'
+      readonly issuer: string
+      readonly sid: string
+      readonly subject?: string | undefined
+    }
+  /** Every session of the subject; and of the sid, since another app may know it under another subject. */
+  | {
+      readonly kind: 'subject'
+      readonly issuer: string
+      readonly subject: string
+      readonly sid?: string | undefined
+    }
+  /** `issuer`: of an account that is a bare `sub`; '' of an id from client info; undefined: not known. */
+  | { readonly kind: 'account'; readonly homeAccountId: string; readonly issuer?: string | undefined }
+  /** A directory object, as the claims `tid` and `oid` name it. */
+  | { readonly kind: 'object'; readonly tenantId: string; readonly objectId: string }
+
+/** What a verified signal asks for. Plain data: it can be deferred, and carried out without its signal. */
+export interface Order {
+  /** A UUID, the same for the same signal. */
+  readonly id: string
+  /** The name of the signal's kind. */
+  readonly source: string
+  /** The name of the issuer's configuration, for logs and metrics. */
+  readonly issuerName?: string | undefined
+  readonly selector: Selector
+  /** Ends what was issued up to then; seconds since 1970. */
+  readonly revokeBefore: number
+  /** Every row of each matched account goes, or those alone that no other live session uses. */
+  readonly purgeScope: 'account' | 'session'
+  /** A session that was issued after `revokeBefore` is not matched, also if its sid is named. */
+  readonly sparesNewer: boolean
+  /** Whether somebody has vouched for it. What is unsigned goes behind what is signed. */
+  readonly isSigned: boolean
+  /** Guarded against duplicates by its id. */
+  readonly isOnce: boolean
+  /** Whether it leaves a record if no session was there to end. */
+  readonly recordUnmatched: boolean
+  /** How long the tombstone stays, in seconds: it rejects a login that is under way. 0: none stays, and nothing is written if nothing matches. */
+  readonly rememberSeconds: number
+  /** The app that a logout token was for. */
+  readonly clientId?: string | undefined
+  readonly jti?: string | undefined
+  readonly reason?: string | undefined
+  readonly actor?: string | undefined
+  /** What an Idempotency-Key stands for, in hexadecimal. */
+  readonly requestHash?: string | undefined
+}
+
+/** The id of the order that a signal asks for: the same for the same signal, at every instance. */
+export function orderId(...parts: readonly string[]): string {
+  const hash = createHash('sha256').update(JSON.stringify(parts)).digest('hex')
+  return hash.slice(0, 32).replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5')
+}
+
+/** MSAL's account; `issuer` of one that is a bare `sub`. */
+export interface Account {
+  readonly homeAccountId: string
+  readonly issuer: string | undefined
+}
+
+/** What was deleted in one app. */
+export interface ClientCounts {
+  /** The accounts of which a row or a session in this app went: an account counts in each of its apps. A dry run counts rows alone by app. */
+  readonly accounts: number
+  readonly sessions: number
+  readonly rows: number
+}
+
+export interface Deleted {
+  readonly accounts: number
+  readonly sessions: number
+  readonly rows: number
+  readonly byClient: Readonly<Record<string, ClientCounts>>
+}
+
+/** What came of an order. */
+export interface SignOutResult extends Deleted {
+  /** Of the order, and of its record. */
+  readonly id: string
+  /** `unmatched`: no session was there to end. `duplicate`: it was done before, and nothing was done now. */
+  readonly outcome: 'done' | 'unmatched' | 'duplicate'
+  readonly matched: readonly Account[]
+}
+
+/**
+ * Carries orders out; resolves once all of them are committed, with the results in their order.
+ * @throws {UnavailableError} if one could not be carried out now; others may have been
+ */
+export type SignOut = (orders: readonly Order[]) => Promise<readonly SignOutResult[]>
+
+/** One transaction for many orders, all or nothing. A patient one waits for locks as long as the connection allows. */
+export type CommitOrders = (
+  orders: readonly Order[],
+  options: { readonly isPatient: boolean }
+) => Promise<readonly SignOutResult[]>
 
 export interface SignOutOptions {
-  /** The most logouts in one transaction; default 128. */
-  maxBatch?: number
-  /**
-   * How long a logout may wait for its turn, in milliseconds; default 1000. One that waited longer is not begun:
-   * its sender is about to be told 503, and has its token kept for later.
-   */
-  maxWaitMs?: number
-  /** Told of each transaction that was committed: how many logouts it held. */
-  onCommitted?: (logouts: number) => void
+  /** The most orders in one transaction; default 128. */
+  readonly maxBatch?: number
+  /** The most unsigned orders in one transaction; default 16. */
+  readonly maxUnsigned?: number
+  /** The most unsigned orders that wait; one more is unavailable at once. Default 1000. */
+  readonly maxUnsignedWaiting?: number
+  /** How long an order may wait, in milliseconds; default 1000. One that waited longer is not begun: it is deferred. */
+  readonly maxWaitMs?: number
+  /** Milliseconds of a clock that only goes forward; default `performance.now`. */
+  readonly now?: () => number
+  /** Called after each commit, with the results. */
+  readonly onCommitted?: (results: readonly SignOutResult[]) => void
+}
+
+export interface Queue {
+  readonly signOut: SignOut
+  /** Whether signed orders wait. */
+  isBusy(): boolean
 }
 
 interface Waiting {
-  readonly logout: Logout
+  readonly order: Order
   readonly since: number
-  resolve(purged: Purged): void
+  /** How often it had to go alone. */
+  triesAlone: number
+  resolve(result: SignOutResult): void
   reject(error: unknown): void
 }
 
-const maxTries = 3
+const maxConflicts = 3
 const lanesForSingles = 2
+const firstBackOffMs = 25
 
 /**
- * Makes the function that ends sessions. Logouts that arrive while a transaction is in flight wait and go
- * together in the next one: a single commit to disk answers them all, and a lone one waits for nobody.
+ * Makes the function that ends sessions. Orders that arrive while a transaction is in flight wait, and go together in the next
+ * one: a single commit to disk answers them all. A lone one waits for nobody.
  *
- * A batch that fails through one of its logouts (a lock that somebody holds, a value the database refuses) is
- * taken apart: each goes alone, two at a time, while the next batch is already on its way. One that has begun
- * may be done after its sender was told 503: that does no harm, since the same token again ends nothing twice.
+ * A batch that fails through one of its orders (a lock that somebody holds, an account too large for the time limit, a value that
+ * the database rejects) is taken apart. Each order then goes alone, behind the batches, and never into a batch again. The one at
+ * fault comes again after a back-off, until its time is over: nobody else pays for it. An order that has begun may be done after
+ * its sender was answered 503. That does no harm: the same order again ends nothing twice.
  *
- * @param store carries a batch out in one transaction, all or nothing
+ * @param commit carries a batch out
  */
 export function createSignOut(
-  store: Pick<Store, 'signOut'>,
-  { maxBatch = 128, maxWaitMs = 1_000, onCommitted }: SignOutOptions = {}
-): SignOut {
-  const waiting: Waiting[] = []
+  commit: CommitOrders,
+  {
+    maxBatch = 128,
+    maxUnsigned = 16,
+    maxUnsignedWaiting = 1_000,
+    maxWaitMs = 1_000,
+    now = () => performance.now(),
+    onCommitted
+  }: SignOutOptions = {}
+): Queue {
+  const signed: Waiting[] = []
+  const unsigned: Waiting[] = []
   const singles: Waiting[] = []
   let inFlight = false
   let lanes = 0
 
   async function drain(): Promise<void> {
     inFlight = true
-    while (waiting.length > 0) {
-      const batch = waiting.splice(0, maxBatch).filter(isInTime)
-      if (batch.length > 0 && !(await carryOut(batch, false))) {
-        singles.push(...batch)
-        while (lanes < lanesForSingles && singles.length > 0) {
-          void drainSingles()
+    while (signed.length + unsigned.length > 0) {
+      const batch = nextBatch()
+      if (batch.length > 0 && !(await commitTogether(batch))) {
+        for (const entry of batch) {
+          goAlone(entry)
         }
       }
     }
     inFlight = false
   }
 
+  function nextBatch(): Waiting[] {
+    const first = signed.splice(0, maxBatch)
+    const rest = unsigned.splice(0, Math.min(maxUnsigned, maxBatch - first.length))
+    return [...first, ...rest].filter(isInTime)
+  }
+
+  /** False if the batch is to be taken apart; else everyone in it has an answer. */
+  async function commitTogether(batch: readonly Waiting[]): Promise<boolean> {
+    try {
+      await commitAndAnswer(batch)
+      return true
+    } catch (error) {
+      if (isOfOneOrder(error)) {
+        return false
+      }
+      for (const { reject } of batch) {
+        reject(error)
+      }
+      return true
+    }
+  }
+
+  function goAlone(entry: Waiting): void {
+    singles.push(entry)
+    if (lanes < lanesForSingles) {
+      void drainSingles()
+    }
+  }
+
   async function drainSingles(): Promise<void> {
     lanes += 1
     for (let single = singles.shift(); single !== undefined; single = singles.shift()) {
       if (isInTime(single)) {
-        await carryOut([single], true)
+        await commitAlone(single)
       }
     }
     lanes -= 1
   }
 
-  /**
-   * False where the batch should be taken apart; else everyone in it has an answer. A patient one is alone, and
-   * waits for locks.
-   */
-  async function carryOut(batch: readonly Waiting[], patient: boolean): Promise<boolean> {
-    for (let tries = 1; ; tries++) {
-      try {
-        const results = await store.signOut(
-          batch.map(({ logout }) => logout),
-          { patient }
-        )
-        onCommitted?.(batch.length)
-        results.forEach((purged, i) => {
-          batch[i]?.resolve(purged)
-        })
-        return true
-      } catch (error) {
-        const code = error instanceof UnavailableError ? error.code : undefined
-        if (code === 'ERR_DATABASE_CONFLICT' && tries < maxTries) {
-          continue
-        }
-        const isOneOfThem = code === 'ERR_DATABASE_CONFLICT' || code === 'ERR_DATABASE_FAILED'
-        if (isOneOfThem && !patient) {
-          return false
-        }
-        for (const entry of batch) {
-          entry.reject(error)
-        }
-        return true
+  async function commitAlone(single: Waiting): Promise<void> {
+    try {
+      await commitAndAnswer([single])
+    } catch (error) {
+      const backOffMs = firstBackOffMs * 2 ** single.triesAlone
+      if (!isWorthAnotherTry(error) || now() + backOffMs - single.since > maxWaitMs) {
+        single.reject(error)
+        return
       }
+      single.triesAlone += 1
+      setTimeout(() => goAlone(single), backOffMs)
     }
   }
 
+  async function commitAndAnswer(batch: readonly Waiting[]): Promise<void> {
+    const results = await tryAgainAfterConflicts(() =>
+      commit(
+        batch.map(({ order }) => order),
+        { isPatient: false }
+      )
+    )
+    onCommitted?.(results)
+    results.forEach((result, i) => {
+      batch[i]?.resolve(result)
+    })
+  }
+
   function isInTime({ since, reject }: Waiting): boolean {
-    const inTime = performance.now() - since <= maxWaitMs
+    const inTime = now() - since <= maxWaitMs
     if (!inTime) {
       reject(new UnavailableError('ERR_DEADLINE'))
     }
     return inTime
   }
 
-  return (logout) =>
-    new Promise((resolve, reject) => {
-      waiting.push({ logout, since: performance.now(), resolve, reject })
+  function wait(order: Order): Promise<SignOutResult> {
+    const queue = order.isSigned ? signed : unsigned
+    if (!order.isSigned && unsigned.length >= maxUnsignedWaiting) {
+      return Promise.reject(new UnavailableError('ERR_BUSY'))
+    }
+    return new Promise((resolve, reject) => {
+      queue.push({ order, since: now(), triesAlone: 0, resolve, reject })
       if (!inFlight) {
         void drain()
       }
     })
+  }
+
+  return {
+    isBusy: () => signed.length > 0 || singles.some(({ order }) => order.isSigned),
+    async signOut(orders) {
+      const ends = await Promise.allSettled(orders.map(wait)) // an order that fails must not leave the others unheard
+      return ends.map((end) => {
+        if (end.status === 'rejected') {
+          throw end.reason
+        }
+        return end.value
+      })
+    }
+  }
+}
+
+/**
+ * As {@link createSignOut}, for what could not be done among others: one order alone, patiently, by connections with a longer time
+ * limit.
+ */
+export async function signOutAlone(commit: CommitOrders, order: Order): Promise<SignOutResult> {
+  const [result] = await tryAgainAfterConflicts(() => commit([order], { isPatient: true }))
+  if (result === undefined) {
+    throw new Error(`the order "${order.id}" has no result`)
+  }
+  return result
+}
+
+async function tryAgainAfterConflicts<T>(work: () => Promise<T>): Promise<T> {
+  for (let conflicts = 1; ; conflicts++) {
+    try {
+      return await work()
+    } catch (error) {
+      if (codeOf(error) !== 'ERR_DATABASE_CONFLICT' || conflicts === maxConflicts) {
+        throw error
+      }
+    }
+  }
+}
+
+/** Whether one order may be at fault, so that the others go better without it. */
+export function isOfOneOrder(error: unknown): boolean {
+  return isWorthAnotherTry(error) || codeOf(error) === 'ERR_DATABASE_FAILED'
+}
+
+function isWorthAnotherTry(error: unknown): boolean {
+  const code = codeOf(error)
+  return code === 'ERR_DATABASE_LOCKED' || code === 'ERR_DATABASE_CONFLICT' || code === 'ERR_DATABASE_TIMEOUT'
+}
+
+function codeOf(error: unknown): UnavailableError['code'] | undefined {
+  return error instanceof UnavailableError ? error.code : undefined
 }

@@ -1,81 +1,82 @@
-import { createHash, randomUUID } from 'node:crypto'
-import { constants } from 'node:fs'
-import { access, mkdir, open, readdir, readFile, rename, stat, unlink } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
 import type { FastifyBaseLogger } from 'fastify'
-import type { LogoutRequest } from './logout-request.ts'
-import { networkOf } from './network.ts'
+import { Type } from 'typebox'
+import { Value } from 'typebox/value'
+import { createDurableFiles, FilesError, type StuckFile } from './durable-files.ts'
+import { type Amount, findRoom, marksOf } from './senders.ts'
+import { type Order, orderId } from './sign-out.ts'
+
+/** What is done later: the orders of a signal that was verified, or a signal that could not be judged yet. Plain data. */
+export type Deferred = {
+  /** The signal's kind. */
+  readonly source: string
+  readonly isSigned: boolean
+  /** When it arrived, milliseconds since 1970. */
+  readonly receivedAt: number
+} & (
+  | { readonly kind: 'orders'; readonly orders: readonly Order[] }
+  | { readonly kind: 'signal'; readonly input: unknown }
+)
 
 export interface SpoolOptions {
-  /** The folder; made where it is missing. Processes may share it or not. */
+  /** The folder; made if it is missing. Processes may share it or not. */
   readonly dir: string
   readonly logger: FastifyBaseLogger
-  /** How much is kept whose signature has been verified; default 100,000 logouts, 1 GiB. */
-  readonly verified?: Bound
+  /** How many orders of signals that were verified; default 100,000, 1 GiB. */
+  readonly verified?: Partial<Amount>
   /**
-   * How many tokens that nobody has vouched for yet; default 4,000, 64 MiB. Hostile senders can fill this share, and no
-   * other; one address gets no more of it than it leaves to the others.
+   * How many signed signals that could not be verified yet; default 4,000, 64 MiB. Hostile senders can fill this share, and no
+   * other; one sender gets no more of it than it leaves to the others.
    */
-  readonly unverified?: Bound
-  /** How many front-channel calls, which bear no signature; default 4,000, 64 MiB. As above. */
-  readonly frontChannel?: Bound
-  /** The most kept that proved bad; default 1,000, the oldest go first. */
+  readonly unverified?: Partial<Amount>
+  /** How many of signals that bear no signature; default 4,000, 64 MiB. As above. */
+  readonly unsigned?: Partial<Amount>
+  /** The most that are set aside, since they proved bad; default 1,000, the oldest go first. */
   readonly maxRejected?: number
 }
 
-/** The bound of one share; both members hold. */
-export interface Bound {
-  readonly maxCount?: number
-  readonly maxBytes?: number
-}
-
-/** A logout on disk. */
-export interface Kept {
+/** One that is on disk. */
+export interface DeferredFile {
   readonly name: string
-  /** Time of arrival, milliseconds since 1970. */
-  readonly at: number
-  readonly request: LogoutRequest
-  /** Its signature was verified when it arrived. */
-  readonly isVerified: boolean
+  /** Undefined if the file is none of ours, or damaged. */
+  readonly deferred: Deferred | undefined
 }
 
-/** What cannot be done now, kept on disk until it can: one small file each, synced before the answer. */
+/** What cannot be done now, on disk until it can be: one small file each, synced before the answer. */
 export interface Spool {
   /**
-   * Resolves once it is on disk.
+   * Writes it, unless the same is there already: a signal that comes 10,000 times in an outage is one file.
    *
-   * @param at its time of arrival, milliseconds since 1970
-   * @param isVerified whether it is known to be genuine: what is not has a smaller share
    * @param withinMs the time that is left for it, in milliseconds
-   * @param address of the sender; undefined: nothing bounds it but the share
-   * @throws {SpoolError} where it could not be kept in time: the answer must not say that it was. One that is written
-   *   later all the same does no harm: the same logout again ends nothing twice
+   * @param sender the address; undefined: nothing bounds it but the share
+   * @returns whether it is on disk. One that is written later all the same does no harm: the same order again ends nothing twice
    */
-  keep(request: LogoutRequest, at: number, isVerified: boolean, withinMs: number, address?: string): Promise<void>
+  defer(deferred: Deferred, withinMs: number, sender?: string): Promise<boolean>
   /** The first ones of the order in which they are to be done. */
-  list(limit: number): Promise<Kept[]>
+  list(limit: number): Promise<DeferredFile[]>
   /**
-   * All that is kept now, a batch at a time: the oldest first, but what is verified before what nobody has vouched
-   * for, so that a hostile sender holds nothing up.
+   * All that is there now, a batch at a time: the oldest first, but what was verified before what nobody has vouched for, so that
+   * a hostile sender holds nothing up.
    */
-  batches(size: number): AsyncIterable<Kept[]>
+  batches(size: number): AsyncIterable<DeferredFile[]>
   remove(name: string): Promise<void>
   /** Sets one that proved bad aside, in the folder `rejected`, with the reason in its name. */
   reject(name: string, reason: string): Promise<void>
   status(): Promise<SpoolStatus>
-  /** What is there, in the order in which it is to be done; told by the names alone, and nothing is made. */
+  /** What is there, in the order in which it is to be done; read from the names alone, and nothing is made. */
   survey(): Promise<SpoolSurvey>
-  /** @throws {SpoolError} where nothing could be kept now */
-  checkWritable(): Promise<void>
+  /** @throws {SpoolError} if nothing could be deferred now, or what is deferred is stuck */
+  checkReady(): Promise<void>
 }
 
-/** What is kept, for operators. */
+/** What is there, for operators. */
 export interface SpoolStatus {
   readonly verified: number
   readonly unverified: number
-  readonly frontchannel: number
+  readonly unsigned: number
   /** Set aside, since they proved bad. */
   readonly rejected: number
+  /** They cannot be read, or are not to be believed. */
+  readonly stuck: readonly StuckFile[]
   /** When the oldest that waits arrived, milliseconds since 1970. */
   readonly oldestAt: number | undefined
   readonly isWritable: boolean
@@ -83,270 +84,186 @@ export interface SpoolStatus {
 
 export interface SpoolSurvey {
   /** `at` is the time of arrival, milliseconds since 1970. */
-  readonly kept: readonly { readonly name: string; readonly at: number; readonly share: Share }[]
+  readonly deferred: readonly { readonly name: string; readonly at: number; readonly share: Share }[]
   /** What proved bad, the oldest first. */
   readonly rejected: readonly { readonly at: number; readonly reason: string }[]
 }
 
-/** Our disk's fault: a logout could not be kept. */
+/** Our disk's fault: nothing could be deferred. */
 export class SpoolError extends Error {
-  readonly code = 'ERR_SPOOL'
+  readonly code: 'ERR_SPOOL' | 'ERR_SPOOL_FULL' | 'ERR_SPOOL_STUCK' | FilesError['code']
 
-  constructor(message: string, options?: ErrorOptions) {
+  constructor(code: SpoolError['code'], message: string, options?: ErrorOptions) {
     super(message, options)
     this.name = 'SpoolError'
+    this.code = code
   }
 }
 
-// In the order in which they are done: what somebody has vouched for first.
-const shares = ['verified', 'unverified', 'frontchannel'] as const
+// In the order in which they are done: what somebody has vouched for first, signed before unsigned.
+const shares = ['verified', 'unverified', 'unsigned'] as const
 
-/** What is kept of which kind, each with a bound of its own. */
+/** What is there of which kind, each with a bound of its own. */
 export type Share = (typeof shares)[number]
 
-// `<arrival>-<random>.<bytes>.<sender>.<share>.json`: size and sender stand in the name, since asking the disk for those of
-// 100,000 files would take longer than an answer may.
-const keptName = /^\d{15}-[^.]+(?:\.(\d+))?(?:\.([0-9a-f]{12}))?\.(verified|unverified|frontchannel)\.json$/
-const partSuffix = '.part'
-const maxPartAgeMs = 60_000
+// `<arrival>-<id>.<bytes>.<marks>.<share>.json`: size and sender stand in the name, since asking the disk for those of 100,000
+// files would take longer than an answer may.
+const fileName =
+  /^\d{15}-([0-9a-f-]{36})\.(\d+)(?:\.([0-9a-f]{12}(?:-[0-9a-f]{12})*))?\.(verified|unverified|unsigned)\.json$/
+const rejectedFolder = 'rejected'
+const maxFileBytes = 2 ** 20
 const checkWithinMs = 1_000
-// Longer than any answer takes: then no more are made to wait, since each takes memory.
-const hangsAfterMs = 2_000
-// More gain nothing, since each waits for the disk; and Node's four threads for files serve signatures too.
-const maxWrites = 2
 
+/** Opens the spool; nothing is done before the first call. */
 export function createSpool(options: SpoolOptions): Spool {
   const { dir, logger, maxRejected = 1_000 } = options
   const bounds = {
-    verified: { maxCount: 100_000, maxBytes: 2 ** 30, ...options.verified },
-    unverified: { maxCount: 4_000, maxBytes: 2 ** 26, ...options.unverified },
-    frontchannel: { maxCount: 4_000, maxBytes: 2 ** 26, ...options.frontChannel }
+    verified: { count: 100_000, bytes: 2 ** 30, ...options.verified },
+    unverified: { count: 4_000, bytes: 2 ** 26, ...options.unverified },
+    unsigned: { count: 4_000, bytes: 2 ** 26, ...options.unsigned }
   }
-  const rejectedDir = join(dir, 'rejected')
-  // Names in the folder; read anew by every listing, since other processes may share it.
-  let names: Set<string> | undefined
-  let reading: Promise<Set<string>> | undefined
-  // How much of each share is there, and how much is being written: counting the names anew for each would cost more
-  // the longer an outage lasts.
-  let kept = createTally()
-  const writing = createTally()
-  const waiting: (() => void)[] = []
-  let writes = 0
-  let lastTurnAt = 0
-  let syncing: { isBegun: boolean; done: Promise<void> } | undefined
-  let isBroken = false
-  const toldFull = new Set<Share>()
-  const unreadable = new Set<string>()
+  const files = createDurableFiles({ dir, folders: { [rejectedFolder]: maxRejected }, maxFileBytes })
+  // What is there by id, or on its way there. Read anew by every listing, since other processes may share the folder.
+  let present: Map<string, Present> | undefined
+  // How much of each share that is: counting anew for each would cost more the longer an outage lasts.
+  let tally = createTally()
+  let lastProblem: string | undefined
+  const knownStuck = new Set<string>()
 
-  /** One reading at a time, whoever asks: where the disk hangs, it holds one thread. */
-  function readNames(): Promise<Set<string>> {
-    reading ??= readFolder().finally(() => {
-      reading = undefined
-    })
-    return reading
-  }
-
-  async function readFolder(): Promise<Set<string>> {
-    const made = await mkdir(rejectedDir, { recursive: true, mode: 0o700 })
-    if (made !== undefined) {
-      await syncNow(dirname(made)) // without it a crash may forget the folder itself
-    }
-    const entries = (await readdir(dir)).sort()
-    const found = new Set<string>()
-    const tally = createTally()
-    for (const name of entries) {
-      const parsed = parseName(name)
-      if (parsed !== undefined) {
-        found.add(name)
-        tally.add(parsed, 1)
+  async function refresh(withinMs?: number): Promise<void> {
+    const names = await files.names(withinMs === undefined ? {} : { withinMs })
+    const found = new Map<string, Present>()
+    for (const name of names) {
+      const entry = parseName(name)
+      if (entry !== undefined) {
+        found.set(entry.id, { name, entry })
       }
     }
-    names = found
-    kept = tally
-    await removeOldParts(dir, entries)
-    return found
-  }
-
-  function forget(name: string): void {
-    const parsed = parseName(name)
-    if (parsed !== undefined && names?.delete(name)) {
-      kept.add(parsed, -1)
-    }
-  }
-
-  /** @throws where it has waited too long: its sender has been told, or is about to be */
-  async function inTurn(isOverdue: () => boolean, work: () => Promise<void>): Promise<void> {
-    if (writes < maxWrites) {
-      writes += 1
-    } else if (performance.now() - lastTurnAt > hangsAfterMs) {
-      throw new Error('it hangs')
-    } else {
-      await new Promise<void>((resolve) => waiting.push(resolve))
-    }
-    lastTurnAt = performance.now()
-    try {
-      if (isOverdue()) {
-        throw new Error('it takes too long')
-      }
-      await work()
-    } finally {
-      const next = waiting.shift()
-      if (next === undefined) {
-        writes -= 1
-      } else {
-        next()
+    for (const [id, known] of present ?? []) {
+      if (known.writing !== undefined) {
+        found.set(id, known)
       }
     }
-  }
-
-  async function write(name: string, content: string): Promise<void> {
-    const temporary = join(dir, `.${randomUUID()}${partSuffix}`)
-    const file = await open(temporary, 'wx', 0o600)
-    try {
-      await file.writeFile(content)
-      await file.sync()
-    } catch (error) {
-      await file.close()
-      await unlink(temporary)
-      throw error
+    present = found
+    tally = createTally()
+    for (const { entry } of found.values()) {
+      tally.add(entry, 1)
     }
-    await file.close()
-    await rename(temporary, join(dir, name))
   }
 
-  /** A crash may forget a name before this. One that has not begun serves all whose names are there by then. */
-  function syncFolder(): Promise<void> {
-    if (syncing === undefined || syncing.isBegun) {
-      const before = syncing?.done
-      const next = { isBegun: false, done: Promise.resolve() }
-      next.done = (async () => {
-        await before?.catch(() => {}) // told to those who waited for that one
-        next.isBegun = true
-        await syncNow(dir)
-      })()
-      syncing = next
+  async function write(entry: Entry, at: number, content: string, withinMs: number): Promise<void> {
+    if (present === undefined) {
+      await refresh(withinMs)
     }
-    return syncing.done
-  }
-
-  async function keepNow(entry: Entry, at: number, content: string, isOverdue: () => boolean): Promise<void> {
-    if (names === undefined) {
-      await readNames()
+    const known = present?.get(entry.id)
+    if (known !== undefined) {
+      return known.writing
     }
     checkRoom(entry)
-    const { share, bytes, sender } = entry
-    const random = randomUUID()
-    const name = `${String(at).padStart(15, '0')}-${random}.${bytes}${sender === undefined ? '' : `.${sender}`}.${share}.json`
-    writing.add(entry, 1)
+    const name = nameOf(entry, at)
+    const writing = files.write(name, content, { withinMs, isPreferred: entry.share === 'verified' }).then(() => {})
+    present?.set(entry.id, { name, entry, writing })
+    tally.add(entry, 1)
     try {
-      await inTurn(isOverdue, () => write(name, content))
-    } finally {
-      writing.add(entry, -1)
-    }
-    if (names !== undefined && !names.has(name)) {
-      names.add(name)
-      kept.add(entry, 1)
-    }
-    await syncFolder()
-    isBroken = false
-    toldFull.delete(share)
-  }
-
-  function checkRoom({ share, bytes, sender }: Entry): void {
-    const used = (whose?: string) => sum(kept.of(share, whose), writing.of(share, whose))
-    const all = used()
-    const free = { count: bounds[share].maxCount - all.count, bytes: bounds[share].maxBytes - all.bytes }
-    if (free.count < 1 || free.bytes < bytes) {
-      throw full(share)
-    }
-    const own = used(sender)
-    if (sender !== undefined && (own.count >= free.count || own.bytes + bytes > free.bytes)) {
-      throw new SpoolError('the sender has its part of the spool') // no line: any number of addresses would each fill the log
-    }
-  }
-
-  /** No sign that the disk is of no use: a hostile sender can fill what is not verified. */
-  function full(share: Share): SpoolError {
-    if (!toldFull.has(share)) {
-      toldFull.add(share)
-      logger.error({ code: 'ERR_SPOOL', share, ...kept.of(share) }, 'the spool is full')
-    }
-    return new SpoolError('the spool is full')
-  }
-
-  function broken(error: unknown): SpoolError {
-    if (error instanceof SpoolError) {
-      return error
-    }
-    if (!isBroken) {
-      isBroken = true
-      logger.error(
-        { code: 'ERR_SPOOL', cause: error instanceof Error ? error.message : error, dir },
-        'the spool is of no use'
-      )
-    }
-    return new SpoolError('the spool cannot be written', { cause: error })
-  }
-
-  /** One that cannot be read, as another user's, holds up no other. */
-  async function readOrSkip(name: string): Promise<Kept | undefined> {
-    try {
-      const kept = await readKept(dir, name)
-      unreadable.delete(name)
-      return kept
+      await writing
+      present?.set(entry.id, { name, entry })
+      lastProblem = undefined
     } catch (error) {
-      if (!unreadable.has(name)) {
-        unreadable.add(name)
-        logger.error(
-          { code: 'ERR_SPOOL', cause: error instanceof Error ? error.message : error },
-          'cannot read what is kept'
-        )
-      }
-      return undefined
+      forget(entry.id)
+      throw error
     }
   }
 
-  async function* batches(size: number): AsyncGenerator<Kept[]> {
-    const ordered = inOrder([...(await readNames())])
+  function forget(id: string): void {
+    const known = present?.get(id)
+    if (known !== undefined) {
+      present?.delete(id)
+      tally.add(known.entry, -1)
+    }
+  }
+
+  function checkRoom({ share, bytes, marks }: Entry): void {
+    const own = marks.map((mark) => tally.of(share, mark))
+    switch (findRoom(bounds[share], tally.of(share), own, bytes)) {
+      case 'free':
+        return
+      case 'full':
+        throw new SpoolError('ERR_SPOOL_FULL', `the share "${share}" of the spool is full`)
+      case 'sender-full':
+        // No line: any number of addresses would each fill the log.
+        throw new SpoolError('ERR_SPOOL', 'the sender has its part of the spool')
+    }
+  }
+
+  /** One line, not one for each that comes while it lasts. */
+  function logFailure(error: unknown): void {
+    const { code, message } = spoolErrorOf(error)
+    if (code !== 'ERR_SPOOL' && code !== lastProblem) {
+      lastProblem = code
+      logger.error({ code, cause: message, dir }, 'nothing can be deferred')
+    }
+  }
+
+  async function read(name: string): Promise<DeferredFile[]> {
+    const reading = await files.read(name)
+    switch (reading.state) {
+      case 'read':
+        knownStuck.delete(name)
+        return [{ name, deferred: parseDeferred(reading.content) }]
+      case 'gone':
+        return [] // another process was faster
+      case 'stuck':
+        if (!knownStuck.has(name)) {
+          knownStuck.add(name)
+          logger.error({ code: 'ERR_SPOOL_STUCK', file: name, cause: reading.reason }, 'a deferred file cannot be read')
+        }
+        return []
+    }
+  }
+
+  async function* batches(size: number): AsyncGenerator<DeferredFile[]> {
+    await refresh()
+    const ordered = inOrder([...(present?.values() ?? [])].filter(({ writing }) => writing === undefined))
     for (let i = 0; i < ordered.length; i += size) {
-      const read = await Promise.all(ordered.slice(i, i + size).map(({ name }) => readOrSkip(name)))
-      const batch = read.filter((entry) => entry !== undefined)
-      if (batch.length > 0) {
-        yield batch
+      const batch = await Promise.all(ordered.slice(i, i + size).map(({ name }) => read(name)))
+      if (batch.flat().length > 0) {
+        yield batch.flat()
       }
     }
   }
 
-  async function checkWritable(): Promise<void> {
+  async function checkReady(): Promise<void> {
     try {
-      await within(
-        readNames().then(() => access(dir, constants.W_OK | constants.X_OK)),
-        checkWithinMs
-      )
+      await files.check()
+      if (present === undefined) {
+        await refresh(checkWithinMs)
+      }
     } catch (error) {
-      throw broken(error)
+      logFailure(error)
+      throw spoolErrorOf(error)
     }
-    const { count, bytes } = kept.of('verified')
-    if (count >= bounds.verified.maxCount || bytes >= bounds.verified.maxBytes) {
-      throw full('verified')
+    const { count, bytes } = tally.of('verified')
+    if (count >= bounds.verified.count || bytes >= bounds.verified.bytes) {
+      throw new SpoolError('ERR_SPOOL_FULL', 'the share "verified" of the spool is full')
     }
-    if (isBroken) {
-      throw new SpoolError('the spool could not be written when it was last needed')
+    const [stuck] = files.stuck()
+    if (stuck !== undefined) {
+      throw new SpoolError('ERR_SPOOL_STUCK', `"${stuck.name}" cannot be read: ${stuck.reason}`)
     }
   }
 
   return {
-    async keep(request, at, isVerified, withinMs, address) {
-      const share = isVerified ? 'verified' : 'token' in request ? 'unverified' : 'frontchannel'
-      const overdueAt = performance.now() + withinMs
-      const isOverdue = () => performance.now() >= overdueAt
+    async defer(deferred, withinMs, sender) {
+      const share = !deferred.isSigned ? 'unsigned' : deferred.kind === 'orders' ? 'verified' : 'unverified'
       try {
-        const content = JSON.stringify({ at, request })
-        const sender = isVerified || address === undefined ? undefined : senderOf(address)
-        const entry = { share, bytes: Buffer.byteLength(content), sender } as const
-        await within(keepNow(entry, at, content, isOverdue), withinMs)
+        const content = JSON.stringify(deferred)
+        const marks = share === 'verified' || sender === undefined ? [] : marksOf(sender)
+        const entry = { id: idOf(deferred), share, bytes: Buffer.byteLength(content), marks } as const
+        await write(entry, deferred.receivedAt, content, withinMs)
+        return true
       } catch (error) {
-        throw broken(error)
+        logFailure(error)
+        return false
       }
     },
 
@@ -360,81 +277,79 @@ export function createSpool(options: SpoolOptions): Spool {
     batches,
 
     async remove(name) {
-      forget(name)
-      await unlinkIfThere(join(dir, name))
+      await files.remove(name)
+      forget(parseName(name)?.id ?? '')
     },
 
     async reject(name, reason) {
-      forget(name)
-      const target = join(rejectedDir, `${name.slice(0, name.indexOf('.'))}.${reason}.json`)
-      await rename(join(dir, name), target).catch(ignoreMissing)
-      const rejected = (await readdir(rejectedDir)).sort()
-      await Promise.all(
-        rejected
-          .slice(0, Math.max(0, rejected.length - maxRejected))
-          .map((old) => unlinkIfThere(join(rejectedDir, old)))
-      )
+      await files.move(name, rejectedFolder, `${name.slice(0, name.indexOf('.'))}.${reason}.json`)
+      forget(parseName(name)?.id ?? '')
     },
 
     async status() {
-      const isWritable = await checkWritable().then(
+      const isWritable = await checkReady().then(
         () => true,
-        () => false
+        (error: unknown) => error instanceof SpoolError && error.code === 'ERR_SPOOL_STUCK'
       )
-      const rejected = isWritable ? await readdir(rejectedDir) : []
-      const arrivals = [...(names ?? [])].map(arrivalOf)
+      const rejected = isWritable ? await files.names({ folder: rejectedFolder }) : []
+      const arrivals = [...(present?.values() ?? [])].map(({ name }) => arrivalOf(name))
       return {
-        verified: kept.of('verified').count,
-        unverified: kept.of('unverified').count,
-        frontchannel: kept.of('frontchannel').count,
+        verified: tally.of('verified').count,
+        unverified: tally.of('unverified').count,
+        unsigned: tally.of('unsigned').count,
         rejected: rejected.length,
+        stuck: files.stuck(),
         oldestAt: arrivals.length === 0 ? undefined : arrivals.reduce((oldest, at) => Math.min(oldest, at)),
         isWritable
       }
     },
 
     async survey() {
-      const listed = async (folder: string) => ((await readdir(folder).catch(ignoreMissing)) ?? []).sort()
+      const names = await files.names()
+      const found = names.flatMap((name) => {
+        const entry = parseName(name)
+        return entry === undefined ? [] : [{ name, entry }]
+      })
       return {
-        kept: inOrder(await listed(dir)),
-        rejected: (await listed(rejectedDir)).map((name) => ({
+        deferred: inOrder(found).map(({ name, entry }) => ({ name, at: arrivalOf(name), share: entry.share })),
+        rejected: (await files.names({ folder: rejectedFolder })).map((name) => ({
           at: arrivalOf(name),
           reason: /\.(\w+)\.json$/.exec(name)?.[1] ?? 'unknown'
         }))
       }
     },
 
-    checkWritable
+    checkReady
   }
 }
 
-/** What the name of a file tells. */
-interface Entry {
-  readonly share: Share
-  readonly bytes: number
-  /** Who sent what is not verified, as {@link senderOf} has it. */
-  readonly sender: string | undefined
+interface Present {
+  readonly name: string
+  readonly entry: Entry
+  /** While it is on its way to the disk. */
+  readonly writing?: Promise<void>
 }
 
-interface Amount {
-  readonly count: number
+/** What the name of a file says. */
+interface Entry {
+  readonly id: string
+  readonly share: Share
   readonly bytes: number
+  /** Of the sender's networks, if nobody has vouched for it. */
+  readonly marks: readonly string[]
 }
 
 const nothing: Amount = { count: 0, bytes: 0 }
 
-function sum(a: Amount, b: Amount): Amount {
-  return { count: a.count + b.count, bytes: a.bytes + b.bytes }
-}
-
-/** Counts by share, and by share and sender. */
+/** Counts by share, and by share and mark. */
 function createTally() {
   const amounts = new Map<string, Amount>()
-  const keyOf = (share: Share, sender?: string) => `${share} ${sender ?? ''}`
+  const keyOf = (share: Share, mark = '') => `${share} ${mark}`
   return {
-    add({ share, bytes, sender }: Entry, sign: 1 | -1): void {
-      for (const key of new Set([keyOf(share), keyOf(share, sender)])) {
-        const amount = sum(amounts.get(key) ?? nothing, { count: sign, bytes: sign * bytes })
+    add({ share, bytes, marks }: Entry, sign: 1 | -1): void {
+      for (const key of [keyOf(share), ...marks.map((mark) => keyOf(share, mark))]) {
+        const { count, bytes: known } = amounts.get(key) ?? nothing
+        const amount = { count: count + sign, bytes: known + sign * bytes }
         if (amount.count === 0) {
           amounts.delete(key)
         } else {
@@ -442,105 +357,87 @@ function createTally() {
         }
       }
     },
-    of: (share: Share, sender?: string): Amount => amounts.get(keyOf(share, sender)) ?? nothing
+    of: (share: Share, mark?: string): Amount => amounts.get(keyOf(share, mark)) ?? nothing
   }
 }
 
 /** Undefined of what is none of ours. */
 function parseName(name: string): Entry | undefined {
-  const [, bytes = '0', sender, named] = keptName.exec(name) ?? []
+  const [, id = '', bytes = '0', marks, named] = fileName.exec(name) ?? []
   const share = shares.find((known) => known === named)
-  return share === undefined ? undefined : { share, bytes: Number(bytes), sender }
+  return share === undefined
+    ? undefined
+    : { id, share, bytes: Number(bytes), marks: marks === undefined ? [] : marks.split('-') }
 }
 
-/** A mark of the sender's network, for the names of files, which tell no address. */
-function senderOf(address: string): string {
-  return createHash('sha256').update(networkOf(address)).digest('hex').slice(0, 12)
+function nameOf({ id, bytes, marks, share }: Entry, at: number): string {
+  const sender = marks.length === 0 ? '' : `.${marks.join('-')}`
+  return `${String(at).padStart(15, '0')}-${id}.${bytes}${sender}.${share}.json`
 }
 
-/** What is kept, by share: what is verified before what nobody has vouched for. Leaves out what is none of ours. */
-function inOrder(names: readonly string[]): SpoolSurvey['kept'][number][] {
-  const kept = names.flatMap((name) => {
-    const share = parseName(name)?.share
-    return share === undefined ? [] : [{ name, at: arrivalOf(name), share }]
-  })
-  return shares.flatMap((share) => kept.filter((entry) => entry.share === share))
+/** The same for the same signal. */
+function idOf(deferred: Deferred): string {
+  return deferred.kind === 'orders'
+    ? orderId('deferred', ...deferred.orders.map(({ id }) => id))
+    : orderId('deferred', deferred.source, JSON.stringify(deferred.input) ?? '')
+}
+
+/** By share, the oldest first. */
+function inOrder<Of extends { readonly name: string; readonly entry: Entry }>(entries: readonly Of[]): Of[] {
+  const sorted = [...entries].sort((a, b) => (a.name < b.name ? -1 : 1))
+  return shares.flatMap((share) => sorted.filter(({ entry }) => entry.share === share))
 }
 
 function arrivalOf(name: string): number {
   return Number(name.slice(0, 15))
 }
 
-function within<T>(work: Promise<T>, ms: number): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => reject(new Error(`it takes longer than ${ms} ms`)), ms)
-    work.then(resolve, reject).finally(() => clearTimeout(timer))
-  })
-}
-
-/** What a process that was killed has left half written; a younger one may still be another process's work. */
-async function removeOldParts(dir: string, entries: readonly string[]): Promise<void> {
-  for (const name of entries.filter((entry) => entry.startsWith('.') && entry.endsWith(partSuffix))) {
-    const path = join(dir, name)
-    const found = await stat(path).catch(ignoreMissing)
-    if (found !== undefined && Date.now() - found.mtimeMs > maxPartAgeMs) {
-      await unlink(path).catch(() => {}) // another was faster, or it is none of ours
-    }
+function spoolErrorOf(error: unknown): SpoolError {
+  if (error instanceof SpoolError) {
+    return error
   }
+  return error instanceof FilesError
+    ? new SpoolError(error.code, error.message, { cause: error })
+    : new SpoolError('ERR_SPOOL', 'the spool cannot be written', { cause: error })
 }
 
-/** Undefined where another process was faster, or the file is none of ours. */
-async function readKept(dir: string, name: string): Promise<Kept | undefined> {
-  const content = await readFile(join(dir, name), 'utf8').catch(ignoreMissing)
-  if (content === undefined) {
-    return undefined
-  }
-  // One of another form is none of ours: refused, and so set aside.
-  const request = requestOf(content) ?? { token: '' }
-  return { name, at: arrivalOf(name), request, isVerified: parseName(name)?.share === 'verified' }
-}
+const text = Type.String({ minLength: 1, maxLength: 4_096 })
+const SelectorSchema = Type.Union([
+  Type.Object({ kind: Type.Literal('session'), issuer: text, sid: text, subject: Type.Optional(text) }),
+  Type.Object({ kind: Type.Literal('subject'), issuer: text, subject: text, sid: Type.Optional(text) }),
+  Type.Object({ kind: Type.Literal('account'), homeAccountId: text, issuer: Type.Optional(text) }),
+  Type.Object({ kind: Type.Literal('object'), tenantId: text, objectId: text })
+])
+const OrderSchema = Type.Object({
+  id: Type.String({ pattern: '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' }),
+  source: text,
+  issuerName: Type.Optional(text),
+  selector: SelectorSchema,
+  revokeBefore: Type.Integer({ minimum: 0 }),
+  purgeScope: Type.Enum(['account', 'session']),
+  sparesNewer: Type.Boolean(),
+  isSigned: Type.Boolean(),
+  isOnce: Type.Boolean(),
+  recordUnmatched: Type.Boolean(),
+  rememberSeconds: Type.Integer({ minimum: 0 }),
+  clientId: Type.Optional(text),
+  jti: Type.Optional(text),
+  reason: Type.Optional(text),
+  actor: Type.Optional(text),
+  requestHash: Type.Optional(text)
+})
+const common = { source: text, isSigned: Type.Boolean(), receivedAt: Type.Integer({ minimum: 0 }) }
+const DeferredSchema = Type.Union([
+  Type.Object({ ...common, kind: Type.Literal('orders'), orders: Type.Array(OrderSchema, { minItems: 1 }) }),
+  Type.Object({ ...common, kind: Type.Literal('signal'), input: Type.Unknown() })
+])
 
-function requestOf(content: string): LogoutRequest | undefined {
+function parseDeferred(content: string): Deferred | undefined {
   let value: unknown
   try {
     value = JSON.parse(content)
   } catch {
     return undefined // cut short by a crash
   }
-  const request = isObject(value) ? value.request : undefined
-  if (!isObject(request)) {
-    return undefined
-  }
-  const { token, issuerName, issuer, sid } = request
-  if (typeof token === 'string') {
-    return { token }
-  }
-  const hasIssuer = issuer === undefined || typeof issuer === 'string'
-  return typeof issuerName === 'string' && typeof sid === 'string' && hasIssuer
-    ? { issuerName, issuer, sid }
-    : undefined
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
-}
-
-async function syncNow(dir: string): Promise<void> {
-  const folder = await open(dir, 'r')
-  try {
-    await folder.sync()
-  } finally {
-    await folder.close()
-  }
-}
-
-async function unlinkIfThere(path: string): Promise<void> {
-  await unlink(path).catch(ignoreMissing)
-}
-
-function ignoreMissing(error: unknown): undefined {
-  if (error instanceof Error && 'code' in error && error.code === 'ENOENT') {
-    return undefined
-  }
-  throw error
+  return Value.Check(DeferredSchema, value) ? value : undefined
 }

@@ -1,69 +1,37 @@
-import { createHash } from 'node:crypto'
-import type { Socket } from 'node:net'
-import { Kysely, PostgresDialect, sql } from 'kysely'
-import pg from 'pg'
+import { type ExpressionBuilder, Kysely, sql } from 'kysely'
+import type pg from 'pg'
+import { limitedDialect, runStatement, runTransaction } from './connections.ts'
+import { translateErrors } from './database.ts'
 import { UnavailableError } from './errors.ts'
+import { defaultSchema, schemaName } from './schema-name.ts'
+import type { Account, ClientCounts, CommitOrders, Deleted, Order, SignOutResult } from './sign-out.ts'
 
-const { DatabaseError } = pg
-
-/** One logout, ready to be carried out. */
-export interface Logout {
-  /** Of the record; the same for the same token. */
+/** An operator's purge of a whole app or tenant: exactly one of the two ids. */
+export interface SweepRequest {
   readonly id: string
-  readonly source: 'backchannel' | 'frontchannel' | 'admin'
-  readonly issuer: string
-  readonly clientId?: string | undefined
-  readonly jti?: string | undefined
-  readonly sid?: string | undefined
-  readonly subject?: string | undefined
-  /** Ends logins whose ID token was issued up to then; seconds since 1970. */
-  readonly notAfter: number
-  /** Every session of the subject, not of the sid alone. */
-  readonly wholeSubject: boolean
-  readonly purgeScope: 'account' | 'session'
-  readonly reason?: string | undefined
-  readonly actor?: string | undefined
-  /** What an Idempotency-Key stands for. */
-  readonly requestHash?: Buffer | undefined
-}
-
-/** What was purged in one app. */
-export interface ClientCounts {
-  /** Those of which a row or a session in this app went: an account counts in each of its apps. A dry run counts rows alone by app. */
-  readonly accounts: number
-  readonly sessions: number
-  readonly rows: number
-}
-
-export interface Purged {
-  readonly id: string
-  /** Done before: nothing was done now. */
-  readonly replayed: boolean
-  readonly accounts: number
-  readonly sessions: number
-  readonly rows: number
-  readonly byClient: Readonly<Record<string, ClientCounts>>
-}
-
-/** An operator's purge of an account, an app or a tenant: exactly one of the three ids. */
-export interface PurgeRequest {
-  readonly id: string
-  readonly homeAccountId?: string | undefined
+  readonly source: string
   readonly clientId?: string | undefined
   readonly tenantId?: string | undefined
-  /** With `homeAccountId`: tells equal bare subjects of two issuers apart. */
-  readonly issuer?: string | undefined
   readonly reason: string
   readonly actor: string
   readonly dryRun: boolean
   readonly maxAccounts: number
-  readonly requestHash: Buffer
+  /** What an Idempotency-Key stands for, in hexadecimal. */
+  readonly requestHash: string
 }
 
-export interface PurgeRecord extends Purged {
+export type SweepOutcome = 'running' | 'dry_run' | 'duplicate' | 'too_many'
+
+/** `more`, `held`: another step is due, and in `held` somebody held all its rows. `busy`: another instance is at it, or it is over. */
+export type SweepStep = 'more' | 'held' | 'done' | 'busy'
+
+/** What a sign-out or a purge did, and why. */
+export interface StoredRecord extends Deleted {
+  readonly id: string
   readonly at: Date
-  readonly source: Logout['source']
+  readonly source: string
   readonly status: 'running' | 'done'
+  /** Of a sweep: the accounts that matched when it began. */
   readonly total: number
   readonly issuer: string | null
   readonly clientId: string | null
@@ -72,10 +40,29 @@ export interface PurgeRecord extends Purged {
   readonly subject: string | null
   readonly homeAccountId: string | null
   readonly tenantId: string | null
+  readonly objectId: string | null
+  /** What was issued up to then was ended. */
+  readonly revokeBefore: Date | null
   readonly reason: string | null
   readonly actor: string | null
-  readonly requestHash: Buffer | null
+  readonly requestHash: string | null
+  readonly matched: readonly Account[]
   readonly finishedAt: Date | null
+}
+
+export interface RecordFilter {
+  readonly source?: string | undefined
+  /** The exact issuer. */
+  readonly issuer?: string | undefined
+  /** A home account id: of an account that was matched, or named. */
+  readonly account?: string | undefined
+  /** The operator. */
+  readonly actor?: string | undefined
+  /** Leaves out what no operator ordered. A source of operators alone is found quickly by it, among all the others. */
+  readonly hasActor?: boolean | undefined
+  readonly limit: number
+  /** The id of the last record seen. */
+  readonly before?: string | undefined
 }
 
 /** What is stored of an account; never a payload. */
@@ -101,48 +88,69 @@ export interface StoredSession {
   readonly issuer: string
   readonly sid: string | null
   readonly subject: string
+  readonly tenantId: string | null
+  readonly objectId: string | null
   readonly issuedAt: Date
   readonly createdAt: Date
   readonly expiresAt: Date
 }
 
+/** By what an account is looked up. */
+export type AccountQuery =
+  | { readonly issuer: string; readonly sid: string }
+  | { readonly issuer: string; readonly subject: string }
+  | { readonly tenantId: string; readonly objectId: string }
+
 export interface MinuteCount {
   /** The start of the minute. */
   readonly at: Date
-  readonly source: Logout['source']
+  readonly source: string
   readonly count: number
 }
 
-/** What is known of the database and of the role that asks, before anything is done. */
-export interface DatabaseReport {
-  readonly version: string
-  /** 140011 is 14.11. */
-  readonly versionNumber: number
-  /** A standby, or set to take no writes. */
-  readonly isReadOnly: boolean
-  readonly role: string
-  readonly isSuperuser: boolean
-  readonly hasSchema: boolean
-  readonly canReadMigrations: boolean
-  readonly canReadPayloads: boolean
-  /** What the service calls or reads, and this role cannot; of a schema that is there. */
-  readonly missingPrivileges: readonly string[]
+export interface StoreOptions {
+  /**
+   * Connections as a role that `register_service` has given its rights, with limits as `createPool` sets them; the caller ends
+   * them.
+   */
+  readonly pool: pg.Pool
+  /** Default `msal_logout`. */
+  readonly schema?: string | undefined
 }
 
 export type Store = ReturnType<typeof createStore>
 
-// What `register_service` grants.
-const neededFunctions = ['sign_out', 'start_purge', 'purge_step', 'clean_up']
-const neededTables = ['sessions', 'purges', 'migrations']
-
-const keepPurges = '400 days'
-const keepEndedSessions = '7 days'
-
 interface Tables {
-  'msal_logout.purges': {
+  token_cache: {
+    client_id: string
+    partition_key: string
+    kind: 'user' | 'obo' | 'app'
+    account_issuer: string
+    home_account_id: string | null
+    tenant_id: string | null
+    payload_bytes: number
+    created_at: Date
+    updated_at: Date
+    expires_at: Date
+  }
+  sessions: {
+    issuer: string
+    session_key: string
+    client_id: string
+    sid: string | null
+    subject: string
+    account_issuer: string
+    home_account_id: string
+    oid: string | null
+    tid: string | null
+    issued_at: string
+    created_at: Date
+    expires_at: Date
+  }
+  records: {
     id: string
     at: Date
-    source: Logout['source']
+    source: string
     issuer: string | null
     client_id: string | null
     jti: string | null
@@ -150,184 +158,158 @@ interface Tables {
     subject: string | null
     home_account_id: string | null
     tenant_id: string | null
+    object_id: string | null
+    revoke_before: string | null
     reason: string | null
     actor: string | null
     status: 'running' | 'done'
+    request_hash: Buffer | null
+    account_issuers: string[]
+    account_ids: string[]
     total: string
     accounts: string
     sessions: string
     rows: string
     by_client: Record<string, ClientCounts>
-    request_hash: Buffer | null
     finished_at: Date | null
   }
 }
 
-export interface PoolOptions {
-  /** Undefined: as libpq's variables say. */
-  readonly connectionString: string | undefined
-  readonly max: number
-  readonly statementTimeoutMs: number
-  /** Where connections get their sockets; default a new one each. */
-  readonly openSocket?: () => Socket
-}
-
-/** Connections with the limits of the service; the caller hears `error` and ends them. */
-export function createPool({ connectionString, max, statementTimeoutMs, openSocket }: PoolOptions): pg.Pool {
-  return new pg.Pool({
-    connectionString,
-    application_name: 'msal-logout',
-    max,
-    connectionTimeoutMillis: 1_000,
-    statement_timeout: statementTimeoutMs,
-    // The server's own limit says nothing where it has vanished: TCP alone would give up after a quarter of an hour.
-    query_timeout: statementTimeoutMs + 500,
-    lock_timeout: 1_200, // before a sign-out's statement timeout, which would be told as an outage
-    idle_in_transaction_session_timeout: 5_000,
-    keepAlive: true,
-    ...(openSocket && { stream: openSocket })
-  })
-}
-
-/** The record's id of a logout token: the same token has the same, whoever receives it. */
-export function tokenPurgeId(issuer: string, jti: string): string {
-  return derivedId([issuer, jti])
-}
-
-/** The record's id of an operator's purge: the same operator's same Idempotency-Key has the same. */
-export function keyedPurgeId(actor: string, idempotencyKey: string): string {
-  return derivedId(['idempotency-key', actor, idempotencyKey])
-}
-
-function derivedId(parts: readonly string[]): string {
-  const hash = createHash('sha256').update(JSON.stringify(parts)).digest('hex')
-  return hash.slice(0, 32).replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5')
-}
-
 /**
- * All SQL of the service.
+ * What the service asks of the schema: its functions by `pg`, what operators read by Kysely.
  *
- * @param pool connections as a role that `register_service` has given its rights, with limits as {@link createPool} sets
- *   them; the caller ends it
- * @returns functions that each throw {@link UnavailableError}: where the database is out of reach, refuses, or had another
- *   transaction win
+ * @returns functions that each throw {@link UnavailableError}: the database is out of reach, rejects, or had another transaction win
  */
-export function createStore(pool: pg.Pool) {
-  const kysely = new Kysely<Tables>({ dialect: new PostgresDialect({ pool }) })
+export function createStore({ pool, schema = defaultSchema }: StoreOptions) {
+  const name = schemaName(schema)
+  const tables = new Kysely<Tables>({ dialect: limitedDialect(pool) }).withSchema(name)
 
-  async function query<Row extends object>(name: string, text: string, values: unknown[]): Promise<Row[]> {
-    return translate(async () => (await pool.query<Row>({ name, text, values })).rows)
+  /** A named statement: a connection parses it once. */
+  async function call<Row extends object>(statement: string, text: string, values: unknown[]): Promise<Row[]> {
+    return translateErrors(() => runStatement<Row>(pool, { name: `${name}.${statement}`, text, values }))
+  }
+
+  const commitOrders: CommitOrders = async (orders, { isPatient }) => {
+    const rows = await call<SignedOutRow>('sign_out', `select * from ${name}.sign_out($1::jsonb, $2)`, [
+      batchOf(orders),
+      isPatient
+    ])
+    const byId = new Map(rows.map((row) => [row.id, row]))
+    const answered = new Set<string>()
+    return orders.map(({ id }) => {
+      const result = resultOf(id, byId.get(id))
+      const isSecond = answered.has(id) && result.outcome === 'done'
+      answered.add(id)
+      return isSecond ? { ...result, outcome: 'duplicate', sessions: 0, rows: 0, byClient: {} } : result
+    })
   }
 
   return {
-    /**
-     * Carries out many logouts in one transaction; the results stand in the order of the logouts. A patient one
-     * waits for locks as long as the connection allows, else it fails soon.
-     */
-    async signOut(logouts: readonly Logout[], { patient = true }: { patient?: boolean } = {}): Promise<Purged[]> {
-      const rows = await query<PurgedRow>('sign_out', 'select * from msal_logout.sign_out($1::jsonb, $2)', [
-        batch(logouts),
-        patient
-      ])
-      return inOrder(logouts, rows)
+    /** Carries out many orders in one transaction; the results stand in the order of the orders. */
+    commitOrders,
+
+    /** What {@link commitOrders} would do: done, and rolled back. */
+    async previewOrder(order: Order): Promise<SignOutResult> {
+      const rows = await translateErrors(() =>
+        runTransaction(
+          pool,
+          async (client) =>
+            (await client.query<SignedOutRow>(`select * from ${name}.sign_out($1::jsonb, true)`, [batchOf([order])]))
+              .rows,
+          { isKept: false }
+        )
+      )
+      return resultOf(order.id, rows[0])
     },
 
-    /** What {@link signOut} would do: done, and rolled back. */
-    async previewSignOut(logout: Logout): Promise<Purged> {
-      const rows = await translate(async () => {
-        const client = await pool.connect()
-        let failure: Error | undefined
-        // A connection lost between two statements is told by the next one; unheard, it would end the process.
-        const onLost = (error: Error) => {
-          failure = error
-        }
-        client.on('error', onLost)
-        try {
-          await client.query('begin')
-          const { rows } = await client.query<PurgedRow>('select * from msal_logout.sign_out($1::jsonb, true)', [
-            batch([logout])
-          ])
-          await client.query('rollback')
-          return rows
-        } catch (error) {
-          failure = error instanceof Error ? error : new Error(String(error))
-          throw error
-        } finally {
-          client.off('error', onLost)
-          client.release(failure)
-        }
-      })
-      return purgedOf(logout.id, rows[0])
+    /** Wakes the listeners of the apps. After the commit: what fails here is not the sign-out's. */
+    async notifyApps(): Promise<void> {
+      await call('notify', 'select pg_notify($1, $2)', [name, '']) // anybody who is connected can listen
     },
 
-    /** Begins a purge, or counts what it would delete. */
-    async startPurge(purge: PurgeRequest): Promise<Purged & { outcome: PurgeOutcome }> {
-      const [row] = await query<PurgedRow & { outcome: PurgeOutcome }>(
-        'start_purge',
-        'select * from msal_logout.start_purge($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)',
+    /** Begins a sweep, or counts what it would delete. */
+    async startSweep(sweep: SweepRequest): Promise<Deleted & { readonly outcome: SweepOutcome }> {
+      const [row] = await call<CountsRow & { outcome: SweepOutcome; accounts: string | null }>(
+        'start_sweep',
+        `select * from ${name}.start_sweep($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
         [
-          purge.id,
-          purge.homeAccountId,
-          purge.issuer,
-          purge.clientId,
-          purge.tenantId,
-          purge.reason,
-          purge.actor,
-          purge.dryRun,
-          purge.maxAccounts,
-          purge.requestHash
+          sweep.id,
+          sweep.source,
+          sweep.clientId,
+          sweep.tenantId,
+          sweep.reason,
+          sweep.actor,
+          sweep.dryRun,
+          sweep.maxAccounts,
+          Buffer.from(sweep.requestHash, 'hex')
         ]
       )
       if (row === undefined) {
-        throw new Error(`start_purge told nothing of "${purge.id}"`)
+        throw new Error(`start_sweep returned nothing for "${sweep.id}"`)
       }
-      return { ...toPurged({ ...row, id: purge.id, replayed: row.outcome === 'replayed' }), outcome: row.outcome }
+      return { outcome: row.outcome, accounts: Number(row.accounts), ...countsOf(row) }
     },
 
-    /** One step of a purge: true when another is due, false when this was the last, null when somebody else is at it or has done it. */
-    async purgeStep(id: string, maxRows: number): Promise<boolean | null> {
-      const [row] = await query<{ more: boolean | null }>(
-        'purge_step',
-        'select msal_logout.purge_step($1, $2) as more',
-        [id, maxRows]
+    async sweepStep(id: string, maxRows: number): Promise<SweepStep> {
+      const [row] = await call<{ outcome: SweepStep }>('sweep_step', `select ${name}.sweep_step($1, $2) as outcome`, [
+        id,
+        maxRows
+      ])
+      return row?.outcome ?? 'busy'
+    },
+
+    /** Removes what has expired, in a small step: how many went, or null while another instance is at it. */
+    async cleanUp(maxRows: number): Promise<number | null> {
+      const [row] = await call<{ gone: string | null }>('clean_up', `select ${name}.clean_up($1) as gone`, [maxRows])
+      return row?.gone == null ? null : Number(row.gone)
+    },
+
+    /** The ids of the sweeps that are not over, the oldest first. */
+    async runningSweeps(): Promise<string[]> {
+      const rows = await translateErrors(() =>
+        tables.selectFrom('records').select('id').where('status', '=', 'running').orderBy('at').execute()
       )
-      return row?.more ?? null
+      return rows.map(({ id }) => id)
     },
 
-    async runningPurges(): Promise<string[]> {
-      return translate(async () => {
-        const rows = await kysely
-          .selectFrom('msal_logout.purges')
-          .select('id')
-          .where('status', '=', 'running')
-          .orderBy('at')
-          .execute()
-        return rows.map(({ id }) => id)
-      })
+    async findRecord(id: string): Promise<StoredRecord | undefined> {
+      const row = await translateErrors(() =>
+        tables.selectFrom('records').selectAll().where('id', '=', id).executeTakeFirst()
+      )
+      return row === undefined ? undefined : toRecord(row)
     },
 
-    async findPurge(id: string): Promise<PurgeRecord | undefined> {
-      return translate(async () => {
-        const row = await kysely.selectFrom('msal_logout.purges').selectAll().where('id', '=', id).executeTakeFirst()
-        return row === undefined ? undefined : toRecord(row)
-      })
-    },
-
-    /** The newest first; `before` is the id of the last one seen. Undefined where no purge has that id. */
-    async listPurges(limit: number, before?: string): Promise<PurgeRecord[] | undefined> {
-      return translate(async () => {
-        const of = (id: string) =>
-          kysely.selectFrom('msal_logout.purges as b').select(['b.at', 'b.id']).where('b.id', '=', id)
-        if (before !== undefined && (await of(before).executeTakeFirst()) === undefined) {
+    /** The newest first. Undefined if no record has the id in `before`. */
+    async listRecords(filter: RecordFilter): Promise<StoredRecord[] | undefined> {
+      const { source, issuer, account, actor, hasActor = false, limit, before } = filter
+      return translateErrors(async () => {
+        // Compared in the database: a Date has no microseconds.
+        const seen = tables
+          .selectFrom('records as b')
+          .select(['b.at', 'b.id'])
+          .where('b.id', '=', before ?? '')
+        if (before !== undefined && (await seen.executeTakeFirst()) === undefined) {
           return undefined
         }
-        const rows = await kysely
-          .selectFrom('msal_logout.purges as p')
+        const rows = await tables
+          .selectFrom(
+            tables
+              .selectFrom('records as a')
+              .selectAll()
+              // `offset 0` keeps records_account and records_named: the order below has an index, too, and all would be read by it.
+              .$if(account !== undefined, (q) =>
+                q.where(sql<boolean>`(a.account_ids @> array[${account}] or a.home_account_id = ${account})`).offset(0)
+              )
+              .as('r')
+          )
           .selectAll()
-          // Compared in the database: a Date has no microseconds.
-          .$if(before !== undefined, (q) => q.where(sql<boolean>`(p.at, p.id) < (${of(before ?? '')})`))
-          .orderBy('p.at', 'desc')
-          .orderBy('p.id', 'desc')
+          .$if(hasActor, (q) => q.where('r.actor', 'is not', null)) // keeps records_actor
+          .$if(source !== undefined, (q) => q.where('r.source', '=', source ?? ''))
+          .$if(issuer !== undefined, (q) => q.where('r.issuer', '=', issuer ?? ''))
+          .$if(actor !== undefined, (q) => q.where('r.actor', '=', actor ?? ''))
+          .$if(before !== undefined, (q) => q.where(sql<boolean>`(r.at, r.id) < (${seen})`))
+          .orderBy('r.at', 'desc')
+          .orderBy('r.id', 'desc')
           .limit(limit)
           .execute()
         return rows.map(toRecord)
@@ -335,136 +317,107 @@ export function createStore(pool: pg.Pool) {
     },
 
     /**
-     * How many records there are of each of the last minutes, this one included, that have any; `isComplete` is
-     * false where there are more than `limit`, and only the newest were counted.
+     * How many records there are of each of the last minutes, this one included, that have any; `isComplete` is false if there are
+     * more than `limit`, and only the newest were counted.
      */
-    async purgesPerMinute(minutes: number, limit: number): Promise<{ counts: MinuteCount[]; isComplete: boolean }> {
-      const counts = await query<{ at: Date; source: Logout['source']; n: string }>(
-        'purges_per_minute',
-        `select date_trunc('minute', p.at) as at, p.source, count(*) as n
-        from (
-          select at, source from msal_logout.purges
-          where at >= date_trunc('minute', now()) - ($1::int - 1) * interval '1 minute'
-          order by at desc limit $2
-        ) p
-        group by 1, 2`,
-        [minutes, limit]
+    async recordsPerMinute(minutes: number, limit: number): Promise<{ counts: MinuteCount[]; isComplete: boolean }> {
+      const minuteOf = sql<Date>`date_trunc('minute', n.at)`
+      const rows = await translateErrors(() =>
+        tables
+          .selectFrom(
+            tables
+              .selectFrom('records as r')
+              .select(['r.at', 'r.source'])
+              .where(sql<boolean>`r.at >= date_trunc('minute', now()) - (${minutes}::int - 1) * interval '1 minute'`)
+              .orderBy('r.at', 'desc')
+              .limit(limit)
+              .as('n')
+          )
+          .select([minuteOf.as('at'), 'n.source', sql<string>`count(*)`.as('count')])
+          .groupBy([minuteOf, 'n.source'])
+          .execute()
       )
-      const told = counts.map(({ n, ...minute }) => ({ ...minute, count: Number(n) }))
-      return { counts: told, isComplete: told.reduce((sum, { count }) => sum + count, 0) < limit }
+      const counts = rows.map(({ count, ...minute }) => ({ ...minute, count: Number(count) }))
+      return { counts, isComplete: counts.reduce((sum, { count }) => sum + count, 0) < limit }
     },
 
-    /** The oldest `limit` rows and as many sessions; with `issuer` that issuer's account alone, where the id is a bare subject. */
+    /** The oldest `limit` rows and as many sessions; with `issuer` that issuer's account alone, if the id is a bare subject. */
     async findAccount(homeAccountId: string, issuer: string | undefined, limit: number): Promise<StoredAccount> {
-      const [rows, sessions] = await Promise.all([
-        query<StoredRow>(
-          'account_rows',
-          `select client_id as "clientId", partition_key as "partitionKey", kind,
-            nullif(account_issuer, '') as "accountIssuer", payload_bytes as "payloadBytes",
-            created_at as "createdAt", updated_at as "updatedAt", expires_at as "expiresAt"
-          from msal_logout.token_cache
-          where home_account_id = $1 and ($2::text is null or account_issuer in ('', $2))
-          order by client_id, created_at, partition_key limit $3`,
-          [homeAccountId, issuer, limit]
-        ),
-        query<StoredSession>(
-          'account_sessions',
-          `select client_id as "clientId", issuer, sid, subject, to_timestamp(issued_at) as "issuedAt",
-            created_at as "createdAt", expires_at as "expiresAt"
-          from msal_logout.sessions
-          where home_account_id = $1 and ($2::text is null or account_issuer in ('', $2))
-          order by client_id, created_at, session_key limit $3`,
-          [homeAccountId, issuer, limit]
-        )
-      ])
-      return { rows, sessions }
+      return translateErrors(async () => {
+        const [rows, sessions] = await Promise.all([
+          tables
+            .selectFrom('token_cache as t')
+            .select(['t.client_id', 't.partition_key', 't.kind', 't.account_issuer', 't.payload_bytes'])
+            .select(['t.created_at', 't.updated_at', 't.expires_at'])
+            .where('t.home_account_id', '=', homeAccountId)
+            .$if(issuer !== undefined, (q) => q.where('t.account_issuer', 'in', ['', issuer ?? '']))
+            .orderBy('t.client_id')
+            .orderBy('t.created_at')
+            .orderBy('t.partition_key')
+            .limit(limit)
+            .execute(),
+          tables
+            .selectFrom('sessions as s')
+            .select(['s.client_id', 's.issuer', 's.sid', 's.subject', 's.tid', 's.oid', 's.created_at', 's.expires_at'])
+            .select(sql<Date>`to_timestamp(s.issued_at)`.as('issued_at'))
+            .where('s.home_account_id', '=', homeAccountId)
+            .$if(issuer !== undefined, (q) => q.where('s.account_issuer', 'in', ['', issuer ?? '']))
+            .orderBy('s.client_id')
+            .orderBy('s.created_at')
+            .orderBy('s.session_key')
+            .limit(limit)
+            .execute()
+        ])
+        return { rows: rows.flatMap(toStoredRow), sessions: sessions.map(toStoredSession) }
+      })
     },
 
-    /** The accounts that have a session of this sid or, without one, of this subject. */
-    async accountsOf(issuer: string, sid: string | undefined, subject: string | undefined, limit: number) {
-      return query<{ homeAccountId: string; accountIssuer: string | null }>(
-        'accounts_of',
-        `select distinct home_account_id as "homeAccountId", nullif(account_issuer, '') as "accountIssuer"
-        from msal_logout.sessions
-        where issuer = $1 and (session_key = 'sid=' || $2::text or $2 is null and subject = $3)
-        order by 1, 2 limit $4`,
-        [issuer, sid, subject, limit]
+    /** The accounts of a session, a subject or a directory object. */
+    async findAccounts(query: AccountQuery, limit: number): Promise<Account[]> {
+      const rows = await translateErrors(() =>
+        tables
+          .selectFrom('sessions as s')
+          .select(['s.home_account_id', 's.account_issuer'])
+          .distinct()
+          .where((e) => isOf(e, query))
+          .orderBy('s.home_account_id')
+          .orderBy('s.account_issuer')
+          .limit(limit)
+          .execute()
       )
+      return rows.map((row) => toAccount(row.account_issuer, row.home_account_id))
+    },
+
+    /** The issuers, '' for ids from client info, under which there are rows or sessions of this account. */
+    async issuersOfAccount(homeAccountId: string): Promise<string[]> {
+      const rows = await translateErrors(() =>
+        tables
+          .selectFrom('token_cache as t')
+          .select('t.account_issuer')
+          .where('t.home_account_id', '=', homeAccountId)
+          .union(
+            tables.selectFrom('sessions as s').select('s.account_issuer').where('s.home_account_id', '=', homeAccountId)
+          )
+          .execute()
+      )
+      return rows.map((row) => row.account_issuer)
     },
 
     /** The issuers under which a session of this sid is stored. */
     async issuersOfSid(sid: string): Promise<string[]> {
-      const rows = await query<{ issuer: string }>(
-        'issuers_of_sid',
-        'select distinct s.issuer from msal_logout.sessions s where s.sid = $1',
-        [sid]
+      const rows = await translateErrors(() =>
+        tables.selectFrom('sessions as s').select('s.issuer').distinct().where('s.sid', '=', sid).execute()
       )
       return rows.map(({ issuer }) => issuer)
     },
 
-    /** Removes what has expired, in a small step: how many went, or null where another instance has its turn. */
-    async cleanUp(maxRows: number): Promise<number | null> {
-      const [row] = await query<{ gone: string | null }>(
-        'clean_up',
-        'select msal_logout.clean_up($1, $2::interval, $3::interval) as gone',
-        [maxRows, keepPurges, keepEndedSessions]
-      )
-      return row?.gone == null ? null : Number(row.gone)
-    },
-
-    /** Looks at the catalogue alone, which every role can read. */
-    async inspect(): Promise<DatabaseReport> {
-      const [report] = await query<DatabaseReport>(
-        'inspect',
-        `with schema as (select n.oid from pg_namespace n where n.nspname = 'msal_logout'),
-        tables as (
-          select c.oid, c.relname as name from pg_class c join schema s on c.relnamespace = s.oid where c.relkind in ('r', 'p')
-        ),
-        missing as (
-          select 'usage of the schema' as what, 1 as place from schema s where not has_schema_privilege(s.oid, 'usage')
-          union all
-          select 'execute of ' || f, 2 from schema s, unnest($1::text[]) f
-          where not exists (
-            select from pg_proc p
-            where p.pronamespace = s.oid and p.proname = f and has_function_privilege(p.oid, 'execute'))
-          union all
-          select 'select on ' || t, 3 from schema s, unnest($2::text[]) t
-          where not exists (select from tables c where c.name = t and has_table_privilege(c.oid, 'select'))
-          union all
-          select 'select on token_cache.' || a.attname, 4 from tables c join pg_attribute a on a.attrelid = c.oid
-          where c.name = 'token_cache' and a.attnum > 0 and not a.attisdropped and a.attname <> 'payload'
-            and not has_column_privilege(c.oid, a.attnum, 'select')
-        )
-        select current_setting('server_version') as version,
-          current_setting('server_version_num')::int as "versionNumber",
-          pg_is_in_recovery() or current_setting('transaction_read_only') = 'on' as "isReadOnly",
-          current_user::text as role,
-          (select r.rolsuper from pg_roles r where r.rolname = current_user) as "isSuperuser",
-          exists (select from tables c where c.name = 'migrations') as "hasSchema",
-          exists (
-            select from schema s, tables c
-            where c.name = 'migrations' and has_schema_privilege(s.oid, 'usage') and has_table_privilege(c.oid, 'select')
-          ) as "canReadMigrations",
-          exists (
-            select from tables c join pg_attribute a on a.attrelid = c.oid
-            where c.name = 'token_cache' and a.attname = 'payload' and has_column_privilege(c.oid, a.attnum, 'select')
-          ) as "canReadPayloads",
-          array(select m.what::text from missing m order by m.place, m.what) as "missingPrivileges"`,
-        [neededFunctions, neededTables]
-      )
-      if (report === undefined) {
-        throw new Error('the catalogue told nothing')
-      }
-      return report
-    },
-
-    /** @throws {UnavailableError} where the database is out of reach, is a standby that takes no writes, or lets no logout be done */
+    /** @throws {UnavailableError} if the database is out of reach, is a standby that takes no writes, or lets no sign-out be done */
     async checkReady(): Promise<void> {
-      const [row] = await query<{ writable: boolean; callable: boolean | null }>(
+      const [row] = await call<{ writable: boolean; callable: boolean | null }>(
         'check_ready',
         `select not pg_is_in_recovery() and current_setting('transaction_read_only') = 'off' as writable,
-          has_function_privilege(to_regprocedure('msal_logout.sign_out(jsonb, boolean)'), 'execute') as callable`,
-        []
+          has_function_privilege(to_regprocedure($1), 'execute') as callable`,
+        [`${name}.sign_out(jsonb, boolean)`]
       )
       if (row?.writable !== true) {
         throw new UnavailableError('ERR_DATABASE_UNAVAILABLE')
@@ -476,68 +429,90 @@ export function createStore(pool: pg.Pool) {
   }
 }
 
-type PurgeOutcome = 'running' | 'dry_run' | 'replayed' | 'ambiguous' | 'too_many'
+function isOf(e: ExpressionBuilder<{ s: Tables['sessions'] }, 's'>, query: AccountQuery) {
+  if ('objectId' in query) {
+    return e.and([e('s.oid', '=', query.objectId.toLowerCase()), e('s.tid', '=', query.tenantId.toLowerCase())])
+  }
+  return 'sid' in query
+    ? e.and([e('s.issuer', '=', query.issuer), e('s.session_key', '=', `sid=${query.sid}`)])
+    : e.and([e('s.issuer', '=', query.issuer), e('s.subject', '=', query.subject)])
+}
 
-interface PurgedRow {
-  id: string
-  replayed: boolean
-  /** Null, as what follows, where nothing was counted. */
-  accounts: string | null
+interface CountsRow {
+  /** Null, as what follows, if nothing was counted. */
   sessions: string | null
   rows: string | null
   by_client: Record<string, ClientCounts> | null
 }
 
-function batch(logouts: readonly Logout[]): string {
-  return JSON.stringify(
-    logouts.map((logout) => ({
-      id: logout.id,
-      source: logout.source,
-      issuer: logout.issuer,
-      client_id: logout.clientId,
-      jti: logout.jti,
-      sid: logout.sid,
-      subject: logout.subject,
-      not_after: logout.notAfter,
-      whole_subject: logout.wholeSubject,
-      purge_scope: logout.purgeScope,
-      reason: logout.reason,
-      actor: logout.actor,
-      request_hash: logout.requestHash && `\\x${logout.requestHash.toString('hex')}`
-    }))
-  )
+interface SignedOutRow extends CountsRow {
+  id: string
+  outcome: SignOutResult['outcome']
+  account_issuers: string[]
+  account_ids: string[]
 }
 
-function inOrder(logouts: readonly Logout[], rows: readonly PurgedRow[]): Purged[] {
-  const byId = new Map(rows.map((row) => [row.id, row]))
-  return logouts.map(({ id }) => purgedOf(id, byId.get(id)))
+/** Orders as the function `sign_out` takes them. */
+export function batchOf(orders: readonly Order[]): string {
+  return JSON.stringify(orders.map(toMember))
 }
 
-function purgedOf(id: string, row: PurgedRow | undefined): Purged {
-  if (row === undefined) {
-    throw new Error(`sign_out told nothing of "${id}"`)
+// The names are those of the SQL type `signal_order`.
+function toMember(order: Order) {
+  const { selector } = order
+  return {
+    id: order.id,
+    source: order.source,
+    selector: selector.kind,
+    issuer: 'issuer' in selector ? selector.issuer : undefined,
+    sid: 'sid' in selector ? selector.sid : undefined,
+    subject: 'subject' in selector ? selector.subject : undefined,
+    home_account_id: selector.kind === 'account' ? selector.homeAccountId : undefined,
+    tenant_id: selector.kind === 'object' ? selector.tenantId.toLowerCase() : undefined,
+    object_id: selector.kind === 'object' ? selector.objectId.toLowerCase() : undefined,
+    client_id: order.clientId,
+    jti: order.jti,
+    revoke_before: order.revokeBefore,
+    purge_scope: order.purgeScope,
+    spares_newer: order.sparesNewer,
+    once: order.isOnce,
+    record_unmatched: order.recordUnmatched,
+    remember_seconds: order.rememberSeconds,
+    reason: order.reason,
+    actor: order.actor,
+    request_hash: order.requestHash && `\\x${order.requestHash}`
   }
-  return toPurged(row)
 }
 
-function toPurged(row: PurgedRow): Purged {
+function resultOf(id: string, row: SignedOutRow | undefined): SignOutResult {
+  if (row === undefined) {
+    throw new Error(`sign_out returned nothing for "${id}"`)
+  }
+  const matched = accountsOf(row)
+  return { id, outcome: row.outcome, matched, accounts: matched.length, ...countsOf(row) }
+}
+
+function countsOf({ sessions, rows, by_client }: CountsRow): Omit<Deleted, 'accounts'> {
+  return { sessions: Number(sessions), rows: Number(rows), byClient: by_client ?? {} }
+}
+
+function accountsOf({ account_issuers, account_ids }: { account_issuers: string[]; account_ids: string[] }): Account[] {
+  return account_ids.map((id, i) => toAccount(account_issuers[i] ?? '', id))
+}
+
+function toAccount(issuer: string, homeAccountId: string): Account {
+  return { homeAccountId, issuer: issuer === '' ? undefined : issuer }
+}
+
+function toRecord(row: Tables['records']): StoredRecord {
   return {
     id: row.id,
-    replayed: row.replayed,
-    accounts: Number(row.accounts),
-    sessions: Number(row.sessions),
-    rows: Number(row.rows),
-    byClient: row.by_client ?? {}
-  }
-}
-
-function toRecord(row: Tables['msal_logout.purges']): PurgeRecord {
-  return {
-    ...toPurged({ ...row, replayed: false }),
     at: row.at,
     source: row.source,
     status: row.status,
     total: Number(row.total),
+    accounts: Number(row.accounts),
+    ...countsOf(row),
     issuer: row.issuer,
     clientId: row.client_id,
     jti: row.jti,
@@ -545,82 +520,51 @@ function toRecord(row: Tables['msal_logout.purges']): PurgeRecord {
     subject: row.subject,
     homeAccountId: row.home_account_id,
     tenantId: row.tenant_id,
+    objectId: row.object_id,
+    revokeBefore: row.revoke_before === null ? null : new Date(Number(row.revoke_before) * 1_000),
     reason: row.reason,
     actor: row.actor,
-    requestHash: row.request_hash,
+    requestHash: row.request_hash?.toString('hex') ?? null,
+    matched: accountsOf(row),
     finishedAt: row.finished_at
   }
 }
 
-async function translate<T>(work: () => Promise<T>): Promise<T> {
-  try {
-    return await work()
-  } catch (error) {
-    throw new UnavailableError(codeOf(error), { cause: error })
-  }
+type RowColumns = Omit<Tables['token_cache'], 'home_account_id' | 'tenant_id'>
+
+/** An app's own rows belong to no account. */
+function toStoredRow({ kind, ...row }: RowColumns): StoredRow[] {
+  return kind === 'app'
+    ? []
+    : [
+        {
+          clientId: row.client_id,
+          partitionKey: row.partition_key,
+          kind,
+          accountIssuer: row.account_issuer === '' ? null : row.account_issuer,
+          payloadBytes: row.payload_bytes,
+          createdAt: row.created_at,
+          updatedAt: row.updated_at,
+          expiresAt: row.expires_at
+        }
+      ]
 }
 
-export type ConnectionFault =
-  | 'url'
-  | 'tls'
-  | 'refused'
-  | 'credentials'
-  | 'missing'
-  | 'privileges'
-  | 'full'
-  | 'unreachable'
+type SessionColumns = Pick<
+  Tables['sessions'],
+  'client_id' | 'issuer' | 'sid' | 'subject' | 'tid' | 'oid' | 'created_at' | 'expires_at'
+> & { issued_at: Date }
 
-/** Why no connection could be had, of an error that any function of the store threw. */
-export function connectionFault(error: unknown): ConnectionFault {
-  const cause = error instanceof UnavailableError ? error.cause : error
-  if (!(cause instanceof Error)) {
-    return 'unreachable'
+function toStoredSession(row: SessionColumns): StoredSession {
+  return {
+    clientId: row.client_id,
+    issuer: row.issuer,
+    sid: row.sid,
+    subject: row.subject,
+    tenantId: row.tid,
+    objectId: row.oid,
+    issuedAt: row.issued_at,
+    createdAt: row.created_at,
+    expiresAt: row.expires_at
   }
-  const code = 'code' in cause ? String(cause.code) : ''
-  if (code === 'ERR_INVALID_URL') {
-    return 'url'
-  }
-  // The names of OpenSSL's verdicts; a file that `sslrootcert` and the like name; a server that offers no TLS.
-  if (
-    /^(EPROTO$|ERR_TLS|ERR_SSL|ERR_OSSL|CERT_|DEPTH_ZERO_|SELF_SIGNED_|UNABLE_TO_)/.test(code) ||
-    ('syscall' in cause && cause.syscall === 'open') ||
-    (code === '' && cause.message.includes('SSL'))
-  ) {
-    return 'tls'
-  }
-  if (code === '28000' && cause.message.includes('pg_hba.conf')) {
-    return 'refused'
-  }
-  // pg itself refuses to go on without a password where the server wants one.
-  if (/^28/.test(code) || (code === '' && cause.message.includes('password'))) {
-    return 'credentials'
-  }
-  const faults: Readonly<Record<string, ConnectionFault>> = {
-    '3D000': 'missing',
-    '42501': 'privileges',
-    '53300': 'full'
-  }
-  return faults[code] ?? 'unreachable'
-}
-
-// What the database refuses counts as the surroundings' fault, too: it may be a schema that is not up to date, and no
-// logout may be lost to that.
-function codeOf(error: unknown): UnavailableError['code'] {
-  if (isOutage(error)) {
-    return 'ERR_DATABASE_UNAVAILABLE'
-  }
-  // serialization_failure, deadlock_detected: the same again may well succeed
-  return error instanceof DatabaseError && /^(40001|40P01)$/.test(error.code ?? '')
-    ? 'ERR_DATABASE_CONFLICT'
-    : 'ERR_DATABASE_FAILED'
-}
-
-/**
- * Whether the database as a whole is out of reach, so that trying again at once is of no use: an error of the
- * socket or the pool, or by SQLSTATE class 08 connection, 25006 read-only standby, 25P03 and 25P04 cut off by a
- * timeout, 28 and 3D refused at the door, 53 resources, 55000 not while it recovers, 57 operator intervention and
- * statement timeout, 58 system.
- */
-function isOutage(error: unknown): boolean {
-  return !(error instanceof DatabaseError) || /^(08|25006|25P0[34]|28|3D|53|55000|57|58)/.test(error.code ?? '')
 }

@@ -5,8 +5,8 @@ import { type Attributes, SpanStatusCode, trace } from '@opentelemetry/api'
  * work alone.
  *
  * @param name of the span
- * @param work throws as it would without a span; of its error the `code` alone is told
- * @param describe what may be told of its result: names and numbers, never a sid or a subject
+ * @param work throws as it would without a span; its span bears the `code` of an error alone
+ * @param describe what a span may bear of its result: names and numbers, never a sid or a subject
  */
 export function traced<T>(name: string, work: () => Promise<T>, describe?: (result: T) => Attributes): Promise<T> {
   return trace.getTracer('msal-logout').startActiveSpan(name, async (span) => {

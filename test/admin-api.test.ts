@@ -1,14 +1,15 @@
 import { randomUUID } from 'node:crypto'
 import { Validator } from '@seriousme/openapi-schema-validator'
 import t, { type Test } from 'tap'
-import { createAdmin } from '../src/admin.ts'
 import { readConfig } from '../src/config.ts'
+import { createPool } from '../src/database.ts'
+import { createAdmin } from '../src/http/admin.ts'
 import { createIssuers } from '../src/issuers.ts'
 import { createOperatorCheck } from '../src/operators.ts'
-import { createRole } from './fixtures/database.ts'
+import type { Order } from '../src/sign-out.ts'
+import { createDatabase, createRole } from './fixtures/database.ts'
 import { clientId, createSigningKey } from './fixtures/identity-provider.ts'
-import { startServer } from './fixtures/server.ts'
-import { adminToken, build, type Service, storeLogin } from './fixtures/service.ts'
+import { adminToken, build, type Service } from './fixtures/service.ts'
 
 const reason = 'left the company'
 const audience = 'api://msal-logout'
@@ -29,8 +30,7 @@ function operatorsOf(t: Test, service: Service, withStaticToken = true) {
     throw new Error('not configured')
   }
   const admin = createAdmin({
-    ...service,
-    logger: service.admin.log,
+    ...service.adminOptions,
     identify: createOperatorCheck({
       token: withStaticToken ? adminToken : undefined,
       accessTokens: { ...adminAccessTokens, issuers: createIssuers([adminAccessTokens.issuer]) }
@@ -56,6 +56,7 @@ function operatorsOf(t: Test, service: Service, withStaticToken = true) {
         header,
         key
       ),
+    get: async (authorization: string, url: string) => (await admin.inject({ url, headers: { authorization } })).json(),
     purge: (authorization: string, body: object = { homeAccountId: 'u.t', reason }, headers: object = {}) =>
       admin.inject({ method: 'POST', url: '/admin/purges', headers: { authorization, ...headers }, payload: body })
   }
@@ -76,7 +77,7 @@ t.test('an access token with the role lets its bearer act, and the record names 
     const answer = await purge(`Bearer ${await accessToken(claims, header)}`)
     t.equal(answer.statusCode, 200)
     t.same(await service.rows(), [])
-    const [record] = await service.database.query('select actor, reason from msal_logout.purges where id = $1', [
+    const [record] = await service.database.query('select actor, reason from msal_logout.records where id = $1', [
       answer.json().id
     ])
     t.same(record, { actor, reason })
@@ -172,51 +173,262 @@ t.test('the three variables of operators come together, and name one issuer over
   }
 })
 
-t.test('the records are told page by page, newest first, each once, also those of one moment', async (t) => {
-  const service = await build(t)
-  t.same((await service.operate('GET', '/admin/purges')).json(), { purges: [], next: null })
-  await service.database.query(
-    `insert into msal_logout.purges (id, source, at, request_hash)
-    select gen_random_uuid(), 'admin', now() - (i / 3) * interval '1 microsecond', 'x' from generate_series(1, 11) i`
-  )
-  const expected = await service.database.query<{ id: string }>(
-    'select id from msal_logout.purges order by at desc, id desc'
-  )
-  const seen: string[] = []
-  let next: string | null = ''
+/** All records that a listing gives, page by page, and how many pages they took. */
+async function pagesOf(service: Service, path: string, limit: number) {
+  const records: { id: string }[] = []
+  let next: string | null = null
   let pages = 0
-  while (next !== null) {
-    const answer = await service.operate('GET', `/admin/purges?limit=4${next && `&before=${next}`}`)
-    const page = answer.json() as { purges: { id: string }[]; next: string | null }
-    for (const record of page.purges) {
-      t.notOk('requestHash' in record || 'replayed' in record)
-      seen.push(record.id)
-    }
+  do {
+    const before: string = next === null ? '' : `&before=${next}`
+    const answer = await service.operate('GET', `${path}limit=${limit}${before}`)
+    const page = answer.json() as { records: { id: string }[]; next: string | null }
+    records.push(...page.records)
     next = page.next
     pages += 1
+  } while (next !== null && pages < 100)
+  return { records, pages }
+}
+
+t.test('the records come page by page, newest first, each once, also those of one moment', async (t) => {
+  const service = await build(t)
+  for (const path of ['/admin/purges', '/admin/records']) {
+    t.same((await service.operate('GET', path)).json(), { records: [], next: null })
   }
-  t.equal(pages, 3)
-  t.same(
-    seen,
-    expected.map(({ id }) => id)
+  await service.database.query(
+    `insert into msal_logout.records (id, source, actor, at, request_hash)
+    select gen_random_uuid(), case when i % 2 = 0 then 'operator' else 'backchannel' end,
+      case when i % 2 = 0 then 'admin-token' end, now() - (i / 6) * interval '1 microsecond', 'x'
+    from generate_series(1, 22) i`
   )
-  for (const query of ['limit=0', 'limit=501', 'limit=x', 'before=x', `before=${randomUUID()}`, 'unknown=1']) {
+  const expected = (condition: string) =>
+    service.database.query<{ id: string }>(
+      `select id from msal_logout.records where ${condition} order by at desc, id desc`
+    )
+  for (const [path, condition, pages] of [
+    ['/admin/purges?', "source = 'operator'", 3],
+    ['/admin/records?', 'true', 6],
+    ['/admin/records?source=backchannel&', "source = 'backchannel'", 3]
+  ] as const) {
+    const found = await pagesOf(service, path, 4)
+    t.equal(found.pages, pages, path)
+    t.same(
+      found.records.map(({ id }) => id),
+      (await expected(condition)).map(({ id }) => id),
+      path
+    )
+  }
+  for (const query of [
+    'limit=0',
+    'limit=501',
+    'limit=x',
+    'before=x',
+    `before=${randomUUID()}`,
+    'unknown=1',
+    'source='
+  ]) {
+    t.equal((await service.operate('GET', `/admin/records?${query}`)).statusCode, 400, query)
     t.equal((await service.operate('GET', `/admin/purges?${query}`)).statusCode, 400, query)
   }
+  for (const query of ['source=operator', 'account=u.t', 'actor=admin-token']) {
+    t.equal((await service.operate('GET', `/admin/purges?${query}`)).statusCode, 400, `${query} is for records alone`)
+  }
+})
+
+t.test('the records of every source are found by source, issuer, account and operator', async (t) => {
+  const service = await build(t)
+  const { provider, post, operate } = service
+  const { issuer } = provider
+  const other = 'https://other.example'
+  const { accessToken, purge } = operatorsOf(t, service)
+  await service.login({ homeAccountId: 'u.t', sid: 's1', subject: 'u' })
+  await service.login({ homeAccountId: 'u.t', sid: 's2', subject: 'u', clientId: 'b', partitionKey: 'other' })
+  await service.login({ homeAccountId: 'v.t', sid: 's1', subject: 'v' })
+  await service.login({ homeAccountId: 'w.t', sid: 's3', subject: 'w' })
+  await service.login({ homeAccountId: 'alice', sid: 's4', subject: 'alice', issuer: other })
+
+  await post(await provider.logoutToken({ sid: 's1', jti: 'first' })) // two accounts
+  await post(await provider.logoutToken({ sid: 'unknown', jti: 'second' }))
+  await service.app.inject({ url: `/frontchannel-logout/main?${new URLSearchParams({ iss: issuer, sid: 's3' })}` })
+  await operate('POST', '/admin/purges', { homeAccountId: 'alice', issuer: other, reason: 'by token' })
+  await purge(`Bearer ${await accessToken()}`, { homeAccountId: 'nobody.t', reason: 'by a person' })
+  await operate('POST', '/admin/purges', { tenantId: 't', reason: 'a whole tenant' })
+  const person = `${issuer}#oid=person-1&app=console`
+
+  const find = async (query: Record<string, string>) => {
+    const answer = await operate('GET', `/admin/records?${new URLSearchParams(query)}`)
+    const { records } = answer.json() as { records: Record<string, string | null>[] }
+    return records.map(({ source, jti, sid, reason }) => `${source} ${reason ?? jti ?? sid}`)
+  }
+  const all = [
+    'operator a whole tenant',
+    'operator by a person',
+    'operator by token',
+    'frontchannel s3',
+    'backchannel second',
+    'backchannel first'
+  ]
+  t.same(await find({}), all)
+  for (const [query, indexes] of [
+    [{ source: 'backchannel' }, [4, 5]],
+    [{ source: 'frontchannel' }, [3]],
+    [{ source: 'operator' }, [0, 1, 2]],
+    [{ source: 'made-up' }, []],
+    [{ issuer }, [3, 4, 5]],
+    [{ issuer: other }, [2]],
+    [{ issuer, source: 'backchannel' }, [4, 5]],
+    [{ account: 'u.t' }, [5]],
+    [{ account: 'v.t' }, [5]],
+    [{ account: 'w.t' }, [3]],
+    [{ account: 'alice' }, [2]],
+    [{ account: 'nobody.t' }, [1]],
+    [{ account: 'u.t', source: 'operator' }, []],
+    [{ account: "x' or true --" }, []],
+    [{ actor: 'admin-token' }, [0, 2]],
+    [{ actor: person }, [1]],
+    [{ actor: 'person-1' }, []],
+    [{ limit: '2' }, [0, 1]]
+  ] as const) {
+    t.same(
+      await find({ ...query }),
+      indexes.map((i) => all[i]),
+      JSON.stringify(query)
+    )
+  }
+
+  t.match((await operate('GET', '/admin/records')).json(), {
+    records: [
+      { clientId: null, tenantId: 't', reason: 'a whole tenant', matchedAccounts: [], revokeBefore: String },
+      { homeAccountId: 'nobody.t', actor: person, done: 0, total: 0, matchedAccounts: [] },
+      { homeAccountId: 'alice', issuer: other, matchedAccounts: [{ homeAccountId: 'alice', accountIssuer: other }] },
+      { issuer, sid: 's3', jti: null, matchedAccounts: [{ homeAccountId: 'w.t', accountIssuer: null }] },
+      { issuer, sid: 'unknown', jti: 'second', done: 0, total: 0, rows: 0, matchedAccounts: [] },
+      {
+        issuer,
+        clientId,
+        sid: 's1',
+        jti: 'first',
+        reason: null,
+        actor: null,
+        status: 'done',
+        accounts: 2,
+        done: 2,
+        total: 2,
+        sessions: 3,
+        rows: 3,
+        rowsByClient: { [clientId]: 2, b: 1 },
+        matchedAccounts: [
+          { homeAccountId: 'u.t', accountIssuer: null },
+          { homeAccountId: 'v.t', accountIssuer: null }
+        ]
+      }
+    ],
+    next: null
+  })
+})
+
+t.test('a record is found by its id, and among the purges only if it is one', async (t) => {
+  const service = await build(t)
+  await service.login({ homeAccountId: 'u.t', sid: 's1' })
+  await service.post(await service.provider.logoutToken({ sid: 's1' }))
+  await service.operate('POST', '/admin/purges', { homeAccountId: 'v.t', reason })
+  const { records } = (await service.operate('GET', '/admin/records')).json() as {
+    records: { id: string; source: string }[]
+  }
+  t.equal(records.length, 2)
+  for (const record of records) {
+    t.same((await service.operate('GET', `/admin/records/${record.id}`)).json(), record)
+    t.same((await service.operate('GET', `/admin/records/${record.id.toUpperCase()}`)).json(), record)
+    const asPurge = await service.operate('GET', `/admin/purges/${record.id}`)
+    t.equal(asPurge.statusCode, record.source === 'operator' ? 200 : 404)
+  }
+})
+
+t.test('a record holds no secret, and no more members than are documented', async (t) => {
+  const service = await build(t)
+  const { provider, operate } = service
+  await service.login({ homeAccountId: 'u.t', sid: 's1' })
+  const token = await provider.logoutToken({ sid: 's1' })
+  await service.post(token)
+  const key = { 'idempotency-key': 'the-key-of-an-operator' }
+  await operate('POST', '/admin/purges', { homeAccountId: 'u.t', reason }, key)
+  const members = [
+    'accounts',
+    'actor',
+    'at',
+    'clientId',
+    'done',
+    'finishedAt',
+    'homeAccountId',
+    'id',
+    'issuer',
+    'jti',
+    'matchedAccounts',
+    'objectId',
+    'reason',
+    'revokeBefore',
+    'rows',
+    'rowsByClient',
+    'sessions',
+    'sid',
+    'source',
+    'status',
+    'subject',
+    'tenantId',
+    'total'
+  ]
+  for (const path of ['/admin/records', '/admin/purges']) {
+    const { records } = (await operate('GET', path)).json() as { records: object[] }
+    for (const record of records) {
+      t.same(Object.keys(record).sort(), members)
+      t.notMatch(JSON.stringify(record), /request_?hash|payload|the-key|Bearer/i)
+    }
+  }
+})
+
+t.test('a duplicate ends nothing, is answered with the accounts of the record, and leaves none', async (t) => {
+  const service = await build(t)
+  await service.login({ homeAccountId: 'u.t', sid: 's1', subject: 'u' })
+  await service.login({ homeAccountId: 'alice', sid: 's1', subject: 'alice' })
+  const { issuer } = service.provider
+  const token = await service.provider.logoutToken({ sid: 's1' })
+  t.equal((await service.post(token)).statusCode, 200)
+  await service.login({ homeAccountId: 'v.t', sid: 's1', issuedAt: nowSeconds() + 60 })
+  t.equal((await service.post(token)).statusCode, 200)
+  t.same(await service.rows(), [`${clientId}/v.t`])
+  const { records } = (await service.operate('GET', '/admin/records')).json() as { records: { id: string }[] }
+  t.equal(records.length, 1)
+
+  const id = randomUUID()
+  await service.login({ homeAccountId: 'w.t', sid: 's2', subject: 'w' })
+  const order: Order = {
+    id,
+    source: 'operator',
+    selector: { kind: 'subject', issuer, subject: 'w' },
+    revokeBefore: nowSeconds(),
+    purgeScope: 'account',
+    sparesNewer: false,
+    isSigned: true,
+    isOnce: true,
+    recordUnmatched: true,
+    rememberSeconds: 60
+  }
+  const matched = [{ homeAccountId: 'w.t', issuer: undefined }]
+  t.match(await service.signOut([order]), [{ outcome: 'done', matched, rows: 1 }])
+  t.match(await service.signOut([order]), [{ outcome: 'duplicate', matched, sessions: 0, rows: 0, byClient: {} }])
 })
 
 t.test('an account is shown with its rows and sessions, and never a payload', async (t) => {
   const service = await build(t)
   const { issuer } = service.provider
   const homeAccountId = 'auth0|Ab/Cd é.t'
-  const login = { homeAccountId, sid: 's1', subject: 'u', payload: 'the secret payload' }
+  const login = { homeAccountId, sid: 's1', subject: 'u', payload: '{"the":"secret"}' }
   await service.login({ ...login, clientId: 'a' })
   await service.login({ ...login, clientId: 'b', sid: null, issuedAt: 1_700_000_000 })
   await service.login({ homeAccountId: 'other.t' })
   const answer = await service.operate('GET', `/admin/accounts/${encodeURIComponent(homeAccountId)}`)
   t.equal(answer.statusCode, 200)
   const account = answer.json() as { rows: object[]; sessions: object[] }
-  const row = { partitionKey: homeAccountId, kind: 'user', accountIssuer: null, payloadBytes: 18 }
+  const row = { partitionKey: homeAccountId, kind: 'user', accountIssuer: null, payloadBytes: 16 }
   t.match(account, {
     homeAccountId,
     isComplete: true,
@@ -248,19 +460,19 @@ t.test('an account is shown with its rows and sessions, and never a payload', as
 
 t.test('a size follows the payload that a refresh stores', async (t) => {
   const service = await build(t)
-  const { generation, version } = await service.login({ clientId: 'a', homeAccountId: 'u.t', payload: 'x' })
+  const { generation, version } = await service.login({ clientId: 'a', homeAccountId: 'u.t', payload: '{}' })
   await service.database.query(
-    `select msal_logout.save('a', 'u.t', $1, $2, convert_to(repeat('y', 70000), 'utf8'), 'json', '1 hour')`,
+    `select msal_logout.save('a', 'u.t', $1, $2, convert_to('{' || repeat(' ', 69998) || '}', 'utf8'), 'json', '1 hour')`,
     [generation, version]
   )
   t.match((await service.operate('GET', '/admin/accounts/u.t')).json(), { rows: [{ payloadBytes: 70_000 }] })
 })
 
-t.test('an account is found by its sid or its subject, and equal bare subjects are told apart', async (t) => {
+t.test('an account is found by its sid, its subject or its object, and equal bare subjects stay apart', async (t) => {
   const service = await build(t)
   const { issuer } = service.provider
   const other = 'https://other.example'
-  await service.login({ homeAccountId: 'u.t', sid: 's1', subject: 'u' })
+  await service.login({ homeAccountId: 'u.t', sid: 's1', subject: 'u', oid: 'Object-1', tid: 'Tenant-1' })
   await service.login({ homeAccountId: 'alice', sid: 's2', subject: 'alice' })
   await service.login({ homeAccountId: 'alice', sid: 's2', subject: 'alice', issuer: other, clientId: 'b' })
   const find = async (query: object) => {
@@ -271,7 +483,24 @@ t.test('an account is found by its sid or its subject, and equal bare subjects a
   t.same(await find({ issuer, subject: 'u' }), [{ homeAccountId: 'u.t', accountIssuer: null }])
   t.same(await find({ issuer: other, sid: 's2' }), [{ homeAccountId: 'alice', accountIssuer: other }])
   t.same(await find({ issuer, sid: 'alice' }), [])
-  for (const query of [{ issuer }, { sid: 's1' }, { issuer, sid: 's1', subject: 'u' }, { issuer, sid: '' }]) {
+  for (const [tenantId, objectId] of [
+    ['tenant-1', 'object-1'],
+    ['TENANT-1', 'OBJECT-1']
+  ]) {
+    t.same(await find({ tenantId, objectId }), [{ homeAccountId: 'u.t', accountIssuer: null }])
+  }
+  t.same(await find({ tenantId: 'another', objectId: 'object-1' }), [])
+  for (const query of [
+    {},
+    { issuer },
+    { sid: 's1' },
+    { tenantId: 't' },
+    { objectId: 'o' },
+    { issuer, tenantId: 't', objectId: 'o' },
+    { issuer, sid: 's1', subject: 'u' },
+    { issuer, sid: '' },
+    { homeAccountId: 'u.t' }
+  ]) {
     t.equal(await find(query), 400, JSON.stringify(query))
   }
   t.match((await service.operate('GET', '/admin/accounts/alice')).json(), { rows: { length: 2 } })
@@ -280,7 +509,7 @@ t.test('an account is found by its sid or its subject, and equal bare subjects a
   t.match(one.json(), { rows: { length: 1 }, sessions: { length: 1 } })
 })
 
-t.test('every refusal is a problem of one form, and asks for credentials first', async (t) => {
+t.test('every rejection is a problem of one form, and asks for credentials first', async (t) => {
   const service = await build(t)
   await service.login({ homeAccountId: 'alice', subject: 'alice' })
   await service.login({ homeAccountId: 'alice', subject: 'alice', issuer: 'https://other.example', clientId: 'b' })
@@ -314,6 +543,13 @@ t.test('every refusal is a problem of one form, and asks for credentials first',
       'invalid_request'
     ],
     ['no such purge', ['GET', `/admin/purges/${randomUUID()}`], 404, 'not_found'],
+    ['no such record', ['GET', `/admin/records/${randomUUID()}`], 404, 'not_found'],
+    [
+      'a time to come',
+      ['POST', '/admin/purges', { homeAccountId: 'x', reason, issuedBefore: nowSeconds() + 999 }],
+      400,
+      'invalid_issued_before'
+    ],
     ['no such path', ['GET', '/admin/nothing'], 404, 'not_found'],
     ['a path that is not encoded', ['GET', '/admin/accounts/alice%zz'], 400, 'invalid_request'],
     ['a path without end', ['GET', `/admin/accounts/${'alice'.repeat(3_000)}`], 414, 'invalid_request']
@@ -332,7 +568,18 @@ t.test('every refusal is a problem of one form, and asks for credentials first',
     t.notMatch(detail, /alice/, name)
     t.equal(answer.headers['cache-control'], 'no-store', name)
   }
-  for (const url of ['/admin/purges', `/admin/purges/${randomUUID()}`, '/admin/accounts', '/admin/accounts/u.t']) {
+  for (const url of [
+    '/admin/purges',
+    `/admin/purges/${randomUUID()}`,
+    '/admin/records',
+    `/admin/records/${randomUUID()}`,
+    '/admin/accounts',
+    '/admin/accounts/u.t',
+    '/admin/stats',
+    '/admin/rejections',
+    '/admin/issuers',
+    '/admin/spool'
+  ]) {
     t.equal((await service.admin.inject(url)).statusCode, 401, url)
   }
   t.same(await service.database.snapshot(), before)
@@ -366,39 +613,34 @@ t.test('the same key again gives the first answer, and another actor has keys of
   t.not(theirs.json().id, (mine.json() as { id: string }).id)
 })
 
-t.test('as a process with the least role, it shows accounts and records to operators of JWTs', async (t) => {
-  const service = await build(t)
-  const { database, provider } = service
-  const { accessToken } = operatorsOf(t, service)
+t.test('with the least role, it shows accounts and records to operators of JWTs', async (t) => {
+  const database = await createDatabase(t)
   const serviceRole = await createRole(database, 'service')
   await database.query('select msal_logout.register_service($1)', [serviceRole])
-  const url = new URL(database.url)
-  url.username = serviceRole
-  url.password = 'test'
-  const server = await startServer(t, {
-    DATABASE_URL: url.href,
-    ISSUER: provider.issuer,
-    CLIENT_IDS: 'client-a',
-    ADMIN_ISSUER: provider.issuer,
-    ADMIN_AUDIENCE: audience,
-    ADMIN_ROLE: role
+  const service = await build(t, {
+    openPool(databaseUrl, options) {
+      const url = new URL(databaseUrl)
+      url.username = serviceRole
+      url.password = 'test'
+      return createPool({ ...options, connectionString: url.href })
+    }
   })
-  await storeLogin(database, { issuer: provider.issuer, homeAccountId: 'u.t', sid: 's1' })
-  const headers = { authorization: `Bearer ${await accessToken()}`, 'content-type': 'application/json' }
-  const get = async (path: string) => (await server.fetch(`${server.adminUrl}${path}`, { headers })).json()
-  t.match(await get('/admin/accounts/u.t'), { rows: [{ payloadBytes: 32 }], sessions: [{ sid: 's1' }] })
-  const purge = await server.fetch(`${server.adminUrl}/admin/purges`, {
-    method: 'POST',
-    headers,
-    body: JSON.stringify({ homeAccountId: 'u.t', reason })
+  const { accessToken, get, purge } = operatorsOf(t, service)
+  await service.login({ homeAccountId: 'u.t', sid: 's1' })
+  const authorization = `Bearer ${await accessToken()}`
+  t.match(await get(authorization, '/admin/accounts/u.t'), {
+    rows: [{ payloadBytes: Number }],
+    sessions: [{ sid: 's1' }]
   })
-  t.equal(purge.status, 200)
-  t.match(await get('/admin/purges'), { purges: [{ reason, actor: `${provider.issuer}#oid=person-1&app=console` }] })
-  t.match(await get('/admin/accounts/u.t'), { rows: [], sessions: [] })
+  t.equal((await purge(authorization)).statusCode, 200)
+  t.match(await get(authorization, '/admin/purges'), {
+    records: [{ reason, actor: `${service.provider.issuer}#oid=person-1&app=console` }]
+  })
+  t.match(await get(authorization, '/admin/accounts/u.t'), { rows: [], sessions: [] })
 })
 
-t.test('the views tell how the service stands', async (t) => {
-  const service = await build(t, { app: { limitRejections: (address) => (address === '192.0.2.9' ? 1 : 0) } })
+t.test('the views show how the service stands', async (t) => {
+  const service = await build(t)
   const { provider, operate } = service
 
   t.same((await operate('GET', '/admin/issuers')).json(), {
@@ -416,6 +658,15 @@ t.test('the views tell how the service stands', async (t) => {
       }
     ]
   })
+  t.same((await operate('GET', '/admin/spool')).json(), {
+    verified: 0,
+    unverified: 0,
+    unsigned: 0,
+    rejected: 0,
+    stuck: [],
+    oldestAt: null,
+    isWritable: true
+  })
   provider.behaviour = 'down'
   await service.post(await provider.logoutToken())
   t.match((await operate('GET', '/admin/issuers')).json(), {
@@ -424,75 +675,115 @@ t.test('the views tell how the service stands', async (t) => {
   t.match((await operate('GET', '/admin/spool')).json(), {
     verified: 0,
     unverified: 1,
+    unsigned: 0,
     rejected: 0,
     oldestAt: String,
     isWritable: true
   })
 })
 
-t.test('the refused requests are told with reasons, the newest first, and nothing of their content', async (t) => {
-  const service = await build(t, { app: { limitRejections: (address) => (address === '192.0.2.9' ? 1 : 0) } })
-  const { provider, operate } = service
-  t.same((await operate('GET', '/admin/rejections')).json(), { rejections: [], limited: 0 })
-  await service.post(await provider.logoutToken({ nonce: 'secret-nonce', sid: 'secret-sid' }))
-  await service.app.inject({ url: '/frontchannel-logout/nobody?sid=secret-sid', remoteAddress: '192.0.2.7' })
-  await service.app.inject({ url: '/frontchannel-logout/nobody?sid=secret-sid', remoteAddress: '192.0.2.9' })
-  const answer = await operate('GET', '/admin/rejections')
-  t.match(answer.json(), {
-    rejections: [
-      {
-        position: 2,
-        at: String,
-        code: 'ERR_REQUEST_QUERY',
-        endpoint: 'frontchannel',
-        issuer: null,
-        address: '192.0.2.7'
-      },
-      {
-        position: 1,
-        code: 'ERR_TOKEN_NONCE',
-        description: /must not have a "nonce"/,
-        endpoint: 'backchannel',
-        issuer: 'main',
-        address: '127.0.0.1'
-      }
-    ],
-    limited: 1
-  })
-  t.notMatch(JSON.stringify(answer.json()), /secret/)
-  t.equal(((await operate('GET', '/admin/rejections?limit=1')).json() as { rejections: [] }).rejections.length, 1)
+t.test('what waits for the database is shown as verified, and as unsigned if nobody vouches for it', async (t) => {
+  const service = await build(t)
+  const { provider, database, operate } = service
+  await service.post(await provider.logoutToken()) // with it come the keys
+  await database.query('alter function msal_logout.sign_out rename to sign_out_away')
+  t.teardown(() => database.query('alter function msal_logout.sign_out_away rename to sign_out'))
+  t.equal((await service.post(await provider.logoutToken())).statusCode, 503)
+  const query = new URLSearchParams({ iss: provider.issuer, sid: 's1' })
+  t.equal((await service.app.inject({ url: `/frontchannel-logout?${query}` })).statusCode, 503)
+  t.match((await operate('GET', '/admin/spool')).json(), { verified: 1, unverified: 0, unsigned: 1 })
 })
 
-t.test('logouts and purges are counted by minute', async (t) => {
+t.test('rejected signals are listed with reasons and the offending values, the newest first', async (t) => {
   const service = await build(t)
   const { provider, operate } = service
-  await service.post(await provider.logoutToken())
-  await service.post(await provider.logoutToken())
-  await operate('POST', '/admin/purges', { homeAccountId: 'u.t', reason })
-  await service.database.query(
-    `insert into msal_logout.purges (id, at, source)
-    select gen_random_uuid(), now() - i * interval '1 minute', 'frontchannel' from generate_series(2, 4) i`
-  )
-  const told = (await operate('GET', '/admin/stats?minutes=4')).json() as {
-    minutes: { at: string; backchannel: number; frontchannel: number; admin: number }[]
-    isComplete: boolean
+  const { issuer } = provider
+  t.same((await operate('GET', '/admin/rejections')).json(), { rejections: [], limited: 0 })
+  const long = 'x'.repeat(5_000)
+  await service.post(await provider.logoutToken({ nonce: 'secret-nonce', sid: 'secret-sid' }))
+  await service.post(await provider.logoutToken({ iss: 'https://evil.example', sid: 'secret-sid' }))
+  await service.post(await provider.logoutToken({ aud: ['an app\n', long], sid: 'secret-sid' }))
+  await service.post(await provider.logoutToken({ sid: 'secret-sid' }, { typ: 'at+jwt', kid: 'made up' }))
+  await service.app.inject({ url: '/frontchannel-logout/nobody?sid=secret-sid', remoteAddress: '192.0.2.7' })
+  for (let i = 0; i < 62; i += 1) {
+    await service.app.inject({ url: '/frontchannel-logout/nobody?sid=secret-sid', remoteAddress: '192.0.2.9' })
   }
-  t.equal(told.isComplete, true)
-  t.equal(told.minutes.length, 4)
-  const sum = (source: 'backchannel' | 'frontchannel' | 'admin') =>
-    told.minutes.reduce((total, minute) => total + minute[source], 0)
-  t.same([sum('backchannel'), sum('admin')], [2, 1])
-  t.ok([2, 1].includes(sum('frontchannel')), 'one more where a minute has just begun')
-  const times = told.minutes.map(({ at }) => Date.parse(at))
-  t.same(
-    times.map((at) => at - (times[0] ?? 0)),
-    [0, 60_000, 120_000, 180_000]
-  )
-  t.equal((await service.store.purgesPerMinute(4, 2)).isComplete, false)
-  for (const query of ['minutes=0', 'minutes=1441', 'minutes=x', 'hours=1']) {
-    t.equal((await operate('GET', `/admin/stats?${query}`)).statusCode, 400, query)
+  const answer = (await operate('GET', '/admin/rejections?limit=100')).json() as {
+    rejections: { position: number; address: string; details: Record<string, string> }[]
+    limited: number
+  }
+  t.equal(answer.rejections.length + answer.limited, 67)
+  t.ok(answer.limited > 0)
+  const listed = answer.rejections.filter(({ address }) => address !== '192.0.2.9')
+  t.match(listed, [
+    {
+      position: 5,
+      at: String,
+      code: 'ERR_REQUEST_ISSUER_NAME',
+      source: 'frontchannel',
+      issuer: null,
+      address: '192.0.2.7',
+      details: {}
+    },
+    { code: 'ERR_TOKEN_TYPE', details: { typ: 'at+jwt', kid: 'made up', alg: 'RS256' } },
+    { code: 'ERR_TOKEN_AUDIENCE', issuer: 'main', details: { iss: issuer } },
+    { code: 'ERR_TOKEN_ISSUER', issuer: null, details: { iss: 'https://evil.example' } },
+    {
+      position: 1,
+      code: 'ERR_TOKEN_NONCE',
+      description: /must not have/,
+      source: 'backchannel',
+      issuer: 'main',
+      address: '127.0.0.1',
+      details: { iss: issuer, aud: clientId, typ: 'logout+jwt', alg: 'RS256', kid: provider.keys[0]?.kid }
+    }
+  ])
+  t.match(listed[2]?.details.aud, /an app\\u\{a\}/, 'escaped')
+  t.ok((listed[2]?.details.aud ?? '').length <= 200, 'cut')
+  t.notMatch(JSON.stringify(answer), /secret/)
+  t.equal(((await operate('GET', '/admin/rejections?limit=1')).json() as { rejections: [] }).rejections.length, 1)
+  for (const query of ['limit=0', 'limit=501', 'limit=x', 'source=x']) {
+    t.equal((await operate('GET', `/admin/rejections?${query}`)).statusCode, 400, query)
   }
 })
+
+t.test(
+  'sign-outs and purges are counted by minute and source, also of a source that nobody has heard of',
+  async (t) => {
+    const service = await build(t)
+    const { provider, operate } = service
+    await service.post(await provider.logoutToken())
+    await service.post(await provider.logoutToken())
+    await operate('POST', '/admin/purges', { homeAccountId: 'u.t', reason })
+    await service.database.query(
+      `insert into msal_logout.records (id, at, source)
+    select gen_random_uuid(), now() - i * interval '1 minute', 'made-up' from generate_series(2, 4) i
+    union all select gen_random_uuid(), now(), '__proto__'`
+    )
+    const stats = (await operate('GET', '/admin/stats?minutes=4')).json() as {
+      minutes: { at: string; bySource: Record<string, number> }[]
+      isComplete: boolean
+    }
+    t.equal(stats.isComplete, true)
+    t.equal(stats.minutes.length, 4)
+    const sum = (source: string) =>
+      stats.minutes.reduce(
+        (total, { bySource }) => total + (Object.hasOwn(bySource, source) ? Number(bySource[source]) : 0),
+        0
+      )
+    t.same([sum('backchannel'), sum('operator'), sum('frontchannel'), sum('__proto__')], [2, 1, 0, 1])
+    t.ok([2, 1].includes(sum('made-up')), 'one less if a minute has just begun')
+    const times = stats.minutes.map(({ at }) => Date.parse(at))
+    t.same(
+      times.map((at) => at - (times[0] ?? 0)),
+      [0, 60_000, 120_000, 180_000]
+    )
+    t.equal((await service.stores.slow.recordsPerMinute(4, 2)).isComplete, false)
+    for (const query of ['minutes=0', 'minutes=1441', 'minutes=x', 'hours=1']) {
+      t.equal((await operate('GET', `/admin/stats?${query}`)).statusCode, 400, query)
+    }
+  }
+)
 
 t.test('openapi.json is valid, names every route, and docs shows it without another host', async (t) => {
   const service = await build(t)
@@ -506,6 +797,8 @@ t.test('openapi.json is valid, names every route, and docs shows it without anot
     '/admin/issuers',
     '/admin/purges',
     '/admin/purges/{id}',
+    '/admin/records',
+    '/admin/records/{id}',
     '/admin/rejections',
     '/admin/spool',
     '/admin/stats',

@@ -6,14 +6,15 @@ import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { check, type Finding, toldFindings } from '../src/commands/check.ts'
 import { freePort } from '../src/embedded-postgres.ts'
-import { runCommand } from './fixtures/command-line.ts'
-import { createDatabase, createRole, type Database } from './fixtures/database.ts'
+import { call } from './fixtures/command-line.ts'
+import { createDatabase, createRole, type Database, serverUrl } from './fixtures/database.ts'
 import {
   clientId,
   createSigningKey,
   type IdentityProvider,
   startIdentityProvider
 } from './fixtures/identity-provider.ts'
+import { onServer } from './fixtures/postgres-server.ts'
 import { adminToken, findSecret } from './fixtures/secrets.ts'
 import { temporaryFolder } from './fixtures/server.ts'
 
@@ -125,7 +126,7 @@ const brokenSetUps: Broken[] = [
     'an address of the database that is no URL',
     ['failed database_url_invalid'],
     ({ env }) => {
-      env.DATABASE_URL = 'postgres://x:pass/word@127.0.0.1:5432/z'
+      env.DATABASE_URL = 'postgres://x:pass%zz%20word@127.0.0.1:5432/z'
     }
   ],
   [
@@ -171,6 +172,52 @@ const brokenSetUps: Broken[] = [
     async ({ env, database }) => {
       const role = await createRole(database, 'stranger')
       env.DATABASE_URL = urlOf(database, (url) => Object.assign(url, { username: role, password: 'test' }))
+    }
+  ],
+  [
+    "an app's role",
+    ['failed role_is_app'],
+    async ({ env, database }) => {
+      const role = await createRole(database, 'app')
+      await database.query('select msal_logout.register_app($1, $2)', [clientId, role])
+      env.DATABASE_URL = urlOf(database, (url) => Object.assign(url, { username: role, password: 'test' }))
+    }
+  ],
+  [
+    "the service's role as a member of an app's",
+    ['warning role_is_app'],
+    async ({ database, role }) => {
+      const app = await createRole(database, 'app')
+      await database.query('select msal_logout.register_app($1, $2)', [clientId, app])
+      await database.query(`grant ${app} to ${role}`)
+    }
+  ],
+  [
+    'a port that an orchestrator has set',
+    ['warning configuration_ignored'],
+    ({ env }) => Object.assign(env, { ADMIN_PORT: 'tcp://10.0.0.1:3001' })
+  ],
+  [
+    'an address that is not of this machine',
+    ['failed configuration_address'],
+    ({ env }) => Object.assign(env, { HOST: '192.0.2.1' })
+  ],
+  [
+    'a name that is none',
+    ['failed configuration_address'],
+    ({ env }) => Object.assign(env, { ADMIN_HOST: 'nowhere.invalid' })
+  ],
+  [
+    'authorities that cannot be read',
+    ['failed configuration_invalid'],
+    ({ env }) => Object.assign(env, { NODE_EXTRA_CA_CERTS: '/nowhere' })
+  ],
+  [
+    'a secret that cannot be read',
+    ['failed configuration_invalid'],
+    ({ env }) => {
+      delete env.ADMIN_TOKEN
+      env.ADMIN_TOKEN_FILE = '/nowhere'
     }
   ],
   [
@@ -250,7 +297,7 @@ for (const [name, expected, change, now] of brokenSetUps) {
   t.test(`it tells ${name}`, async (t) => {
     const subject = await setUp(t)
     await change(subject, t)
-    const findings = await check({ env: subject.env, ...(now && { now }) })
+    const findings = await check({ env: subject.env, fetchTimeoutMs: 2_000, ...(now && { now }) })
     t.same(faults(t, findings), expected)
   })
 }
@@ -261,6 +308,59 @@ t.test('it tells a database that takes no writes', async (t) => {
     `alter database ${new URL(database.url).pathname.slice(1)} set default_transaction_read_only = on`
   )
   t.same(faults(t, await check({ env })), ['failed database_read_only'])
+})
+
+t.test("it never advises register_service for an app's role", async (t) => {
+  const { database, env, role } = await setUp(t)
+  const app = await createRole(database, 'app')
+  await database.query('select msal_logout.register_app($1, $2)', [clientId, app])
+  for (const both of [false, true]) {
+    if (both) {
+      await database.query(`grant ${role} to ${app}`)
+    }
+    const url = urlOf(database, (url) => Object.assign(url, { username: app, password: 'test' }))
+    const findings = await check({ env: { ...env, DATABASE_URL: url } })
+    t.ok(findings.some(({ code }) => code === 'role_is_app'))
+    t.notMatch(findings.map(({ advice }) => advice).join(), /register_service/)
+  }
+  await database.query(`alter role ${role} rename to "o'brien"`)
+  database.roles[0] = `"o'brien"`
+  await database.query(`revoke execute on all functions in schema msal_logout from "o'brien"`)
+  const url = urlOf(database, (url) => Object.assign(url, { username: "o'brien", password: 'test' }))
+  const finding = (await check({ env: { ...env, DATABASE_URL: url } })).find(({ code }) => code === 'role_privileges')
+  const advised = /(select msal_logout\.register_service\(.*\))$/.exec(finding?.advice ?? '')?.[1] ?? ''
+  await database.query(advised)
+  t.same(faults(t, await check({ env: { ...env, DATABASE_URL: url } })), [], 'what it advises can be pasted')
+})
+
+t.test('it says which issuer was configured, and which was found', async (t) => {
+  const { env, provider } = await setUp(t)
+  provider.announcedIssuer = 'https://elsewhere.example/'
+  const finding = (await check({ env })).find(({ code }) => code === 'issuer_differs')
+  t.match(finding?.message, `"${provider.issuer}" is configured`)
+  t.match(finding?.message, '"https://elsewhere.example/"')
+})
+
+t.test('it tells a database in another encoding', async (t) => {
+  const { env, database } = await setUp(t)
+  const name = `test_latin1_${process.pid}`
+  await onServer(serverUrl(), `create database ${name} encoding 'LATIN1' locale 'C' template template0`)
+  t.teardown(() => onServer(serverUrl(), `drop database if exists ${name} with (force)`))
+  env.DATABASE_URL = urlOf(database, (url) => Object.assign(url, { pathname: `/${name}` }))
+  const findings = await check({ env })
+  t.same(faults(t, findings), ['failed database_encoding'])
+  t.match(findings.find(({ code }) => code === 'database_encoding')?.message, /has the encoding LATIN1/)
+})
+
+t.test('it tells a schema that was restored without data, and so does the service at its start', async (t) => {
+  const { env, database } = await setUp(t, { own: true })
+  await database.query('truncate msal_logout.migrations, msal_logout.functions')
+  t.same(faults(t, await check({ env })), ['failed schema_without_data'])
+  for (const command of ['serve', 'migrate']) {
+    const { code, stderr } = await call(t, [command], { env: { ...env, DATABASE_URL: database.url } })
+    t.equal(code, 1)
+    t.match(stderr, /restored from a dump without data\. Restore it with the data, or drop it/)
+  }
 })
 
 t.test('it tells a schema that is missing, and one that is old', async (t) => {
@@ -333,12 +433,13 @@ t.test('every right that register_service grants is asked for', async (t) => {
 
 t.test('the command tells it in lines or as one JSON object, and exits with 1 where something failed', async (t) => {
   const { env, provider } = await setUp(t)
-  const sound = runCommand(t, ['check'], env)
-  const broken = runCommand(t, ['check', '--json'], { ...env, ADMIN_TOKEN: '', ISSUER: `${provider.issuer}/elsewhere` })
-  t.equal(await sound.exited, 0, sound.output.stderr)
-  t.match(sound.output.stdout, /^passed +configuration/)
-  t.match(sound.output.stdout, /passed 8, warnings 0, failed 0\n$/)
-  t.equal(await broken.exited, 1)
-  t.match(JSON.parse(broken.output.stdout), { ok: false })
-  t.match(toldFindings(JSON.parse(broken.output.stdout).checks), /\[operators_none\]\n +set ADMIN_TOKEN/)
+  const sound = await call(t, ['check'], { env })
+  t.equal(sound.code, 0, sound.stderr)
+  t.match(sound.stdout, /^passed +configuration/)
+  t.match(sound.stdout, /passed 8, warnings 0, failed 0\n$/)
+  const elsewhere = { ...env, ADMIN_TOKEN: '', ISSUER: `${provider.issuer}/elsewhere` }
+  const broken = await call(t, ['check', '--json'], { env: elsewhere })
+  t.equal(broken.code, 1)
+  t.match(JSON.parse(broken.stdout), { ok: false })
+  t.match(toldFindings(JSON.parse(broken.stdout).checks), /\[operators_none\]\n +set ADMIN_TOKEN/)
 })

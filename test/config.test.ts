@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
-import { type Config, readConfig } from '../src/config.ts'
+import { type Config, readConfig, readDatabaseUrl, readSpoolDir } from '../src/config.ts'
 import { ConfigurationError } from '../src/errors.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'msal-logout-config-'))
@@ -42,7 +42,9 @@ t.test('the short form has the defaults of the contract', async (t) => {
     adminPort: 3001,
     adminToken: undefined,
     spoolDir: '.data/spool',
-    logLevel: 'info'
+    drainSeconds: 0,
+    logLevel: 'info',
+    ignored: []
   })
   t.same(config.issuers, [
     {
@@ -75,6 +77,7 @@ t.test('every variable is taken', async (t) => {
     ADMIN_PORT: '65535',
     ADMIN_TOKEN: 'x'.repeat(32),
     SPOOL_DIR: '/spool',
+    DRAIN_SECONDS: '30',
     LOG_LEVEL: 'debug',
     TRUSTED_PROXIES: '10.0.0.1, fd00::/8'
   })
@@ -86,6 +89,7 @@ t.test('every variable is taken', async (t) => {
     adminPort: 65_535,
     adminToken: 'x'.repeat(32),
     spoolDir: '/spool',
+    drainSeconds: 30,
     logLevel: 'debug',
     trustedProxies: ['10.0.0.1', 'fd00::/8']
   })
@@ -136,9 +140,45 @@ t.test('a problem names its variable', async (t) => {
     ['a port out of range', () => readConfig({ ...minimal, PORT: '65536' }), /^PORT:/],
     ['a port with a sign', () => readConfig({ ...minimal, ADMIN_PORT: '-1' }), /^ADMIN_PORT:/],
     [
-      'an admin token with a line end',
-      () => readConfig({ ...minimal, ADMIN_TOKEN: `${'x'.repeat(32)}\n` }),
+      'an admin token with a line end in it',
+      () => readConfig({ ...minimal, ADMIN_TOKEN: `${'x'.repeat(32)}\n${'x'.repeat(32)}` }),
       /^ADMIN_TOKEN: .*line ends/
+    ],
+    [
+      'an admin token in quotation marks',
+      () => readConfig({ ...minimal, ADMIN_TOKEN: `"${'x'.repeat(32)}"` }),
+      /^ADMIN_TOKEN: .*quotation marks/
+    ],
+    ['a host with a port', () => readConfig({ ...minimal, HOST: '127.0.0.1:3000' }), /^HOST: .*without a port/],
+    ['a host in brackets', () => readConfig({ ...minimal, ADMIN_HOST: '[::1]' }), /^ADMIN_HOST:/],
+    ['one port for both', () => readConfig({ ...minimal, PORT: '3001' }), /^ADMIN_PORT: must differ from PORT/],
+    [
+      'seconds with a unit',
+      () => readConfig({ ...minimal, DRAIN_SECONDS: '30s' }),
+      /^DRAIN_SECONDS: must be whole seconds/
+    ],
+    ['too many seconds', () => readConfig({ ...minimal, DRAIN_SECONDS: '3601' }), /^DRAIN_SECONDS:/],
+    ['seconds below zero', () => readConfig({ ...minimal, DRAIN_SECONDS: '-1' }), /^DRAIN_SECONDS:/],
+    ['a spool with a line end in it', () => readConfig({ ...minimal, SPOOL_DIR: '/a\nb' }), /^SPOOL_DIR:/],
+    [
+      'an issuer with a blank in it',
+      () => readConfig({ ...minimal, ISSUER: 'https://x.example/a b' }),
+      /^ISSUER: has white space/
+    ],
+    [
+      'an issuer with a zero-width space',
+      () => readConfig({ ...minimal, ISSUER: 'https://x.example/a\u200b' }),
+      /^ISSUER: has white space or an invisible/
+    ],
+    [
+      'a client id with a zero-width space',
+      () => readConfig({ ...minimal, CLIENT_IDS: 'a\u200b' }),
+      /^CLIENT_IDS: has white space or an invisible/
+    ],
+    [
+      'a database URL with a wrong mode',
+      () => readConfig({ ...minimal, DATABASE_URL: 'postgres://u@h/d?sslmode=on' }),
+      /^DATABASE_URL: sslmode: must be one of/
     ],
     ['a short admin token', () => readConfig({ ...minimal, ADMIN_TOKEN: 'x'.repeat(31) }), /^ADMIN_TOKEN: .*32/],
     ['another database', () => readConfig({ ...minimal, DATABASE_URL: 'mysql://h/d' }), /^DATABASE_URL:/],
@@ -165,6 +205,18 @@ t.test('a problem names its variable', async (t) => {
     ],
     ['another scope', () => withFile(entry({ purgeScope: 'tenant' })), /issuers\[0\]\.purgeScope/],
     ['keys on http', () => withFile(entry({ jwksUri: 'http://x.example' })), /issuers\[0\]\.jwksUri: must be https/],
+    ...['data:application/json,{"keys":[]}', 'blob:https://x.example/1', 'file:///etc/passwd', 'javascript:0'].map(
+      (jwksUri): [string, () => unknown, RegExp] => [
+        `keys at ${jwksUri}`,
+        () => withFile(entry({ jwksUri })),
+        /issuers\[0\]\.jwksUri: must be https/
+      ]
+    ),
+    [
+      'a proxy of another kind',
+      () => readConfig({ ...minimal, HTTPS_PROXY: 'socks5://u:p@x' }),
+      /^HTTPS_PROXY: must be/
+    ],
     [
       'another template',
       () => withFile(entry({ issuer: 'https://x.example/{tenant}' })),
@@ -217,4 +269,152 @@ t.test('all problems are told together', async (t) => {
     'LOG_LEVEL',
     'PORT'
   ])
+})
+
+const secret = 's'.repeat(40)
+
+function fileOf(content: string | Buffer): string {
+  const file = join(folder, `file-${Math.random()}`)
+  writeFileSync(file, content)
+  return file
+}
+
+t.test('white space around a value is part of none', async (t) => {
+  const padded = (value: string) => `\t ${value} \r\n`
+  const config = readConfig({
+    DATABASE_URL: padded('postgres://u:p@h/d'),
+    HOST: padded('::'),
+    PORT: padded('1'),
+    ADMIN_HOST: padded('::1'),
+    ADMIN_PORT: padded('2'),
+    ADMIN_TOKEN: padded(secret),
+    ISSUER: padded('https://issuer.example'),
+    CLIENT_IDS: padded('a , b'),
+    TRUSTED_PROXIES: padded('10.0.0.1 ,10.0.0.2'),
+    SPOOL_DIR: padded('/my spool'),
+    DRAIN_SECONDS: padded('5'),
+    LOG_LEVEL: padded('warn'),
+    ADMIN_ISSUER: padded('https://operators.example'),
+    ADMIN_AUDIENCE: padded('api'),
+    ADMIN_ROLE: padded('Purge Sessions')
+  })
+  t.match(config, {
+    databaseUrl: 'postgres://u:p@h/d',
+    host: '::',
+    port: 1,
+    adminHost: '::1',
+    adminPort: 2,
+    adminToken: secret,
+    trustedProxies: ['10.0.0.1', '10.0.0.2'],
+    spoolDir: '/my spool',
+    drainSeconds: 5,
+    logLevel: 'warn',
+    issuers: [{ issuer: 'https://issuer.example', clientIds: ['a', 'b'] }],
+    adminAccessTokens: { issuer: { issuer: 'https://operators.example' }, audience: 'api', role: 'Purge Sessions' }
+  })
+  t.match(
+    withFile(`\ufeff${JSON.stringify(entry({ name: ' x ', issuer: 'https://x.example\n', clientIds: [' a\t'] }))}\n`),
+    {
+      issuers: [{ name: 'x', issuer: 'https://x.example', clientIds: ['a'] }]
+    }
+  )
+  t.match(readConfig({ ...minimal, DATABASE_URL: ' ', ADMIN_TOKEN: '\n', PORT: ' ' }), {
+    databaseUrl: undefined,
+    adminToken: undefined,
+    port: 3000
+  })
+  t.equal(readSpoolDir({ SPOOL_DIR: ' /spool\n' }), '/spool')
+})
+
+t.test('every secret can come from a file', async (t) => {
+  const env = {
+    ...minimal,
+    DATABASE_URL_FILE: ` ${fileOf('postgres://u:p@h/d\r\n')}\n`,
+    ADMIN_TOKEN_FILE: fileOf(`\ufeff${secret}\n`)
+  }
+  t.match(readConfig(env), { databaseUrl: 'postgres://u:p@h/d', adminToken: secret })
+  t.equal(readDatabaseUrl(env), 'postgres://u:p@h/d')
+  t.match(readConfig({ ...env, DATABASE_URL: '', ADMIN_TOKEN: ' ' }), { adminToken: secret }, 'an empty one is absent')
+  t.match(readConfig({ ...minimal, ADMIN_TOKEN_FILE: '' }), { adminToken: undefined })
+})
+
+t.test('what is wrong with a secret is said by the name of its file, and quotes nothing', async (t) => {
+  const cases: [string, Record<string, string>, RegExp][] = [
+    [
+      'both',
+      { ADMIN_TOKEN: secret, ADMIN_TOKEN_FILE: fileOf(secret) },
+      /^ADMIN_TOKEN_FILE: give either this or ADMIN_TOKEN, not both$/
+    ],
+    [
+      'both of the database',
+      { DATABASE_URL: 'postgres://u@h', DATABASE_URL_FILE: fileOf('x') },
+      /^DATABASE_URL_FILE: give either/
+    ],
+    ['none there', { ADMIN_TOKEN_FILE: join(folder, 'none') }, /^ADMIN_TOKEN_FILE: cannot read ".*none" \(ENOENT\)$/],
+    ['a folder', { ADMIN_TOKEN_FILE: folder }, /^ADMIN_TOKEN_FILE: ".*" is a folder$/],
+    ['a device', { ADMIN_TOKEN_FILE: '/dev/zero' }, /^ADMIN_TOKEN_FILE: "\/dev\/zero" is no file$/],
+    ['an empty one', { ADMIN_TOKEN_FILE: fileOf(' \n') }, /^ADMIN_TOKEN_FILE: ".*" is empty$/],
+    ['a large one', { ADMIN_TOKEN_FILE: fileOf('x'.repeat(70_000)) }, /^ADMIN_TOKEN_FILE: ".*" is larger than/],
+    [
+      'another encoding',
+      { ADMIN_TOKEN_FILE: fileOf(Buffer.from(`\ufeff${secret}`, 'utf16le')) },
+      /^ADMIN_TOKEN_FILE: ".*" is not UTF-8$/
+    ],
+    [
+      'two lines',
+      { ADMIN_TOKEN_FILE: fileOf(`${secret}\n${secret}`) },
+      /^ADMIN_TOKEN_FILE: must have neither blanks nor line ends/
+    ],
+    ['a short one', { ADMIN_TOKEN_FILE: fileOf('sss') }, /^ADMIN_TOKEN_FILE: must have 32 characters/],
+    [
+      'a URL of something else',
+      { DATABASE_URL_FILE: fileOf(`mysql://u:${secret}@h`) },
+      /^DATABASE_URL_FILE: must begin with postgres/
+    ],
+    [
+      'a misspelt one',
+      { ADMIN_TOKENS_FILE: fileOf(secret) },
+      /^ADMIN_TOKENS_FILE: is not known; files are DATABASE_URL_FILE, ADMIN_TOKEN_FILE, ISSUERS_FILE$/
+    ],
+    ['one of no secret', { CLIENT_IDS_FILE: '/x' }, /^CLIENT_IDS_FILE: is not known/],
+    ['another one', { DATABASE_PASSWORD_FILE: '/x' }, /^DATABASE_PASSWORD_FILE: is not known/],
+    ['a port', { PORT_FILE: '/x' }, /^PORT_FILE: is not known/],
+    ['a level', { LOG_LEVEL_FILE: '/x' }, /^LOG_LEVEL_FILE: is not known/]
+  ]
+  for (const [name, env, expected] of cases) {
+    const found = problems(() => readConfig({ ...minimal, ...env }))
+    t.equal(found.length, 1, name)
+    t.match(found[0], expected, name)
+    t.notMatch(found[0], /sss/, name)
+  }
+  t.same(
+    problems(() => readConfig({ ...minimal, LOG_FILE: '/x', POSTGRES_PASSWORD_FILE: '/x', SSL_CERT_FILE: '/x' })),
+    [],
+    "others' files are theirs"
+  )
+})
+
+t.test(
+  'what an orchestrator puts into PORT and ADMIN_PORT for a service of that name is ignored, and said',
+  async (t) => {
+    const config = readConfig({ ...minimal, ADMIN_PORT: 'tcp://10.0.0.1:3001', PORT: 'tcp://172.17.0.2:80' })
+    t.match(config, { port: 3000, adminPort: 3001 })
+    t.match(config.ignored, [/^PORT: .*is ignored: 3000 it is/, /^ADMIN_PORT: .*enableServiceLinks/])
+  }
+)
+
+t.test('a port may be both of two addresses', async (t) => {
+  t.match(readConfig({ ...minimal, HOST: '10.0.0.1', PORT: '3001' }), { port: 3001, adminPort: 3001 })
+  t.match(readConfig({ ...minimal, PORT: '0', ADMIN_PORT: '0' }), { port: 0, adminPort: 0 })
+})
+
+t.test('what is not built yet is an unknown key', async (t) => {
+  t.match(
+    problems(() => withFile({ ...entry({}), streams: [] })),
+    [/^ISSUERS_FILE: streams: is not known/]
+  )
+  t.match(
+    problems(() => withFile(entry({ directory: { kind: 'microsoft-graph' } }))),
+    [/^ISSUERS_FILE: issuers\[0\]\.directory: is not known/]
+  )
 })

@@ -1,10 +1,10 @@
-import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import express, { type Request } from 'express'
 import fastify, { type FastifyRequest } from 'fastify'
 import t from 'tap'
-import { createExpressGuard, createFastifyGuard, createTokenCache } from '../clients/node/src/index.ts'
+import { createExpressGuard, createFastifyGuard, createTokenCache } from './fixtures/client.ts'
 import { createDatabase, type Database } from './fixtures/database.ts'
+import { signOutBySql } from './fixtures/orders.ts'
 import { storeLogin } from './fixtures/service.ts'
 
 const issuer = 'https://issuer.example'
@@ -52,19 +52,7 @@ for (const kind of ['fastify', 'express'] as const) {
     t.teardown(close)
     const get = async () => (await fetch(url)).text()
     t.equal(await get(), 'signed in')
-    await database.query('select * from msal_logout.sign_out($1)', [
-      JSON.stringify([
-        {
-          id: randomUUID(),
-          source: 'backchannel',
-          issuer,
-          sid: 's1',
-          not_after: 9_999_999_999,
-          whole_subject: false,
-          purge_scope: 'account'
-        }
-      ])
-    ])
+    await signOutBySql(database, { kind: 'session', issuer, sid: 's1' }, { revokeBefore: 9_999_999_999 })
     t.equal(await get(), 'nobody')
     t.equal(await get(), 'nobody')
     t.equal(state.ends, 1, 'once')
@@ -81,4 +69,105 @@ for (const kind of ['fastify', 'express'] as const) {
     t.notMatch(await answer.text(), /signed in/)
     t.equal(state.ends, 0)
   })
+}
+
+t.test('a session without a sid is asked for by its subject, and warned of once', async (t) => {
+  const database = await createDatabase(t)
+  const warnings: string[] = []
+  const tokenCache = createTokenCache({
+    pool: database.pool,
+    clientId: 'client-a',
+    onWarning: (message) => warnings.push(message)
+  })
+  database.pool.on('error', () => {})
+  await storeLogin(database, { issuer, sid: null, subject: 'alice' })
+  for (const session of [
+    { issuer, sid: null, subject: 'alice' },
+    { issuer, subject: 'alice' },
+    { issuer, sid: '', subject: 'alice' },
+    { idTokenClaims: { iss: issuer, sub: 'alice' } }
+  ]) {
+    t.equal(await tokenCache.isSessionActive(session), true, JSON.stringify(session))
+  }
+  t.equal(await tokenCache.isSessionActive({ issuer, subject: 'bob' }), false)
+  t.equal(await tokenCache.isSessionActive({ issuer: `${issuer}/other`, subject: 'alice' }), false)
+  t.equal(await tokenCache.isSessionActive({ issuer, sid: 's1', subject: 'alice' }), false, 'a sid decides alone')
+  t.equal(warnings.length, 1)
+  t.match(warnings[0], /bears no "sid"/)
+  await signOutBySql(database, { kind: 'subject', issuer, subject: 'alice' })
+  t.equal(await tokenCache.isSessionActive({ issuer, subject: 'alice' }), false)
+})
+
+t.test('an account of MSAL will do for a session, and one without its claims says what to keep', async (t) => {
+  const database = await createDatabase(t)
+  await storeLogin(database, { issuer, sid: 's1', subject: 'alice' })
+  const tokenCache = createTokenCache({ pool: database.pool, clientId: 'client-a', onWarning: () => {} })
+  const account = { homeAccountId: 'a.t', environment: 'e', tenantId: 't', username: 'u', localAccountId: 'l' }
+  t.equal(
+    await tokenCache.isSessionActive({ ...account, idTokenClaims: { iss: issuer, sub: 'alice', sid: 's1' } }),
+    true
+  )
+  await t.rejects(tokenCache.isSessionActive(account as object), {
+    code: 'ERR_TOKEN_CACHE_MISUSE',
+    message: /"idTokenClaims"/
+  })
+})
+
+t.test('a guard without what it needs says so at once', async (t) => {
+  for (const make of [createExpressGuard, createFastifyGuard] as ((options: never) => unknown)[]) {
+    for (const options of [undefined, {}, { tokenCache: {} }, { session: () => undefined }]) {
+      t.throws(() => make(options as never), {
+        code: 'ERR_TOKEN_CACHE_MISUSE',
+        message: /takes \{ tokenCache, session/
+      })
+    }
+  }
+})
+
+for (const kind of ['fastify', 'express'] as const) {
+  t.test(
+    `${kind}: a database that cannot be reached lets a request pass where the app says so, and nothing else`,
+    async (t) => {
+      const unavailable = Object.assign(new Error('away'), { isUnavailable: true, statusCode: 503 })
+      const broken = new Error('of the app')
+      for (const [error, whenUnavailable, status] of [
+        [unavailable, 'pass', 200],
+        [unavailable, 'fail', 503],
+        [broken, 'pass', 500]
+      ] as const) {
+        const tokenCache = { isSessionActive: () => Promise.reject(error) }
+        const options = { tokenCache, session: () => ({ issuer, sid: 's1' }), whenUnavailable }
+        const app = kind === 'fastify' ? await fastifyWith(options) : await expressWith(options)
+        t.teardown(app.close)
+        t.equal((await fetch(app.url)).status, status)
+      }
+    }
+  )
+}
+
+type Options = Parameters<typeof createExpressGuard<object, express.Response>>[0]
+
+async function fastifyWith(options: Options) {
+  const app = fastify()
+  app.addHook('onRequest', createFastifyGuard<FastifyRequest, unknown>(options as never))
+  app.get('/', async () => 'served')
+  return { url: await app.listen({ port: 0, host: '127.0.0.1' }), close: () => app.close() }
+}
+
+async function expressWith(options: Options) {
+  const app = express()
+  app.set('env', 'test')
+  app.use(createExpressGuard(options))
+  app.get('/', (_request, response) => {
+    response.send('served')
+  })
+  const server = app.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  return {
+    url: `http://127.0.0.1:${(server.address() as { port: number }).port}`,
+    close: async () => {
+      server.closeAllConnections()
+      server.close()
+    }
+  }
 }

@@ -1,27 +1,19 @@
-import { randomUUID } from 'node:crypto'
 import { EventEmitter, once } from 'node:events'
 import t, { type Test } from 'tap'
-import { createTokenCache, type EndedSession } from '../clients/node/src/index.ts'
+import type { RevokedSession } from '../clients/node/src/index.ts'
+import { createTokenCache } from './fixtures/client.ts'
 import { createDatabase, type Database } from './fixtures/database.ts'
+import { signOutBySql } from './fixtures/orders.ts'
 import { storeLogin } from './fixtures/service.ts'
 
 const issuer = 'https://issuer.example'
 
-function signOut(database: Database, sid: string): Promise<unknown> {
-  const logout = {
-    id: randomUUID(),
-    source: 'backchannel',
-    issuer,
-    sid,
-    not_after: Math.floor(Date.now() / 1_000),
-    whole_subject: false,
-    purge_scope: 'account'
-  }
-  return database.query('select * from msal_logout.sign_out($1)', [JSON.stringify([logout])])
+function signOut(database: Database, sid: string): Promise<void> {
+  return signOutBySql(database, { kind: 'session', issuer, sid })
 }
 
 async function listen(t: Test, database: Database, clientId = 'client-a') {
-  const told: EndedSession[] = []
+  const told: RevokedSession[] = []
   const events = new EventEmitter()
   const tokenCache = createTokenCache({ pool: database.pool, clientId, onWarning: () => {} })
   const stop = await tokenCache.onPurge((ended) => {
@@ -97,18 +89,9 @@ t.test('transactions that commit out of the order in which they began lose nothi
   await Promise.all(
     sids.map(async (sid, i) => {
       const client = await database.pool.connect()
-      const logout = {
-        id: randomUUID(),
-        source: 'backchannel',
-        issuer,
-        sid,
-        not_after: 9_999_999_999,
-        whole_subject: false,
-        purge_scope: 'account'
-      }
       await client.query('begin')
       await client.query(`select pg_sleep($1)`, [(i % 7) / 500])
-      await client.query('select * from msal_logout.sign_out($1)', [JSON.stringify([logout])])
+      await signOutBySql(client, { kind: 'session', issuer, sid }, { revokeBefore: 9_999_999_999 })
       await client.query('select pg_sleep($1)', [(i % 3) / 500])
       await client.query('commit')
       client.release()
@@ -177,11 +160,7 @@ t.test('stopped while it connects again, it holds no connection', async (t) => {
           events.emit('waiting')
           await gate
         }
-        const client = await pool.connect()
-        if (connects === 2) {
-          setImmediate(() => events.emit('given'))
-        }
-        return client
+        return pool.connect()
       }
     }
   })
@@ -193,9 +172,9 @@ t.test('stopped while it connects again, it holds no connection', async (t) => {
   )
   await waiting
   await stop()
-  const given = once(events, 'given')
+  const removed = once(database.pool, 'remove')
   events.emit('open')
-  await given
+  await removed
   t.equal(database.pool.idleCount, database.pool.totalCount, 'every connection is back in the pool')
 })
 
@@ -204,7 +183,7 @@ t.test('a start that fails holds no connection', async (t) => {
   const tokenCache = createTokenCache({ pool: database.pool, clientId: 'client-a', onWarning: () => {} })
   await t.rejects(
     tokenCache.onPurge(() => {}),
-    { code: '3F000' }
+    { code: 'ERR_TOKEN_CACHE_MISUSE', message: /msal-logout migrate/ }
   )
   t.equal(database.pool.idleCount, database.pool.totalCount)
 })

@@ -1,10 +1,8 @@
 import { readFileSync } from 'node:fs'
-import { setTimeout as delay } from 'node:timers/promises'
-import t, { type Test } from 'tap'
-import { createDatabase } from './fixtures/database.ts'
-import { clientId, startIdentityProvider } from './fixtures/identity-provider.ts'
-import { startServer } from './fixtures/server.ts'
+import t from 'tap'
+import { createSenders } from '../src/senders.ts'
 import { build, type Service } from './fixtures/service.ts'
+import { until } from './fixtures/until.ts'
 
 /** The samples of Prometheus' text format: `name{label="value"}` and its value. */
 function samples(text: string): Map<string, number> {
@@ -30,24 +28,20 @@ async function moved(service: Service, act: () => Promise<unknown>): Promise<Rec
   return Object.fromEntries(changes.filter(([, change]) => change !== 0))
 }
 
-const request = (endpoint: string, issuer: string, outcome: string, reason = '') =>
-  `requests_total{endpoint="${endpoint}",issuer="${issuer}",outcome="${outcome}",reason="${reason}"}`
+const signal = (source: string, issuer: string, outcome: string, reason = '') =>
+  `signals_total{source="${source}",issuer="${issuer}",outcome="${outcome}",reason="${reason}"}`
+const retry = (issuer: string, outcome: string, reason = '') =>
+  `retries_total{source="backchannel",issuer="${issuer}",outcome="${outcome}",reason="${reason}"}`
 
-async function untilReplayed({ spool }: Service): Promise<void> {
-  while ((await spool.list(1)).length > 0) {
-    await delay(10)
-  }
-}
-
-t.test('logouts are counted from nought, so that silence after a restart is an alert', async (t) => {
+t.test('signals are counted from 0, so that silence after a restart is an alert', async (t) => {
   const service = await build(t)
   const counts = await scrape(service)
-  for (const endpoint of ['backchannel', 'frontchannel']) {
-    t.equal(counts.get(request(endpoint, 'main', 'done')), 0)
+  for (const source of ['backchannel', 'frontchannel']) {
+    t.equal(counts.get(signal(source, 'main', 'done')), 0)
   }
 })
 
-t.test('a logout moves what it did, by issuer, app and source; the same again moves its request alone', async (t) => {
+t.test('a sign-out moves what it did, by issuer, app and source; a duplicate moves its signal alone', async (t) => {
   const service = await build(t)
   await service.login({ clientId: 'a', homeAccountId: 'u.t', sid: 's1' })
   await service.login({ clientId: 'b', homeAccountId: 'u.t', sid: 's1' })
@@ -56,7 +50,7 @@ t.test('a logout moves what it did, by issuer, app and source; the same again mo
   const token = await service.provider.logoutToken({ sid: 's1', iat: issuedAt })
   const first = await moved(service, () => service.post(token))
   t.match(first, {
-    [request('backchannel', 'main', 'done')]: 1,
+    [signal('backchannel', 'main', 'done')]: 1,
     'purged_accounts_total{source="backchannel",client_id="a"}': 1,
     'purged_accounts_total{source="backchannel",client_id="b"}': 1,
     'purged_sessions_total{source="backchannel",client_id="a"}': 2,
@@ -72,73 +66,74 @@ t.test('a logout moves what it did, by issuer, app and source; the same again mo
   t.ok(Number(first['issued_to_committed_seconds_sum{issuer="main"}']) >= 7)
 
   const again = await moved(service, () => service.post(token))
-  t.equal(again[request('backchannel', 'main', 'replayed')], 1)
+  t.equal(again[signal('backchannel', 'main', 'duplicate')], 1)
   t.same(
     Object.keys(again).filter((name) => /^(purged|issued)/.test(name)),
     []
   )
 })
 
-t.test('a front-channel call and an operator are told apart by source', async (t) => {
+t.test('a front-channel call and an operator differ by source', async (t) => {
   const service = await build(t)
   await service.login({ clientId: 'a', homeAccountId: 'u.t', sid: 's1' })
   await service.login({ clientId: 'a', homeAccountId: 'v.t', sid: 's2' })
   await service.login({ clientId: 'a', homeAccountId: 'w.t', sid: 's3' })
   t.match(await moved(service, () => service.app.inject('/frontchannel-logout/main?sid=s1')), {
-    [request('frontchannel', 'main', 'done')]: 1,
+    [signal('frontchannel', 'main', 'done')]: 1,
     'purged_rows_total{source="frontchannel",client_id="a"}': 1
   })
   const { issuer } = service.provider
   for (const selector of [{ issuer, sid: 's2' }, { homeAccountId: 'w.t' }]) {
     const purge = (dryRun: boolean) => service.operate('POST', '/admin/purges', { ...selector, reason: 'test', dryRun })
     const expected = {
-      'purged_accounts_total{source="admin",client_id="a"}': 1,
-      'purged_sessions_total{source="admin",client_id="a"}': 1,
-      'purged_rows_total{source="admin",client_id="a"}': 1
+      'purged_accounts_total{source="operator",client_id="a"}': 1,
+      'purged_sessions_total{source="operator",client_id="a"}': 1,
+      'purged_rows_total{source="operator",client_id="a"}': 1
     }
     t.notMatch(await moved(service, () => purge(true)), expected)
     t.match(await moved(service, () => purge(false)), expected)
   }
 })
 
-t.test('a refused request is counted by its reason, and by the issuer where one is trusted', async (t) => {
+t.test('a rejected signal is counted by its reason, and by the issuer if it names one that is trusted', async (t) => {
   let isLimited = false
-  const service = await build(t, { app: { limitRejections: () => (isLimited ? 1 : 0) } })
+  const senders = { ...createSenders(), rejected: () => (isLimited ? 1 : 0) }
+  const service = await build(t, { edges: { senders } })
   const { provider, app, post } = service
   for (const [act, expected] of [
-    [async () => post('x'), request('backchannel', '', 'refused', 'ERR_TOKEN_MALFORMED')],
+    [async () => post('x'), signal('backchannel', '', 'rejected', 'ERR_TOKEN_MALFORMED')],
     [
       async () => post(await provider.logoutToken({ iss: 'https://evil.example' })),
-      request('backchannel', '', 'refused', 'ERR_TOKEN_ISSUER')
+      signal('backchannel', '', 'rejected', 'ERR_TOKEN_ISSUER')
     ],
     [
       async () => post(await provider.logoutToken({ nonce: 'n' })),
-      request('backchannel', 'main', 'refused', 'ERR_TOKEN_NONCE')
+      signal('backchannel', 'main', 'rejected', 'ERR_TOKEN_NONCE')
     ],
     [
       async () => app.inject({ method: 'POST', url: '/backchannel-logout', payload: { logout_token: 'x' } }),
-      request('backchannel', '', 'refused', 'ERR_REQUEST_FORM')
+      signal('backchannel', '', 'rejected', 'ERR_REQUEST_FORM')
     ],
     [
       async () => app.inject('/frontchannel-logout/nobody?sid=s'),
-      request('frontchannel', '', 'refused', 'ERR_REQUEST_QUERY')
+      signal('frontchannel', '', 'rejected', 'ERR_REQUEST_ISSUER_NAME')
     ]
   ] as const) {
     t.same(await moved(service, act), { [expected]: 1 })
   }
   isLimited = true
   t.same(await moved(service, () => post('x')), {
-    [request('backchannel', '', 'limited', 'ERR_TOKEN_MALFORMED')]: 1
+    [signal('backchannel', '', 'limited', 'ERR_TOKEN_MALFORMED')]: 1
   })
 })
 
-t.test('what is kept shows in the depth and age of the spool, and what becomes of it in the requests', async (t) => {
+t.test('what is deferred shows in the depth and age of the spool, and what becomes of it in the retries', async (t) => {
   let at = Date.now()
-  const service = await build(t, { now: () => at })
+  const service = await build(t, { edges: { now: () => at } })
   service.provider.behaviour = 'down'
   const token = await service.provider.logoutToken()
   t.match(await moved(service, () => service.post(token)), {
-    [request('backchannel', 'main', 'kept', 'ERR_KEYS_UNAVAILABLE')]: 1,
+    [signal('backchannel', 'main', 'deferred', 'ERR_KEYS_UNAVAILABLE')]: 1,
     'key_fetches_total{issuer="main",outcome="failed"}': 1,
     'spool_depth{kind="unverified"}': 1
   })
@@ -147,13 +142,19 @@ t.test('what is kept shows in the depth and age of the spool, and what becomes o
   t.equal((await scrape(service)).get('spool_oldest_age_seconds'), 30)
 
   service.provider.behaviour = 'up'
-  const replayed = await moved(service, async () => {
-    service.replay()
-    await untilReplayed(service)
+  const retried = await moved(service, async () => {
+    service.retry()
+    // What has left the folder may not be counted yet.
+    await until('both are counted', async () => {
+      const counts = await scrape(service)
+      return [retry('main', 'unmatched'), retry('main', 'rejected', 'ERR_TOKEN_SIGNATURE')].every((name) =>
+        counts.has(name)
+      )
+    })
   })
-  t.match(replayed, {
-    [request('replay', 'main', 'done')]: 1,
-    [request('replay', 'main', 'refused', 'ERR_TOKEN_SIGNATURE')]: 1,
+  t.match(retried, {
+    [retry('main', 'unmatched')]: 1,
+    [retry('main', 'rejected', 'ERR_TOKEN_SIGNATURE')]: 1,
     'spool_depth{kind="unverified"}': -2,
     'spool_depth{kind="rejected"}': 1,
     spool_oldest_age_seconds: -30
@@ -162,20 +163,20 @@ t.test('what is kept shows in the depth and age of the spool, and what becomes o
   t.equal((await scrape(service)).get('key_age_seconds{issuer="main"}'), 5)
 })
 
-t.test('a full spool is told, and what could not be kept', async (t) => {
-  const service = await build(t, { spool: { verified: { maxCount: 0 }, unverified: { maxCount: 0 } } })
+t.test('a full spool shows, and what could not be deferred', async (t) => {
+  const service = await build(t, { spool: { verified: { count: 0 }, unverified: { count: 0 } } })
   service.provider.behaviour = 'down'
   const token = await service.provider.logoutToken()
   t.match(await moved(service, () => service.post(token)), {
-    [request('backchannel', 'main', 'lost', 'ERR_SPOOL')]: 1
+    [signal('backchannel', 'main', 'lost', 'ERR_KEYS_UNAVAILABLE')]: 1
   })
   t.equal((await scrape(service)).get('spool_writable'), 0)
 })
 
 t.test('what must not happen is 0 from the start, so that its first time is an increase', async (t) => {
   const told = await scrape(await build(t))
-  t.equal(told.get(request('backchannel', 'main', 'lost', 'ERR_SPOOL')), 0)
-  t.equal(told.get(request('frontchannel', '', 'failed')), 0)
+  t.equal(told.get(signal('backchannel', 'main', 'lost')), 0)
+  t.equal(told.get(signal('frontchannel', '', 'failed')), 0)
 })
 
 t.test('the alert rules and the dashboard ask only for what is told', async (t) => {
@@ -197,27 +198,15 @@ t.test('operators without credentials, and connections in use, are counted', asy
   t.match(
     await moved(service, () => service.operate('GET', '/admin/spool', undefined, { authorization: 'Bearer x' })),
     {
-      'operators_refused_total{reason="ERR_CREDENTIALS_WRONG"}': 1
+      'operators_rejected_total{reason="ERR_CREDENTIALS_WRONG"}': 1
     }
   )
   const held: { release(): void }[] = []
   const busy = await moved(service, async () => {
-    held.push(await service.database.pool.connect(), await service.database.pool.connect())
+    held.push(await service.pools.slow.connect(), await service.pools.slow.connect())
   })
-  t.match(busy, { 'pool_connections{pool="service",state="busy"}': 2 })
+  t.match(busy, { 'pool_connections{pool="slow",state="busy"}': 2 })
   for (const connection of held) {
     connection.release()
   }
-})
-
-t.test('the process tells of its memory and its event loop, without credentials', async (t: Test) => {
-  const database = await createDatabase(t)
-  const provider = await startIdentityProvider(t)
-  const server = await startServer(t, { DATABASE_URL: database.url, ISSUER: provider.issuer, CLIENT_IDS: clientId })
-  const answer = await server.fetch(`${server.adminUrl}/metrics`)
-  t.match(answer.headers.get('content-type'), 'text/plain; version=0.0.4')
-  const told = samples(await answer.text())
-  t.ok((told.get('process_resident_memory_bytes') ?? 0) > 1_000_000)
-  t.ok(told.has('nodejs_eventloop_lag_p99_seconds'))
-  t.ok(told.has('pool_connections{pool="logouts",state="idle"}'))
 })

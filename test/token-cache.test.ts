@@ -1,12 +1,8 @@
-import { randomBytes, randomUUID } from 'node:crypto'
+import { randomBytes } from 'node:crypto'
 import pg from 'pg'
 import t, { type Test } from 'tap'
-import {
-  checkMsalVersion,
-  createTokenCache,
-  type TokenCache,
-  type TokenCacheOptions
-} from '../clients/node/src/index.ts'
+import type { TokenCache, TokenCacheOptions } from '../clients/node/src/index.ts'
+import { createTokenCache } from './fixtures/client.ts'
 import { createDatabase, type Database } from './fixtures/database.ts'
 import {
   audience,
@@ -18,6 +14,7 @@ import {
   redeem,
   silent
 } from './fixtures/msal.ts'
+import { signOutBySql } from './fixtures/orders.ts'
 
 const alice: Person = { homeAccountId: 'Alice.t', subject: 'sub-alice', sid: 's-alice' }
 const bob: Person = { homeAccountId: 'bob.t', subject: 'sub-bob', sid: 's-bob' }
@@ -57,19 +54,7 @@ async function build(
       return row && JSON.parse(row.payload.toString())
     },
     async signOut(sid) {
-      await database.query('select * from msal_logout.sign_out($1)', [
-        JSON.stringify([
-          {
-            id: randomUUID(),
-            source: 'backchannel',
-            issuer: authority,
-            sid,
-            not_after: Math.floor(Date.now() / 1_000),
-            whole_subject: false,
-            purge_scope: 'account'
-          }
-        ])
-      ])
+      await signOutBySql(database, { kind: 'session', issuer: authority, sid })
     }
   }
 }
@@ -275,20 +260,21 @@ t.test('misuse fails loudly', async (t) => {
     })
   })
   await t.test('a version of MSAL that does not read the cache', async (t) => {
-    for (const version of ['1.18.4', '2.16.3', '3.0.1', '3.1.0']) {
-      t.throws(() => checkMsalVersion(version), { code: 'ERR_TOKEN_CACHE_MISUSE' }, version)
-    }
-    for (const version of ['3.2.0', '3.10.0', '5.0.1', '7.2.1', '10.0.0']) {
-      t.doesNotThrow(() => checkMsalVersion(version), version)
-    }
+    const app = await build(t)
+    // As before 3.2.0: a token cache that has no `overwriteCache`.
+    const context = { cacheHasChanged: true, tokenCache: { serialize: () => '{}', deserialize: () => {} } }
+    await t.rejects(app.tokenCache.forLogin().beforeCacheAccess(context), {
+      code: 'ERR_TOKEN_CACHE_MISUSE',
+      message: /3\.2\.0/
+    })
   })
   await t.test('a key that is no key', async (t) => {
     const { pool } = await createDatabase(t)
     const make = (encryption: TokenCacheOptions['encryption']) => () =>
       createTokenCache({ pool, clientId: 'a', ...(encryption && { encryption }) })
-    t.throws(make({ current: 'k', keys: {} }), TypeError)
-    t.throws(make({ current: 'toString', keys: {} }), TypeError)
-    t.throws(make({ current: 'k', keys: { k: Buffer.alloc(16) } }), TypeError)
+    t.throws(make({ current: 'k', keys: {} }), { code: 'ERR_TOKEN_CACHE_MISUSE' })
+    t.throws(make({ current: 'toString', keys: {} }), { code: 'ERR_TOKEN_CACHE_MISUSE' })
+    t.throws(make({ current: 'k', keys: { k: Buffer.alloc(16) } }), { code: 'ERR_TOKEN_CACHE_MISUSE' })
   })
 })
 
@@ -327,6 +313,55 @@ t.test('on behalf of a user', async (t) => {
     await app.signOut('s-alice')
     await t.rejects(ask(app, assertion), { code: 'ERR_SIGNED_OUT' })
     t.same(await app.database.query('select * from msal_logout.token_cache'), [])
+  })
+})
+
+t.test('the ID token tells of the object and the directory, for signals that name these', async (t) => {
+  const app = await build(t)
+  const post = app.endpoint.sendPostRequestAsync.bind(app.endpoint)
+  let claims: Record<string, unknown> = { oid: 'Object-1', tid: 'Tenant-1' }
+  app.endpoint.sendPostRequestAsync = (async (url: string, options: never) => {
+    const response = await post(url, options)
+    const body = response.body as unknown as { id_token: string }
+    const told = JSON.parse(Buffer.from(body.id_token.split('.')[1] ?? '', 'base64url').toString())
+    return { ...response, body: { ...body, id_token: jwt({ ...told, ...claims }) } }
+  }) as typeof app.endpoint.sendPostRequestAsync
+  const sessions = () =>
+    app.database.query('select sid, lower(oid) as oid, lower(tid) as tid from msal_logout.sessions order by sid')
+  await redeem(app.tokenCache.forLogin(), app.endpoint, alice)
+  t.same(await sessions(), [{ sid: 's-alice', oid: 'object-1', tid: 'tenant-1' }])
+  claims = { sid: 's-guest', iss: `${authority}/guest`, sub: 'guest', oid: 'object-2', tid: 'tenant-2' }
+  await silent(app.tokenCache.forAccount(alice.homeAccountId), app.endpoint, alice.homeAccountId, {
+    forceRefresh: true
+  })
+  t.same(
+    await sessions(),
+    [
+      { sid: 's-alice', oid: 'object-1', tid: 'tenant-1' },
+      { sid: 's-guest', oid: 'object-2', tid: 'tenant-2' }
+    ],
+    'also of a further ID token'
+  )
+})
+
+t.test('two users under one account id are refused, with what to mend', async (t) => {
+  const app = await build(t)
+  await redeem(app.tokenCache.forLogin(), app.endpoint, alice)
+  const other = { ...alice, subject: 'sub-mallory', sid: 's-mallory' }
+  await t.rejects(redeem(app.tokenCache.forLogin(), app.endpoint, other), {
+    code: 'ERR_TOKEN_CACHE_MISUSE',
+    message: /another subject.*two users have one account id/
+  })
+  t.ok(await app.tokenCache.isSessionActive({ issuer: authority, sid: 's-alice' }))
+  t.notOk(await app.tokenCache.isSessionActive({ issuer: authority, sid: 's-mallory' }))
+})
+
+t.test('an ID token from the future is refused, with the clock that may be wrong', async (t) => {
+  const app = await build(t)
+  const future = { ...alice, issuedAt: Date.now() }
+  await t.rejects(redeem(app.tokenCache.forLogin(), app.endpoint, future), {
+    code: 'ERR_TOKEN_CACHE_MISUSE',
+    message: /"issued_at" must be in seconds.*is a clock wrong/
   })
 })
 
@@ -461,6 +496,58 @@ t.test('encryption', async (t) => {
     t.same(await payloads(app), [])
   })
 
+  await t.test('a plain row is not read, unless that is allowed, and is warned of', async (t) => {
+    const app = await build(t)
+    await redeem(app.tokenCache.forLogin(), app.endpoint, alice)
+    for (const [allowPlain, found] of [
+      [undefined, []],
+      [true, [alice.homeAccountId]]
+    ] as const) {
+      const warnings: string[] = []
+      const tokenCache = createTokenCache({
+        pool: app.database.pool,
+        clientId: audience,
+        encryption: { current: 'k1', keys, ...(allowPlain && { allowPlain }) },
+        onWarning: (message) => warnings.push(message)
+      })
+      const read = async () =>
+        createClient(tokenCache.forAccount(alice.homeAccountId), app.endpoint).getTokenCache().getAllAccounts()
+      for (let i = 0; i < 2; i += 1) {
+        t.same(
+          (await read()).map(({ homeAccountId }) => homeAccountId),
+          found
+        )
+      }
+      t.match(warnings, [/not encrypted/])
+      t.equal(warnings.length, 1, 'once')
+      await silent(tokenCache.forAccount(alice.homeAccountId), app.endpoint, alice.homeAccountId, {
+        forceRefresh: true
+      }).catch(() => {})
+      const [row] = await payloads(app)
+      t.equal(row?.encoding, allowPlain ? 'gzip+a256gcm:k1' : 'json')
+    }
+  })
+
+  await t.test('more than can be decoded is not stored, and what is there stays', async (t) => {
+    for (const encryption of [undefined, { current: 'k1', keys }]) {
+      const app = await build(t, encryption && { encryption })
+      const answer = app.endpoint.sendPostRequestAsync.bind(app.endpoint)
+      await redeem(app.tokenCache.forLogin(), app.endpoint, alice)
+      const before = await payloads(app)
+      app.endpoint.sendPostRequestAsync = (async (url: string, options: never) => {
+        const response = await answer(url, options)
+        return { ...response, body: { ...(response.body as object), access_token: 'x'.repeat(40 * 1024 * 1024) } }
+      }) as typeof app.endpoint.sendPostRequestAsync
+      const refresh = silent(app.tokenCache.forAccount(alice.homeAccountId), app.endpoint, alice.homeAccountId, {
+        scopes: ['api-2']
+      })
+      await t.rejects(refresh, { code: 'ERR_TOKEN_CACHE_TOO_LARGE', message: /4\d{7} bytes/ })
+      t.same(await payloads(app), before)
+      await t.rejects(redeem(app.tokenCache.forLogin(), app.endpoint, bob), { code: 'ERR_TOKEN_CACHE_TOO_LARGE' })
+      t.equal((await payloads(app)).length, 1, 'and no login without its payload')
+    }
+  })
+
   const damages: [string, (app: App) => Promise<unknown>][] = [
     [
       'a flipped bit',
@@ -519,71 +606,224 @@ t.test('encryption', async (t) => {
   }
 })
 
-t.test('an encrypted login whose payload is not saved leaves no row', async (t) => {
-  const app = await build(t, { own: true, encryption: { current: 'k', keys: { k: randomBytes(32) } } })
-  for (const outcome of ['gone', 'conflict']) {
-    await app.database.query(`
-      create or replace function msal_logout.save(
-        client_id text, partition_key text, generation bigint, version bigint, payload bytea, encoding text, ttl interval
-      ) returns msal_logout.saved language sql as $$ select ('${outcome}', null)::msal_logout.saved $$`)
-    const before = await app.database.snapshot()
-    await t.rejects(redeem(app.tokenCache.forLogin(), app.endpoint, alice), { code: 'ERR_SIGNED_OUT' })
-    t.same(await app.database.snapshot(), before, `with the outcome ${outcome}`)
+t.test('an encrypted login', async (t) => {
+  const encryption = { current: 'k', keys: { k: randomBytes(32) } }
+  const accountsIn = async (app: App) =>
+    (
+      await createClient(app.tokenCache.forAccount(alice.homeAccountId), app.endpoint).getTokenCache().getAllAccounts()
+    ).map(({ homeAccountId }) => homeAccountId)
+  const rowsIn = (app: App) =>
+    app.database.query<{ encoding: string; bytes: number }>(
+      'select encoding, octet_length(payload) as bytes from msal_logout.token_cache'
+    )
+  const isEncrypted = ({ encoding, bytes }: { encoding: string; bytes: number }) =>
+    encoding === 'gzip+a256gcm:k' && bytes > 28
+
+  await t.test('opens no transaction, and holds no connection while it encrypts', async (t) => {
+    const app = await build(t)
+    const statements: string[] = []
+    const pool = new pg.Pool({ connectionString: app.database.url, max: 1 })
+    pool
+      .on('error', () => {})
+      .on('connect', (client) => {
+        const original = client.query.bind(client) as (...args: unknown[]) => unknown
+        client.query = ((statement: { text: string }, ...rest: unknown[]) => {
+          statements.push(/msal_logout\.(\w+)/.exec(statement.text)?.[1] ?? statement.text)
+          return original(statement, ...rest)
+        }) as never
+      })
+    t.teardown(() => pool.end())
+    const tokenCache = createTokenCache({ pool, clientId: audience, encryption })
+    await redeem(tokenCache.forLogin(), app.endpoint, alice)
+    t.same(statements, ['load', 'login', 'save'], 'a new row')
+    await redeem(tokenCache.forLogin(), app.endpoint, alice)
+    t.same(statements.slice(3), ['load', 'login'], 'a row that is there')
+  })
+
+  for (const [name, at] of [
+    ['sees nothing of it between its two statements, and is not warned', 'save'],
+    ['that dies between its two statements leaves nothing that grants access', 'death']
+  ] as const) {
+    await t.test(at === 'save' ? `another process ${name}` : name, async (t) => {
+      const app = await build(t, { encryption })
+      const stopped = stopBefore(t, app, 'save')
+      const tokenCache = createTokenCache({ pool: stopped.pool, clientId: audience, encryption, timeoutMs: 60_000 })
+      const login = redeem(tokenCache.forLogin(), app.endpoint, alice)
+      const outcome = login.catch((error: unknown) => error)
+      await stopped.reached
+      t.same(await rowsIn(app), [{ encoding: 'none', bytes: 0 }])
+      t.same(await accountsIn(app), [])
+      await t.rejects(silent(app.tokenCache.forAccount(alice.homeAccountId), app.endpoint, alice.homeAccountId), {
+        message: /no_tokens_found/
+      })
+      t.same(app.warnings, [])
+      if (at === 'death') {
+        await redeem(app.tokenCache.forLogin(), app.endpoint, alice)
+        t.ok((await rowsIn(app)).every(isEncrypted), 'the next login is whole at once')
+        stopped.proceed()
+        await login
+      } else {
+        stopped.proceed()
+        await login
+        t.ok((await rowsIn(app)).every(isEncrypted))
+      }
+      t.same(await accountsIn(app), [alice.homeAccountId])
+      t.notOk((await outcome) instanceof Error)
+    })
   }
+
+  await t.test('loses against a sign-out between its two statements', async (t) => {
+    const app = await build(t, { encryption })
+    const stopped = stopBefore(t, app, 'save')
+    const tokenCache = createTokenCache({ pool: stopped.pool, clientId: audience, encryption, timeoutMs: 60_000 })
+    const login = redeem(tokenCache.forLogin(), app.endpoint, alice)
+    await stopped.reached
+    await app.signOut('s-alice')
+    stopped.proceed()
+    await t.rejects(login, { code: 'ERR_SIGNED_OUT' })
+    t.same(await rowsIn(app), [])
+  })
+
+  await t.test('that finds another generation than it has encrypted for encrypts again', async (t) => {
+    const app = await build(t, { encryption })
+    await redeem(app.tokenCache.forLogin(), app.endpoint, alice)
+    const stopped = stopBefore(t, app, 'login')
+    const tokenCache = createTokenCache({ pool: stopped.pool, clientId: audience, encryption, timeoutMs: 60_000 })
+    const login = redeem(tokenCache.forLogin(), app.endpoint, { ...alice, issuedAt: now() + 5, sid: 's-2' })
+    await stopped.reached
+    await app.signOut('s-alice')
+    stopped.proceed()
+    await login
+    t.same(await accountsIn(app), [alice.homeAccountId])
+    t.same(app.warnings, [])
+  })
+
+  await t.test('of one account, eight times at once: the row is whole, and nobody fails', async (t) => {
+    const app = await build(t, { encryption })
+    const sids = Array.from({ length: 8 }, (_, i) => `s-${i}`)
+    await Promise.all(sids.map((sid) => redeem(app.tokenCache.forLogin(), app.endpoint, { ...alice, sid })))
+    t.same(await accountsIn(app), [alice.homeAccountId])
+    t.ok((await rowsIn(app)).every(isEncrypted))
+    for (const sid of sids) {
+      t.ok(await app.tokenCache.isSessionActive({ issuer: authority, sid }), sid)
+    }
+  })
+
+  await t.test('whose payload cannot be saved leaves no row', async (t) => {
+    const app = await build(t, { own: true, encryption })
+    for (const [outcome, code] of [
+      ['gone', 'ERR_SIGNED_OUT'],
+      ['conflict', 'ERR_TOKEN_CACHE_DATABASE']
+    ] as const) {
+      await app.database.query(`
+        create or replace function msal_logout.save(
+          client_id text, partition_key text, generation bigint, version bigint, payload bytea, encoding text, ttl interval
+        ) returns msal_logout.saved language sql as $$ select ('${outcome}', null)::msal_logout.saved $$`)
+      await t.rejects(redeem(app.tokenCache.forLogin(), app.endpoint, alice), { code }, outcome)
+      t.same(await rowsIn(app), [], outcome)
+      t.notOk(await app.tokenCache.isSessionActive({ issuer: authority, sid: 's-alice' }), outcome)
+    }
+  })
 })
 
-t.test('a database that fails at any point leaves a whole row or none, and a clear error', async (t) => {
-  for (const encryption of [undefined, { current: 'k', keys: { k: randomBytes(32) } }]) {
-    for (const point of [1, 2, 3, 4]) {
-      const name = `${encryption ? 'encrypted, ' : ''}at statement ${point}`
-      await t.test(name, async (t) => {
-        const app = await build(t)
-        // A connection that is cut by the server, as in a crash or a failover, right before the n-th statement.
-        const cut = new pg.Pool({ connectionString: app.database.url, max: 1 })
-        cut.on('error', () => {})
-        t.teardown(() => cut.end())
-        const killed = createTokenCache({
-          pool: cutBefore(cut, app.database, point),
-          clientId: audience,
-          onWarning: () => {},
-          ...(encryption && { encryption })
-        })
-        const healthy = createTokenCache({
-          pool: app.database.pool,
-          clientId: audience,
-          onWarning: () => {},
-          ...(encryption && { encryption })
-        })
-        const login = await redeem(killed.forLogin(), app.endpoint, alice).catch((error: unknown) => error)
-        const client = createClient(healthy.forAccount(alice.homeAccountId), app.endpoint)
-        const accounts = await client.getTokenCache().getAllAccounts()
-        const rows = await app.database.query('select * from msal_logout.token_cache')
-        t.equal(accounts.length, rows.length, 'whatever row there is can be read')
-        t.ok(rows.length === 1 || login instanceof Error, 'no row without an error is none')
-        if (login instanceof Error) {
-          t.match(login.message, /terminat|connection/i)
+const now = () => Math.floor(Date.now() / 1_000)
+
+/** A pool that stops before its first call of a function, until the test lets it go on. */
+function stopBefore(t: Test, app: App, name: string) {
+  const pool = new pg.Pool({ connectionString: app.database.url, max: 1 })
+  let proceed = () => {}
+  const mayProceed = new Promise<void>((resolve) => {
+    proceed = resolve
+  })
+  let reach = () => {}
+  const reached = new Promise<void>((resolve) => {
+    reach = resolve
+  })
+  pool
+    .on('error', () => {})
+    .on('connect', (client) => {
+      const original = client.query.bind(client) as (...args: unknown[]) => unknown
+      client.query = (async (statement: { text: string }, ...rest: unknown[]) => {
+        if (statement.text.includes(`msal_logout.${name}(`)) {
+          reach()
+          await mayProceed
         }
+        return original(statement, ...rest)
+      }) as never
+    })
+  t.teardown(() => pool.end())
+  return { pool, reached, proceed }
+}
+
+t.test('a connection that is cut at any point is replaced, and the login goes on', async (t) => {
+  for (const encryption of [undefined, { current: 'k', keys: { k: randomBytes(32) } }]) {
+    for (const point of encryption ? [1, 2, 3] : [1]) {
+      await t.test(`${encryption ? 'encrypted, ' : ''}at statement ${point}`, async (t) => {
+        const app = await build(t, encryption && { encryption })
+        // By the server, as in a crash or a failover, right before the n-th statement.
+        const tokenCache = createTokenCache({
+          pool: cutBefore(t, app.database, (statement) => statement === point),
+          clientId: audience,
+          ...(encryption && { encryption })
+        })
+        await redeem(tokenCache.forLogin(), app.endpoint, alice)
+        const read = await silent(app.tokenCache.forAccount(alice.homeAccountId), app.endpoint, alice.homeAccountId)
+        t.equal(read.fromCache, true)
+        t.same(app.warnings, [])
       })
     }
   }
 })
 
-/** The pool, whose connection is terminated by the server right before its n-th statement. */
-function cutBefore(pool: pg.Pool, database: Database, point: number): pg.Pool {
-  let statements = 0
-  pool.on('connect', (client) => {
-    const original = client.query.bind(client) as (...args: unknown[]) => unknown
-    const { processID } = client as unknown as { processID: number }
-    client.query = (async (...args: unknown[]) => {
-      statements += 1
-      if (statements === point) {
-        const ended = new Promise((resolve) => client.once('end', resolve))
-        await database.query('select pg_terminate_backend($1)', [processID])
-        await ended
+t.test(
+  'a database that stays away from any point on leaves a whole row or an empty one, and a clear error',
+  async (t) => {
+    for (const encryption of [undefined, { current: 'k', keys: { k: randomBytes(32) } }]) {
+      for (const point of encryption ? [1, 2, 3] : [1]) {
+        await t.test(`${encryption ? 'encrypted, ' : ''}from statement ${point}`, async (t) => {
+          const app = await build(t, encryption && { encryption })
+          const tokenCache = createTokenCache({
+            pool: cutBefore(t, app.database, (statement) => statement >= point),
+            clientId: audience,
+            ...(encryption && { encryption })
+          })
+          await t.rejects(redeem(tokenCache.forLogin(), app.endpoint, alice), {
+            code: 'ERR_TOKEN_CACHE_DATABASE',
+            statusCode: 503,
+            message: /terminat|connection/i
+          })
+          const client = createClient(app.tokenCache.forAccount(alice.homeAccountId), app.endpoint)
+          t.same(await client.getTokenCache().getAllAccounts(), [])
+          t.same(app.warnings, [])
+          await redeem(app.tokenCache.forLogin(), app.endpoint, alice)
+          const read = await silent(app.tokenCache.forAccount(alice.homeAccountId), app.endpoint, alice.homeAccountId)
+          t.equal(read.fromCache, true, 'when it is back')
+        })
       }
-      return original(...args)
-    }) as never
-  })
+    }
+  }
+)
+
+/** A pool whose connection is terminated by the server right before some of its statements. */
+function cutBefore(t: Test, database: Database, isCut: (statement: number) => boolean): pg.Pool {
+  const pool = new pg.Pool({ connectionString: database.url, max: 1 })
+  let statements = 0
+  pool
+    .on('error', () => {})
+    .on('connect', (client) => {
+      const original = client.query.bind(client) as (...args: unknown[]) => unknown
+      const { processID } = client as unknown as { processID: number }
+      client.query = (async (...args: unknown[]) => {
+        statements += 1
+        if (isCut(statements)) {
+          const ended = new Promise((resolve) => client.once('end', resolve))
+          await database.query('select pg_terminate_backend($1)', [processID])
+          await ended
+        }
+        return original(...args)
+      }) as never
+    })
+  t.teardown(() => pool.end())
   return pool
 }
 

@@ -4,7 +4,7 @@ import { BasicTracerProvider, InMemorySpanExporter, SimpleSpanProcessor } from '
 import t from 'tap'
 import { build } from './fixtures/service.ts'
 
-t.test('with an SDK registered, a logout is a trace of its parts; of an error its code alone is told', async (t) => {
+t.test('with an SDK registered, a signal is a trace of its parts, and an error shows by its code alone', async (t) => {
   const exporter = new InMemorySpanExporter()
   const provider = new BasicTracerProvider({ spanProcessors: [new SimpleSpanProcessor(exporter)] })
   context.setGlobalContextManager(new AsyncLocalStorageContextManager().enable())
@@ -19,11 +19,13 @@ t.test('with an SDK registered, a logout is a trace of its parts; of an error it
   const done = exporter.getFinishedSpans()
   t.same(
     done.map(({ name }) => name),
-    ['verify', 'sign out', 'logout']
+    ['verify', 'sign out', 'receive']
   )
   const logout = done[2]
   t.match(logout?.attributes, {
-    'msal_logout.issuers': [service.provider.issuer],
+    'msal_logout.source': 'backchannel',
+    'msal_logout.outcome': 'done',
+    'msal_logout.issuer': 'main',
     'msal_logout.sessions': 1,
     'msal_logout.rows': 1
   })
@@ -31,9 +33,9 @@ t.test('with an SDK registered, a logout is a trace of its parts; of an error it
 
   exporter.reset()
   await service.post(await service.provider.logoutToken({ sid: 'secret-sid', nonce: 'secret-nonce' }))
-  const refused = exporter.getFinishedSpans()
-  t.match(refused, [{ name: 'verify', attributes: { 'error.type': 'ERR_TOKEN_NONCE' }, status: { code: 2 } }, {}])
-  for (const { attributes, events, status } of [...done, ...refused]) {
+  const rejected = exporter.getFinishedSpans()
+  t.match(rejected, [{ name: 'verify', attributes: { 'error.type': 'ERR_TOKEN_NONCE' }, status: { code: 2 } }, {}])
+  for (const { attributes, events, status } of [...done, ...rejected]) {
     t.notMatch(JSON.stringify({ attributes, events, status }), /secret|eyJ/)
   }
 })

@@ -1,7 +1,7 @@
-// Contract section 5, as a web app in any language calls it.
-import { randomUUID } from 'node:crypto'
 import t, { type Test } from 'tap'
+import type { Selector } from '../src/sign-out.ts'
 import { createDatabase } from './fixtures/database.ts'
+import { signOutBySql } from './fixtures/orders.ts'
 
 const issuer = 'https://issuer.example'
 type Row = Record<string, unknown>
@@ -23,7 +23,7 @@ async function setUp(t: Test) {
         subject: 'sub',
         issued_at: 1_000,
         payload: 'one',
-        encoding: 'json',
+        encoding: 'test',
         ttl: '1 hour',
         ...changes
       }
@@ -38,26 +38,13 @@ async function setUp(t: Test) {
         `select generation, version, convert_from(payload, 'UTF8') as payload, encoding from msal_logout.load('a', 'u.t')`
       ),
     save: (generation: unknown, version: unknown, payload = 'two', ttl = '1 hour') =>
-      one(`select * from msal_logout.save('a', 'u.t', $1, $2, $3, 'json', $4::interval)`, [
+      one(`select * from msal_logout.save('a', 'u.t', $1, $2, $3, 'test', $4::interval)`, [
         generation,
         version,
         Buffer.from(payload),
         ttl
       ]),
-    signOut: (by: Row) =>
-      database.query('select * from msal_logout.sign_out($1)', [
-        JSON.stringify([
-          {
-            id: randomUUID(),
-            source: 'backchannel',
-            issuer,
-            not_after: 2_000,
-            whole_subject: false,
-            purge_scope: 'account',
-            ...by
-          }
-        ])
-      ])
+    signOut: (selector: Selector) => signOutBySql(database, selector, { revokeBefore: 2_000 })
   }
 }
 
@@ -65,7 +52,7 @@ t.test('login stores the row and its session, and tells generation and version',
   const { login, load, query } = await setUp(t)
   const stored = await login()
   t.match(stored, { accepted: true, generation: /^\d+$/, version: '1' })
-  t.same(await load(), { generation: stored.generation, version: '1', payload: 'one', encoding: 'json' })
+  t.same(await load(), { generation: stored.generation, version: '1', payload: 'one', encoding: 'test' })
   t.match(await query('select issuer, sid, subject, client_id, home_account_id, issued_at from msal_logout.sessions'), [
     { issuer, sid: 's1', subject: 'sub', client_id: 'a', home_account_id: 'u.t', issued_at: '1000' }
   ])
@@ -88,7 +75,7 @@ t.test(
 t.test('a row that was purged is gone for every save, and a new login has a new generation', async (t) => {
   const { login, load, save, signOut } = await setUp(t)
   const first = await login()
-  await signOut({ sid: 's1' })
+  await signOut({ kind: 'session', issuer, sid: 's1' })
   t.same(await load(), {})
   t.match(await save(first.generation, '1'), { outcome: 'gone', version: null })
   const second = await login({ issued_at: 3_000 })
@@ -131,7 +118,7 @@ t.test('a session outlives its row, so that a sign-out finds the row as long as 
     for (const table of ['token_cache', 'sessions']) {
       await query(`update msal_logout.${table} set expires_at = expires_at - $1 * interval '1 minute'`, [minutes])
     }
-    await query(`select msal_logout.clean_up(1000, interval '1 day', interval '1 day')`)
+    await query(`select msal_logout.clean_up(1000)`)
   }
   const { generation } = await login()
   await pass(5)
@@ -141,7 +128,7 @@ t.test('a session outlives its row, so that a sign-out finds the row as long as 
   await pass(50)
   t.match(await login({ sid: 's2' }), { generation }, 'a later session prolongs the row')
   await pass(30)
-  await signOut({ sid: 's1' })
+  await signOut({ kind: 'session', issuer, sid: 's1' })
   t.same(await query('select * from msal_logout.token_cache'), [])
 })
 
@@ -151,15 +138,15 @@ t.test('a row belongs to one account, and to one kind', async (t) => {
   await t.rejects(login({ home_account_id: 'v.t' }), { code: 'ML001' })
   await t.rejects(login({ kind: 'obo' }), { code: 'ML001' })
   await t.rejects(login({ home_account_id: 'u.t', subject: 'u.t' }), { code: 'ML001' }, 'a bare subject that equals it')
-  await t.rejects(one(`select msal_logout.store_app('a', 'u.t', 'x', 'json', '1 hour')`), { code: 'ML001' })
-  await one(`select msal_logout.store_app('a', 'app', 'x', 'json', '1 hour')`)
-  await one(`select msal_logout.store_app('a', 'app', 'y', 'json', '1 hour')`)
+  await t.rejects(one(`select msal_logout.store_app('a', 'u.t', 'x', 'test', '1 hour')`), { code: 'ML001' })
+  await one(`select msal_logout.store_app('a', 'app', 'x', 'test', '1 hour')`)
+  await one(`select msal_logout.store_app('a', 'app', 'y', 'test', '1 hour')`)
   t.match(await one(`select version, convert_from(payload, 'UTF8') as payload from msal_logout.load('a', 'app')`), {
     version: '2',
     payload: 'y'
   })
   await t.rejects(login({ partition_key: 'app' }), { code: 'ML001' })
-  t.match(await one(`select * from msal_logout.save('a', 'app', 1, 2, 'z', 'json', '1 hour')`), { outcome: 'gone' })
+  t.match(await one(`select * from msal_logout.save('a', 'app', 1, 2, 'z', 'test', '1 hour')`), { outcome: 'gone' })
 })
 
 t.test('an equal partition of another client id is another row', async (t) => {
@@ -187,7 +174,7 @@ t.test('add_session registers a further ID token, unless it was ended or the row
     active: true
   })
   await t.rejects(add({ subject: 'u.t' }), { code: 'ML001' })
-  await signOut({ issuer: 'https://other.example', sid: 's3' })
+  await signOut({ kind: 'session', issuer: 'https://other.example', sid: 's3' })
   t.match(await add({ sid: 's3', issuedAt: 2_000 }), { added: false })
   t.match(await add({ sid: 's3', issuedAt: 2_001 }), { added: true })
 })
@@ -209,7 +196,7 @@ t.test('ended_since tells each app its own, in order, and null tells where to be
   for (const sid of ['s1', 's2', 's3']) {
     await login({ sid, partition_key: `${sid}.t`, home_account_id: `${sid}.t` })
     await login({ sid, partition_key: `${sid}.t`, home_account_id: `${sid}.t`, client_id: 'b' })
-    await signOut({ sid })
+    await signOut({ kind: 'session', issuer, sid })
   }
   const all = await query<Row>(`select * from msal_logout.ended_since('a', 0)`)
   t.match(all, [

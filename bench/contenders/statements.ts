@@ -27,7 +27,7 @@ app.post<{ Body: { logout_token: string } }>('/backchannel-logout', async (reque
   try {
     await client.query('begin')
     await client.query(
-      `insert into msal_logout.purges (id, source, issuer, jti, sid) values (md5($1 || $2)::uuid, 'backchannel', $1, $2, $3)`,
+      `insert into msal_logout.records (id, source, issuer, jti, sid) values (md5($1 || $2)::uuid, 'backchannel', $1, $2, $3)`,
       [issuer, payload.jti, payload.sid]
     )
     const { rows } = await client.query<{ home_account_id: string }>(

@@ -1,44 +1,17 @@
-// The same server, verifying only: everything but the sign-out itself, down to the log line. As `server.ts` wires it.
+// The same service, verifying only: everything but the sign-out in the database, down to the log line.
 import { pino } from 'pino'
-import { createApp } from '../../src/app.ts'
 import { readConfig } from '../../src/config.ts'
-import { createIssuers } from '../../src/issuers.ts'
-import { createCarryOut } from '../../src/logout-request.ts'
-import { createLogoutTokenVerifier } from '../../src/logout-token.ts'
-import { createMetrics } from '../../src/metrics.ts'
-import { createRejections } from '../../src/rejections.ts'
-import { createSpool } from '../../src/spool.ts'
+import { createService } from '../../src/service.ts'
+import type { CommitOrders } from '../../src/sign-out.ts'
+
+// No session: else the apps would be notified, by the database.
+const commit: CommitOrders = async (orders) =>
+  orders.map(({ id }) => ({ id, outcome: 'done', matched: [], accounts: 1, sessions: 0, rows: 3, byClient: {} }))
 
 const config = readConfig(process.env)
 const logger = pino({ level: config.logLevel, redact: { paths: ['err.rawPacket'], remove: true } })
-const issuers = createIssuers(config.issuers)
-const carryOut = createCarryOut({
-  issuers,
-  verify: createLogoutTokenVerifier(issuers),
-  signOut: async ({ id }) => ({
-    id,
-    replayed: false,
-    accounts: 1,
-    sessions: 3,
-    rows: 3,
-    byClient: {}
-  }),
-  store: { issuersOfSid: async () => [] }
-})
-const spool = createSpool({ dir: config.spoolDir, logger })
-const metrics = createMetrics({ issuers, spool, pools: {} })
-metrics.watchProcess()
-const rejections = createRejections()
-const app = createApp({
-  issuers,
-  carryOut,
-  spool,
-  logger,
-  onEnded(outcome) {
-    metrics.ended(outcome)
-    rejections.add(outcome)
-  }
-})
-issuers.warmUp()
-await app.listen({ host: config.host, port: config.port })
+const service = createService(config, { logger, connectionString: config.databaseUrl, commit })
+service.metrics.watchProcess()
+await service.app.listen({ host: config.host, port: config.port })
+service.start()
 process.on('SIGTERM', () => process.exit(0))

@@ -1,6 +1,6 @@
-/** What a command tells a person in one line: what is wrong, and what to do. */
+/** An error that a person reads in one line: what is wrong, and what to do. */
 export class CommandError extends Error {
-  /** For programs, and stable; the operators' HTTP API's own `code` where it gave one. */
+  /** For programs, and stable; the operators' HTTP API's own `code` if it gave one. */
   readonly code: string
   /** 1: it failed; 2: it was asked wrongly, or a person said no. */
   readonly exitCode: 1 | 2
@@ -21,7 +21,7 @@ export function printable(text: string): string {
   return text.replace(/[\p{Cc}\p{Cf}\p{Cs}]/gu, '?')
 }
 
-/** The innermost cause in a few words: a code where there is one, since `fetch` itself only says that it failed. */
+/** The innermost cause in a few words: a code if there is one, since `fetch` itself only says that it failed. */
 export function reasonOf(error: unknown): string {
   if (error instanceof Error && error.cause !== undefined) {
     return reasonOf(error.cause)

@@ -19,6 +19,9 @@ export interface PurgeBody {
   readonly subject?: string | undefined
   readonly clientId?: string | undefined
   readonly tenantId?: string | undefined
+  readonly objectId?: string | undefined
+  /** An ISO time, or seconds since 1970. */
+  readonly issuedBefore?: string | number | undefined
   readonly reason: string
   readonly force: boolean
 }
@@ -62,10 +65,12 @@ const advice: Readonly<Record<string, string>> = {
   unauthorized: 'the service does not accept the credentials: look at ADMIN_TOKEN or --token-file',
   forbidden: 'the access token lacks the role of operators: see ADMIN_ROLE of the service',
   ambiguous_account: 'accounts of several issuers bear this id: add --issuer',
+  invalid_issued_before:
+    '--issued-before takes an ISO time with a zone or seconds since 1970, not in the future, and not for a whole app or tenant',
   not_found: "the service knows nothing of it: look at the id, and whether --url is the operators' address"
 }
 
-/** Speaks to the operators' listener. Every function throws {@link CommandError}, where another try may help {@link UnansweredError}. */
+/** Speaks to the operators' listener. Every function throws {@link CommandError}; {@link UnansweredError} if another try may help. */
 export function createOperatorClient({ url, token, signal }: OperatorClientOptions) {
   const base = new URL(url)
   base.pathname = base.pathname.replace(/\/?$/, '/') // what stands behind a proxy may have a path of its own
@@ -99,16 +104,16 @@ export function createOperatorClient({ url, token, signal }: OperatorClientOptio
       return body
     }
     const problem = Value.Check(ProblemSchema, body) ? body : undefined
-    const told = problem && (advice[problem.code] ?? problem.detail)
+    const reason = problem && (advice[problem.code] ?? problem.detail)
     if ([502, 503, 504].includes(response.status)) {
-      throw new UnansweredError(`the service cannot do it now: ${told ?? `it answered ${response.status}`}`)
+      throw new UnansweredError(`the service cannot do it now: ${reason ?? `it answered ${response.status}`}`)
     }
     // What is wrong with the request is the asker's to mend; credentials are not part of it.
     const isUsage = problem !== undefined && [400, 409, 422].includes(response.status)
     throw new CommandError(
       isUsage ? 2 : 1,
       problem?.code ?? 'unexpected_answer',
-      told ?? `${url.origin} answered ${response.status}: is --url the operators' address?`
+      reason ?? `${url.origin} answered ${response.status}: is --url the operators' address?`
     )
   }
 

@@ -1,16 +1,15 @@
-import type { WriteStream } from 'node:tty'
 import { SingleBar } from 'cli-progress'
 import type { Progress } from './operator-client.ts'
 
 const lineEveryMs = 10_000
 
-/** Tells how far a purge is: by a bar on a terminal, else by a line now and then. */
-export function createProgress(stderr: WriteStream) {
+/** Shows how far a purge is: by a bar on a terminal, else by a line now and then. */
+export function createProgress(stderr: NodeJS.WritableStream & { readonly isTTY?: boolean }) {
   let bar: SingleBar | undefined
   let lineAt = Number.NEGATIVE_INFINITY
   let noted = ''
 
-  function tell(text: string): void {
+  function say(text: string): void {
     stderr.write(`${text}\n`)
   }
 
@@ -24,7 +23,7 @@ export function createProgress(stderr: WriteStream) {
       if (!stderr.isTTY) {
         if (!isDone && performance.now() - lineAt >= lineEveryMs) {
           lineAt = performance.now()
-          tell(`${accounts} of ${total} accounts, ${rows} rows`)
+          say(`${accounts} of ${total} accounts, ${rows} rows`)
         }
         return
       }
@@ -46,7 +45,7 @@ export function createProgress(stderr: WriteStream) {
       bar.update(accounts, { rows })
     },
 
-    /** Something that lasts, told once; empty when it is over. */
+    /** Something that lasts, said once; empty when it is over. */
     note(text: string): void {
       if (text === noted) {
         return
@@ -54,7 +53,7 @@ export function createProgress(stderr: WriteStream) {
       noted = text
       // A bar would paint over it; it comes back with the next answer.
       stop()
-      tell(text === '' ? 'the service answers again' : text)
+      say(text === '' ? 'the service answers again' : text)
     },
 
     stop

@@ -3,8 +3,7 @@ import { readFileSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import type { Readable } from 'node:stream'
 import { setTimeout as pause } from 'node:timers/promises'
-import type { WriteStream } from 'node:tty'
-import { maxAccountsUnforced } from '../purges.ts'
+import { maxAccountsUnforced as usualMaxAccountsUnforced } from '../signals/operator.ts'
 import { CommandError, interrupted, printable } from './command-error.ts'
 import { type Counts, createOperatorClient, type Progress, type PurgeBody, UnansweredError } from './operator-client.ts'
 import { createProgress } from './progress.ts'
@@ -17,6 +16,9 @@ export interface PurgeOptions {
   readonly subject?: string
   readonly clientId?: string
   readonly tenantId?: string
+  readonly objectId?: string
+  /** An ISO time with a zone, or seconds since 1970. */
+  readonly issuedBefore?: string
   readonly reason?: string
   readonly dryRun?: boolean
   readonly force?: boolean
@@ -36,22 +38,33 @@ export interface CommandSurroundings {
   readonly env: Readonly<Record<string, string | undefined>>
   readonly stdin: Readable & { readonly isTTY?: boolean }
   readonly stdout: NodeJS.WritableStream
-  readonly stderr: WriteStream
+  readonly stderr: NodeJS.WritableStream & { readonly isTTY?: boolean }
   /** Aborted by Ctrl-C. */
   readonly signal: AbortSignal
 }
 
-const pollMs = 500
+/** For tests, which have neither the accounts nor the time. */
+export interface PurgeLimits {
+  /** More accounts need `--force`; default 1,000, as of the service. */
+  readonly maxAccountsUnforced?: number
+  /** Milliseconds between two looks at a purge that is under way; default 500. */
+  readonly pollMs?: number
+}
+
 const numbers = new Intl.NumberFormat('en')
 
 /**
  * Purges by the operators' HTTP API: shows what would go, asks, orders it, and follows it to its end.
  *
- * @returns the exit code: 0 done, 1 failed, 2 wrong usage or refused by the person, 130 interrupted
+ * @returns the exit code: 0 done, 1 failed, 2 wrong usage or not confirmed by the person, 130 interrupted
  */
-export async function purge(options: PurgeOptions, surroundings: CommandSurroundings): Promise<number> {
+export async function purge(
+  options: PurgeOptions,
+  surroundings: CommandSurroundings,
+  { maxAccountsUnforced = usualMaxAccountsUnforced, pollMs = 500 }: PurgeLimits = {}
+): Promise<number> {
   const { stdout, stderr, signal } = surroundings
-  const tell = (text: string) => stderr.write(`${text}\n`)
+  const say = (text: string) => stderr.write(`${text}\n`)
   const conclude = (result: object, text: string) => {
     stdout.write(options.json === true ? `${JSON.stringify(result)}\n` : text)
   }
@@ -111,11 +124,11 @@ export async function purge(options: PurgeOptions, surroundings: CommandSurround
           conclude({ outcome: 'dry_run', ...countsOf(preview) }, described('this would be purged', preview))
           return
         }
-        checkSize(body, preview)
+        checkSize(body, preview, maxAccountsUnforced)
         if (options.yes !== true) {
           await ask(surroundings, `${described('this would be purged', preview)}Purge it? [y/N] `)
         } else if (options.json !== true) {
-          tell(described('this is to be purged', preview).trimEnd())
+          say(described('this is to be purged', preview).trimEnd())
         }
         const key = options.idempotencyKey ?? randomUUID()
         resumption = `the service may have begun: the same command with "--idempotency-key ${key}" takes it up, and does nothing twice`
@@ -135,7 +148,7 @@ export async function purge(options: PurgeOptions, surroundings: CommandSurround
     return 0
   } catch (error) {
     if (signal.aborted) {
-      tell(`interrupted: ${resumption}`)
+      say(`interrupted: ${resumption}`)
       if (options.json === true) {
         const far = known === undefined ? {} : { id: known.id, ...countsOf(known), total: known.total }
         conclude({ outcome: 'interrupted', ...far, message: resumption }, '')
@@ -145,7 +158,7 @@ export async function purge(options: PurgeOptions, surroundings: CommandSurround
     if (error instanceof CommandError) {
       const isUnderWay = known !== undefined && !known.isDone
       const message = isUnderWay ? `${error.message}; ${resumption}` : error.message
-      tell(`error: ${printable(message)}`)
+      say(`error: ${printable(message)}`)
       if (options.json === true) {
         const id = known === undefined ? {} : { id: known.id }
         const outcome = error.exitCode === 2 ? 'refused' : 'failed'
@@ -191,8 +204,8 @@ function secondsOf(wait: string): number {
 /** The credentials, which never are an argument's value: every user of the machine sees those. */
 function tokenSource({ tokenFile }: PurgeOptions, { env }: CommandSurroundings): () => string {
   const read = () => {
-    if (tokenFile === undefined) {
-      return env.ADMIN_TOKEN ?? ''
+    if (!tokenFile) {
+      return env.ADMIN_TOKEN?.trim() ?? ''
     }
     try {
       return readFileSync(tokenFile, 'utf8').trim()
@@ -205,7 +218,11 @@ function tokenSource({ tokenFile }: PurgeOptions, { env }: CommandSurroundings):
   const checked = () => {
     const token = read()
     if (token === '') {
-      throw new CommandError(2, 'credentials_missing', 'no credentials: set ADMIN_TOKEN, or give --token-file <path>')
+      throw new CommandError(
+        2,
+        'credentials_missing',
+        'no credentials: set ADMIN_TOKEN, or give --token-file <path> or ADMIN_TOKEN_FILE'
+      )
     }
     if (!/^[\x21-\x7e]+$/.test(token)) {
       const source = tokenFile === undefined ? 'ADMIN_TOKEN' : `the file "${tokenFile}"`
@@ -222,13 +239,14 @@ function tokenSource({ tokenFile }: PurgeOptions, { env }: CommandSurroundings):
 }
 
 function bodyOf(options: PurgeOptions): PurgeBody {
-  const { homeAccountId, issuer, sid, subject, clientId, tenantId, reason, force = false } = options
+  const { homeAccountId, issuer, sid, subject, objectId, clientId, tenantId, reason, force = false } = options
   const selectors = {
     '--home-account-id': homeAccountId,
     '--sid': sid,
     '--subject': subject,
+    '--object-id': objectId,
     '--client-id': clientId,
-    '--tenant-id': tenantId
+    '--tenant-id': objectId === undefined ? tenantId : undefined
   }
   const given = Object.entries(selectors).filter(([, value]) => value !== undefined)
   const names = Object.keys(selectors).join(', ')
@@ -243,18 +261,23 @@ function bodyOf(options: PurgeOptions): PurgeBody {
   if (issuer === undefined && (sid !== undefined || subject !== undefined)) {
     throw usage(`${name} says nothing without its issuer: add --issuer <url>`)
   }
+  if (objectId !== undefined && tenantId === undefined) {
+    throw usage(`${name} says nothing without its tenant: add --tenant-id <id>`)
+  }
   if (issuer !== undefined && (clientId !== undefined || tenantId !== undefined)) {
     throw usage(`${name} takes no --issuer: leave it out`)
   }
   if (reason === undefined || reason.trim() === '') {
     throw usage('a purge needs a reason, for its record: add --reason <text>')
   }
-  return { homeAccountId, issuer, sid, subject, clientId, tenantId, reason, force }
+  const issuedBefore = /^\d+$/.test(options.issuedBefore ?? '') ? Number(options.issuedBefore) : options.issuedBefore
+  return { homeAccountId, issuer, sid, subject, clientId, tenantId, objectId, issuedBefore, reason, force }
 }
 
-/** Who follows a purge, and says what is to be purged, means something else. */
+/** With `--follow` nothing may say what is to be purged: it would not be purged. */
 function refuseOrders(options: PurgeOptions): undefined {
-  const { homeAccountId, issuer, sid, subject, clientId, tenantId, reason, dryRun, force, idempotencyKey } = options
+  const { homeAccountId, issuer, sid, subject, clientId, tenantId, objectId } = options
+  const { issuedBefore, reason, dryRun, force, idempotencyKey } = options
   const orders = {
     '--home-account-id': homeAccountId,
     '--issuer': issuer,
@@ -262,6 +285,8 @@ function refuseOrders(options: PurgeOptions): undefined {
     '--subject': subject,
     '--client-id': clientId,
     '--tenant-id': tenantId,
+    '--object-id': objectId,
+    '--issued-before': issuedBefore,
     '--reason': reason,
     '--dry-run': dryRun,
     '--force': force,
@@ -274,7 +299,7 @@ function refuseOrders(options: PurgeOptions): undefined {
 }
 
 /** The service would say the same, but after the question. */
-function checkSize({ force }: PurgeBody, { accounts }: Counts): void {
+function checkSize({ force }: PurgeBody, { accounts }: Counts, maxAccountsUnforced: number): void {
   if (!force && accounts > maxAccountsUnforced) {
     throw new CommandError(
       2,
@@ -284,7 +309,7 @@ function checkSize({ force }: PurgeBody, { accounts }: Counts): void {
   }
 }
 
-/** @throws {CommandError} where the person says anything but yes, or nobody can be asked */
+/** @throws {CommandError} if the person says anything but yes, or nobody can be asked */
 async function ask({ stdin, stderr, signal }: CommandSurroundings, question: string): Promise<void> {
   if (stdin.isTTY !== true || !stderr.isTTY) {
     stderr.write(question.replace(/\n.*$/, '\n'))
@@ -298,12 +323,12 @@ async function ask({ stdin, stderr, signal }: CommandSurroundings, question: str
   const lines = createInterface({ input: stdin, output: stderr, terminal: false })
   try {
     const answer = await new Promise<string>((resolve, reject) => {
-      const refuse = () => reject(new CommandError(2, 'not_confirmed', 'nothing was done'))
-      signal.addEventListener('abort', refuse, { once: true })
-      lines.once('close', refuse)
+      const decline = () => reject(new CommandError(2, 'not_confirmed', 'nothing was done'))
+      signal.addEventListener('abort', decline, { once: true })
+      lines.once('close', decline)
       lines.question(question, resolve)
       if (signal.aborted) {
-        refuse() // before anybody listened
+        decline() // before anybody listened
       }
     })
     if (!/^y(es)?$/i.test(answer.trim())) {

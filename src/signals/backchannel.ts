@@ -1,3 +1,4 @@
+import { RejectedError } from '../errors.ts'
 import type { IssuerConfig, Issuers } from '../issuers.ts'
 import {
   checkAudience,
@@ -11,6 +12,12 @@ import {
   rejectionOf,
   verifySignature
 } from '../jwt.ts'
+import { type Order, orderId } from '../sign-out.ts'
+import { traced } from '../traces.ts'
+import type { Signal } from './signal.ts'
+
+// Longer than any ID token that a login under way could bear.
+const rememberSeconds = 86_400
 
 /** A genuine logout token, narrowed to what a sign-out needs. */
 export interface LogoutToken {
@@ -26,6 +33,58 @@ export interface LogoutToken {
 }
 
 const logoutEvent = 'http://schemas.openid.net/event/backchannel-logout'
+
+/**
+ * Logout tokens: OpenID Connect Back-Channel Logout 1.0 §2.5. The input is the form's field
+ * `logout_token`; null if the body is no form.
+ *
+ * @param options.issuers whom we trust
+ */
+export function createBackchannel(options: { readonly issuers: Pick<Issuers, 'find'> }): Signal {
+  return {
+    source: 'backchannel',
+    isSigned: true,
+    async read(input, receivedAt) {
+      const token = await traced('verify', () => readLogoutToken(formToken(input), receivedAt, options))
+      return [orderOf(token)]
+    }
+  }
+}
+
+function formToken(input: unknown): string {
+  if (input === null) {
+    throw new RejectedError('ERR_REQUEST_FORM')
+  }
+  if (input === undefined || input === '') {
+    throw new RejectedError('ERR_REQUEST_TOKEN_MISSING')
+  }
+  if (typeof input !== 'string') {
+    throw new RejectedError('ERR_REQUEST_TOKEN_TWICE')
+  }
+  return input
+}
+
+/** What a genuine logout token asks for, by the policy of its issuer. */
+export function orderOf({ issuer, clientId, jti, issuedAt, sid, subject, config }: LogoutToken): Order {
+  const isSession = sid !== undefined && (subject === undefined || config.sidAndSubject === 'session')
+  return {
+    id: orderId(issuer, jti),
+    source: 'backchannel',
+    issuerName: config.name,
+    selector: isSession
+      ? { kind: 'session', issuer, sid, subject }
+      : { kind: 'subject', issuer, subject: subject ?? '', sid },
+    revokeBefore: issuedAt,
+    purgeScope: config.purgeScope,
+    sparesNewer: !isSession,
+    isSigned: true,
+    isOnce: true,
+    recordUnmatched: true,
+    rememberSeconds,
+    clientId,
+    jti
+  }
+}
 
 /**
  * Reads a logout token: OpenID Connect Back-Channel Logout 1.0 §2.6, by the policy of its issuer. The signature comes

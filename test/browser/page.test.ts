@@ -3,27 +3,39 @@ import { createRequire } from 'node:module'
 import pg from 'pg'
 import type { Locator, Page } from 'playwright-core'
 import t, { type Test } from 'tap'
-import { createAdmin } from '../../src/admin.ts'
 import { readConfig } from '../../src/config.ts'
+import { createAdmin } from '../../src/http/admin.ts'
 import { createIssuers } from '../../src/issuers.ts'
 import { createOperatorCheck } from '../../src/operators.ts'
 import { signIn, startBrowser, visit } from '../fixtures/browser.ts'
 import { createDatabase, createRole } from '../fixtures/database.ts'
-import { ada, adasSid, adasSubject, buildWithHistory, staffIssuer } from '../fixtures/page-data.ts'
+import {
+  ada,
+  adasObject,
+  adasSid,
+  adasSubject,
+  adasTenant,
+  buildWithHistory,
+  person,
+  staffIssuer
+} from '../fixtures/page-data.ts'
 import { adminToken, build, type Service } from '../fixtures/service.ts'
 
 const browser = await startBrowser(t)
 const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
-const views = ['Overview', 'Accounts', 'Purges', 'Rejected'] as const
+const views = ['Overview', 'Accounts', 'Records', 'Purges', 'Rejected'] as const
 
 async function open(page: Page, view: (typeof views)[number]): Promise<void> {
   await page.getByRole('link', { name: view, exact: true }).click()
   await page.getByRole('heading', { level: 1, name: view }).waitFor()
 }
 
+const finder = (page: Page) => page.locator('#find')
+
 async function findAda(page: Page): Promise<void> {
   await open(page, 'Accounts')
-  await page.getByLabel('homeAccountId').fill(ada)
+  await finder(page).getByLabel('account id').check()
+  await finder(page).getByLabel('homeAccountId').fill(ada)
   await page.getByRole('button', { name: 'Find' }).click()
   await page.getByText('3 apps, 4 rows, 5 sessions').waitFor()
 }
@@ -37,14 +49,13 @@ const purgeButton = (page: Page) => page.getByRole('button', { name: /^Purge [\d
 
 /** An operators' listener on the service's parts, with other credentials. */
 function adminWith(t: Test, service: Service, identify: Parameters<typeof createAdmin>[0]['identify']) {
-  const { purges, store, spool, issuers, rejections, metrics, admin } = service
-  const other = createAdmin({ purges, store, spool, issuers, rejections, metrics, logger: admin.log, identify })
+  const other = createAdmin({ ...service.adminOptions, identify })
   t.teardown(() => other.close())
   return other
 }
 
 const recordsOf = (service: Service, reason: string) =>
-  service.database.query('select status, accounts::int, rows::int from msal_logout.purges where reason = $1', [reason])
+  service.database.query('select status, accounts::int, rows::int from msal_logout.records where reason = $1', [reason])
 
 t.test('an operator finds an account, tries a purge dry, purges it and finds the record', async (t) => {
   const service = await buildWithHistory(t)
@@ -58,8 +69,8 @@ t.test('an operator finds an account, tries a purge dry, purges it and finds the
     'staff',
     'partners'
   ])
-  await page.getByLabel('Issuer').fill(staffIssuer)
-  await page.getByLabel('sid').fill(adasSid)
+  await finder(page).getByLabel('Issuer').fill(staffIssuer)
+  await finder(page).getByLabel('sid').fill(adasSid)
   await page.getByRole('button', { name: 'Find' }).click()
   await page.getByRole('heading', { name: ada }).waitFor()
   t.same(await page.locator('#found h3').allTextContents(), ['expenses', 'intranet', 'timesheets'])
@@ -83,23 +94,138 @@ t.test('an operator finds an account, tries a purge dry, purges it and finds the
   await page.getByText('Nothing is left of this account.').waitFor()
   t.same(await service.rows(), ['wiki/grace.tenant'])
 
-  await page.getByRole('link', { name: 'its record' }).click()
+  await page.getByRole('link', { name: 'its record', exact: true }).click()
   await page.getByText('laptop stolen, ticket 12').waitFor()
   t.match(await page.locator('#record').textContent(), /Operatoradmin-token.*Rows4/)
-  await page.getByRole('link', { name: 'All purges' }).click()
+  t.same(await page.locator('#record li a').allTextContents(), [ada], 'with the account that it matched')
+  await page.getByRole('link', { name: 'All records' }).click()
   await page.getByRole('cell', { name: 'laptop stolen, ticket 12' }).waitFor()
-  const shown = page.locator('#records-table tbody tr')
+  const shown = page.locator('#records tbody tr')
   t.equal(await shown.count(), 25)
   t.match(await shown.first().textContent(), 'laptop stolen, ticket 12', 'the newest is the first')
   await page.getByRole('button', { name: 'Show older' }).click()
   await page.getByText('50 records shown.').waitFor()
   t.equal(await shown.count(), 50)
+  await open(page, 'Purges')
+  const purges = page.locator('#purges tbody tr')
+  await purges.first().getByText('laptop stolen, ticket 12').waitFor()
+  t.equal(await purges.count(), 3, 'those of operators alone')
 
   await open(page, 'Accounts')
-  await page.getByLabel('subject').first().check()
-  await page.getByLabel('Subject', { exact: true }).fill(adasSubject)
+  await finder(page).getByLabel('subject').first().check()
+  await finder(page).getByLabel('Subject', { exact: true }).fill(adasSubject)
   await page.getByRole('button', { name: 'Find' }).click()
   await page.getByText('No session of this subject is stored').waitFor()
+  t.same(complaints(), [])
+})
+
+t.test('what came is found by source, issuer, account and operator, and the address keeps the filter', async (t) => {
+  const service = await buildWithHistory(t)
+  const { page, complaints } = await visit(t, browser, service.admin)
+  await signIn(page, adminToken)
+  const rows = page.locator('#records tbody tr')
+  async function show(filter: Record<string, string>): Promise<void> {
+    for (const label of ['Source', 'Issuer', 'homeAccountId', 'Operator']) {
+      await page
+        .locator('#filter')
+        .getByLabel(label)
+        .fill(filter[label] ?? '')
+    }
+    await page.getByRole('button', { name: 'Show', exact: true }).click()
+  }
+
+  await page.getByRole('link', { name: 'Security events' }).click()
+  await page.getByRole('heading', { level: 1, name: 'Records' }).waitFor()
+  await page.getByRole('cell', { name: 'Security events' }).first().waitFor()
+  t.equal(await page.locator('#filter').getByLabel('Source').inputValue(), 'security-events')
+  t.equal(await page.getByRole('cell', { name: 'Backchannel' }).count(), 0)
+  t.same(
+    await page
+      .locator('#filter-sources option')
+      .evaluateAll((options) => options.map((each) => each.getAttribute('value'))),
+    ['backchannel', 'frontchannel', 'operator', 'security-events']
+  )
+
+  await show({ Operator: person })
+  await rows.getByText('left the company').waitFor()
+  t.equal(await rows.count(), 1)
+  await page.reload()
+  await signIn(page, adminToken)
+  await rows.getByText('left the company').waitFor()
+  t.equal(await page.locator('#filter').getByLabel('Operator').inputValue(), person)
+
+  await show({ Source: 'operator' })
+  await rows.getByText('laptop stolen, ticket 4711').waitFor()
+  t.equal(await rows.count(), 2)
+  const purged = (await rows.first().getByRole('link').last().textContent()) ?? ''
+  await show({ homeAccountId: purged })
+  await rows.nth(1).waitFor({ state: 'detached' })
+  t.match(await rows.textContent(), 'laptop stolen, ticket 4711')
+  await page.getByRole('link', { name: purged }).click()
+  await page.getByText('Nothing is stored of this account.').waitFor()
+  await page.getByRole('link', { name: 'Its records' }).click()
+  await rows.getByText('laptop stolen, ticket 4711').waitFor()
+  t.equal(await rows.count(), 1)
+
+  await show({ Issuer: 'https://nobody.example' })
+  await page.getByText('No record: nothing of this kind has come.').waitFor()
+  await show({})
+  await page.getByRole('button', { name: 'Show older' }).waitFor()
+  t.equal(await rows.count(), 25)
+  t.same(complaints(), [])
+})
+
+t.test('a directory object is found and purged by its tenant id and object id', async (t) => {
+  const service = await buildWithHistory(t)
+  const { page, complaints } = await visit(t, browser, service.admin, { path: '/#/accounts' })
+  await signIn(page, adminToken)
+  await finder(page).getByLabel('directory object').check()
+  await finder(page).getByLabel('Tenant id').fill(adasTenant)
+  await finder(page).getByLabel('Object id').fill(adasObject)
+  await page.getByRole('button', { name: 'Find' }).click()
+  await page.getByRole('heading', { name: ada }).waitFor()
+  await open(page, 'Purges')
+  await page.getByText('Purge an app, a tenant or a directory object').click()
+  const form = page.locator('#many')
+  await form.getByLabel('a directory object').check()
+  await form.getByLabel('Tenant id').fill(adasTenant)
+  await form.getByLabel('Object id').fill(adasObject)
+  await form.getByRole('button', { name: 'Choose' }).click()
+  await tryDry(page, 'disabled in the directory')
+  await page.getByText('Would delete 4 rows and end 5 sessions of 1 account.').waitFor()
+  await form.getByLabel('Object id').fill('another')
+  t.equal(await purgeButton(page).count(), 0, 'what was chosen no longer holds')
+  await form.getByLabel('Object id').fill(adasObject)
+  await form.getByRole('button', { name: 'Choose' }).click()
+  await tryDry(page, 'disabled in the directory')
+  await purgeButton(page).click()
+  await page.getByText('Deleted 4 rows and ended 5 sessions').waitFor()
+  t.same(await service.rows(), [])
+  await page.getByRole('link', { name: 'its record', exact: true }).click()
+  await page.getByRole('heading', { name: 'Purge by an operator' }).waitFor()
+  t.match(await page.locator('#record').textContent(), `Tenant${adasTenant}Object${adasObject}`)
+  t.same(complaints(), [])
+})
+
+t.test('a purge can spare what was issued later, and shows so before it is done', async (t) => {
+  const service = await buildWithHistory(t)
+  const { page, complaints } = await visit(t, browser, service.admin, { timezoneId: 'Asia/Kolkata' })
+  await signIn(page, adminToken)
+  await findAda(page)
+  // A day ago, in the time of the browser: one of the sessions is older.
+  const local = new Date(Date.now() - 86_400_000 + 5.5 * 3_600_000).toISOString().slice(0, 19)
+  await page.getByLabel('Only what was issued before').fill(local)
+  await tryDry(page, 'a session of last week')
+  await page.getByText('Would delete 0 rows and end 1 session of 1 account.').waitFor()
+  const endButton = page.getByRole('button', { name: 'End 1 session' })
+  t.equal(await endButton.count(), 1)
+  await page.getByLabel('Only what was issued before').fill('')
+  t.equal(await endButton.count(), 0, 'another time needs another dry run')
+  await page.getByLabel('Only what was issued before').fill(local)
+  await page.getByRole('button', { name: 'Dry run' }).click()
+  await endButton.click()
+  await page.getByText('Deleted 0 rows and ended 1 session').waitFor()
+  await page.getByText('3 apps, 4 rows, 4 sessions').waitFor()
   t.same(complaints(), [])
 })
 
@@ -112,8 +238,8 @@ t.test('several accounts of one sid are listed, and purged together', async (t) 
   const { page, complaints } = await visit(t, browser, service.admin, { path: '/#/accounts' })
   await signIn(page, adminToken)
   await page.getByLabel('session').check()
-  await page.getByLabel('Issuer').fill(issuer)
-  await page.getByLabel('sid').fill('shared')
+  await finder(page).getByLabel('Issuer').fill(issuer)
+  await finder(page).getByLabel('sid').fill('shared')
   await page.getByRole('button', { name: 'Find' }).click()
   await page.getByText('2 accounts have a session of this sid.').waitFor()
   t.same(await page.locator('#found li a').allTextContents(), ['ada.guest', 'ada.home'])
@@ -173,7 +299,7 @@ t.test('the keyboard alone is enough to purge, and where it is can always be see
   await page.getByRole('heading', { level: 1, name: 'Accounts' }).waitFor()
   t.equal(await page.title(), 'Accounts – msal-logout')
   await tabTo(page.getByLabel('account id').first())
-  await tabTo(page.getByLabel('homeAccountId'))
+  await tabTo(finder(page).getByLabel('homeAccountId'))
   await keyboard.type(ada)
   await keyboard.press('Enter')
   const sums = page.getByText('3 apps, 4 rows, 5 sessions')
@@ -190,7 +316,7 @@ t.test('the keyboard alone is enough to purge, and where it is can always be see
   const done = page.getByText('Deleted 4 rows')
   await done.waitFor()
   t.ok(await isFocused(done))
-  await tabTo(page.getByRole('link', { name: 'its record' }))
+  await tabTo(page.getByRole('link', { name: 'its record', exact: true }))
   await keyboard.press('Enter')
   await page.getByRole('heading', { name: 'Purge by an operator' }).waitFor()
   t.same(await service.rows(), [])
@@ -204,54 +330,57 @@ t.test('the keyboard alone is enough to purge, and where it is can always be see
   t.same(complaints(), [])
 })
 
-t.test('a wrong token and one without the role are told in the words of the interface, and show nothing', async (t) => {
-  const service = await buildWithHistory(t)
-  const { issuer } = service.provider
-  const { adminAccessTokens } = readConfig({
-    ISSUER: issuer,
-    CLIENT_IDS: 'client-a',
-    ADMIN_ISSUER: issuer,
-    ADMIN_AUDIENCE: 'api://operators',
-    ADMIN_ROLE: 'Purge.All'
-  })
-  if (adminAccessTokens === undefined) {
-    throw new Error('not configured')
-  }
-  const admin = adminWith(
-    t,
-    service,
-    createOperatorCheck({
-      accessTokens: { ...adminAccessTokens, issuers: createIssuers([adminAccessTokens.issuer]) }
+t.test(
+  'a wrong token and one without the role are answered in the words of the interface, and show nothing',
+  async (t) => {
+    const service = await buildWithHistory(t)
+    const { issuer } = service.provider
+    const { adminAccessTokens } = readConfig({
+      ISSUER: issuer,
+      CLIENT_IDS: 'client-a',
+      ADMIN_ISSUER: issuer,
+      ADMIN_AUDIENCE: 'api://operators',
+      ADMIN_ROLE: 'Purge.All'
     })
-  )
-  const accessToken = (roles: string[]) =>
-    service.provider.sign({
-      iss: issuer,
-      aud: 'api://operators',
-      exp: Math.floor(Date.now() / 1_000) + 60,
-      oid: 'person-1',
-      roles
-    })
-  const { page, complaints } = await visit(t, browser, admin)
-  const problem = page.getByRole('alert')
-  for (const [token, told] of [
-    ['wrong', 'Valid credentials of an operator are needed.'],
-    [await accessToken(['Other']), 'The access token lacks the role of operators.'],
-    ['two words', 'A token has no blanks, and no characters but those of ASCII.']
-  ] as const) {
-    await signIn(page, token)
-    await problem.getByText(told).waitFor()
-    t.equal(await page.getByRole('navigation').count(), 0)
-    t.equal(await page.getByLabel('Bearer token').getAttribute('type'), 'password')
+    if (adminAccessTokens === undefined) {
+      throw new Error('not configured')
+    }
+    const admin = adminWith(
+      t,
+      service,
+      createOperatorCheck({
+        accessTokens: { ...adminAccessTokens, issuers: createIssuers([adminAccessTokens.issuer]) }
+      })
+    )
+    const accessToken = (roles: string[]) =>
+      service.provider.sign({
+        iss: issuer,
+        aud: 'api://operators',
+        exp: Math.floor(Date.now() / 1_000) + 60,
+        oid: 'person-1',
+        roles
+      })
+    const { page, complaints } = await visit(t, browser, admin)
+    const problem = page.getByRole('alert')
+    for (const [token, text] of [
+      ['wrong', 'Valid credentials of an operator are needed.'],
+      [await accessToken(['Other']), 'The access token lacks the role of operators.'],
+      ['two words', 'A token has no blanks, and no characters but those of ASCII.']
+    ] as const) {
+      await signIn(page, token)
+      await problem.getByText(text).waitFor()
+      t.equal(await page.getByRole('navigation').count(), 0)
+      t.equal(await page.getByLabel('Bearer token').getAttribute('type'), 'password')
+    }
+    await signIn(page, await accessToken(['Purge.All']))
+    await page.getByText('can be written').waitFor()
+    t.same(await page.evaluate('[localStorage.length, sessionStorage.length, document.cookie]'), [0, 0, ''])
+    await page.getByRole('button', { name: 'Sign out' }).click()
+    await page.getByLabel('Bearer token').waitFor()
+    t.notMatch(await page.content(), staffIssuer, 'nothing is left of what was seen')
+    t.same(complaints(401, 403), [])
   }
-  await signIn(page, await accessToken(['Purge.All']))
-  await page.getByText('can be written').waitFor()
-  t.same(await page.evaluate('[localStorage.length, sessionStorage.length, document.cookie]'), [0, 0, ''])
-  await page.getByRole('button', { name: 'Sign out' }).click()
-  await page.getByLabel('Bearer token').waitFor()
-  t.notMatch(await page.content(), staffIssuer, 'nothing is left of what was seen')
-  t.same(complaints(401, 403), [])
-})
+)
 
 t.test('when the token ends in the middle, what was looked at comes back after a new sign-in', async (t) => {
   const service = await buildWithHistory(t)
@@ -285,7 +414,7 @@ t.test('when the token ends in the middle, what was looked at comes back after a
   await page.getByRole('link', { name: 'Rejected' }).click()
   await page.getByText('comes back when you have signed in again').waitFor()
   await signIn(page, operators.token)
-  await page.getByRole('cell', { name: 'Back channel' }).first().waitFor()
+  await page.getByRole('cell', { name: 'Backchannel' }).first().waitFor()
   t.same(complaints(401, 429), [])
 })
 
@@ -321,62 +450,128 @@ t.test('a purge pressed twice, and again after a lost answer, is done once', asy
 })
 
 t.test('a large purge needs a word, goes on in the background, and shows how far it is', async (t) => {
-  const service = await build(t)
+  const service = await build(t, { edges: { sweeps: { maxAccountsAwaited: 1_000, rowsPerStep: 500 } } })
   await service.database.query(
-    `select count(msal_logout.login('client-a', n || '.large', n || '.large', $1, 'sid-' || n, 'subject-' || n, 1, '', 'json',
-      interval '1 day')) from generate_series(10001, 20001) n`,
+    `select count(msal_logout.login('client-a', n || '.large', n || '.large', $1, 'sid-' || n, 'subject-' || n, 1, '{}', 'json',
+      interval '1 day')) from generate_series(1001, 2001) n`,
     [service.provider.issuer]
   )
   const { page, complaints } = await visit(t, browser, service.admin, { path: '/#/purges' })
   await signIn(page, adminToken)
-  await page.getByText('Purge a whole app or tenant').click()
+  await page.getByText('Purge an app, a tenant or a directory object').click()
   await page.getByLabel('a tenant').check()
-  await page.getByLabel('Tenant id').fill('large')
+  await page.locator('#many').getByLabel('Tenant id').fill('large')
   await page.getByRole('button', { name: 'Choose' }).click()
+  t.equal(await page.getByLabel('Only what was issued before').count(), 0, 'a tenant goes whole')
   await tryDry(page, 'tenant left')
-  await page.getByText('Would delete 10,001 rows and end 10,001 sessions of 10,001 accounts.').waitFor()
+  await page.getByText('Would delete 1,001 rows and end 1,001 sessions of 1,001 accounts.').waitFor()
   t.equal(await purgeButton(page).isDisabled(), true)
-  await page.getByLabel('I mean all 10,001 accounts').check()
+  await page.getByLabel('I mean all 1,001 accounts').check()
 
   const locked = await service.database.pool.connect() // one of the last: the purge waits there
-  await locked.query(`begin; select from msal_logout.token_cache where partition_key = '20001.large' for update`)
+  await locked.query(`begin; select from msal_logout.token_cache where partition_key = '2001.large' for update`)
   t.teardown(() => locked.release(true))
   await purgeButton(page).click()
   await page.getByText('The purge is running, and goes on if you leave').waitFor()
-  await page.getByText('10,000 of 10,001 accounts').waitFor()
-  t.equal(await page.getByRole('progressbar').getAttribute('max'), '10001')
-  t.equal(await page.getByRole('progressbar').getAttribute('value'), '10000')
+  await page.getByText('1,000 of 1,001 accounts').waitFor()
+  t.equal(await page.getByRole('progressbar').getAttribute('max'), '1001')
+  t.equal(await page.getByRole('progressbar').getAttribute('value'), '1000')
   await page.getByText('running', { exact: true }).waitFor()
   await locked.query('rollback')
-  await page.getByText('Deleted 10,001 rows and ended 10,001 sessions').waitFor()
+  await page.getByText('Deleted 1,001 rows and ended 1,001 sessions').waitFor()
   t.same(await service.rows(), [])
   t.same(complaints(), [])
 })
 
-t.test('rejected tokens and logouts appear as they come', async (t) => {
+t.test('rejected signals appear as they come, with what they say of themselves', async (t) => {
   const service = await build(t)
   const { page, complaints } = await visit(t, browser, service.admin, { path: '/#/rejected' })
   await signIn(page, adminToken)
-  await page.getByText('No token has been rejected.').waitFor()
+  await page.getByText('No signal has been rejected.').waitFor()
   await service.post('not-a-token')
-  await page.getByText('1 more token rejected').waitFor({ state: 'attached' })
+  await page.getByText('1 more signal rejected').waitFor({ state: 'attached' })
   await page.getByRole('rowheader', { name: 'the token is not a signed JWT ERR_TOKEN_MALFORMED' }).waitFor()
+  const aud = '<img src=x onerror=alert(1)>'
+  await service.post(await service.provider.logoutToken({ aud }, { kid: 'k'.repeat(1_000) }))
+  const says = page.locator('#rejected .details').first()
+  await says.getByText(aud).waitFor()
+  t.match(await says.textContent(), `iss ${service.provider.issuer}`)
+  t.match(await says.textContent(), 'alg RS256')
+  t.ok(((await says.textContent()) ?? '').length < 500, 'cut')
+  t.equal(await page.locator('#rejected img').count(), 0, 'what a token says is text')
   for (let times = 0; times < 120; times += 1) {
     await service.post('not-a-token')
   }
   await page.getByText('more came from addresses that had sent too many').waitFor()
+  t.same(complaints(), [])
+})
 
-  await open(page, 'Overview')
-  await page.getByText('No logouts in this time.').waitFor()
+t.test('each source has a series and a colour by its place, whatever its name', async (t) => {
+  const service = await build(t)
+  const { page, complaints } = await visit(t, browser, service.admin)
+  await signIn(page, adminToken)
+  await page.getByText('Nothing came in this time.').waitFor()
+  t.equal(await page.locator('#stats canvas').count(), 0)
   await service.login({ sid: 's1' })
   await service.post(await service.provider.logoutToken({ sid: 's1' }))
   await page.getByLabel('Time').selectOption('last 6 hours')
-  await page.getByText('Back channel 1').waitFor()
+  await page.getByText('Backchannel 1').waitFor()
   await page.getByText('As a table').click()
-  t.match(await page.locator('#logouts tbody').textContent(), /^\d\d:\d\d100$/)
-  t.equal(await page.locator('#logouts canvas').count(), 1)
-  await page.locator('#logouts .u-over').hover({ position: { x: 200, y: 80 } })
-  await page.getByText(/^\d\d:\d\d: 0 logouts$/).waitFor()
+  t.match(await page.locator('#stats tbody').textContent(), /^\d\d:\d\d1$/)
+  t.equal(await page.locator('#stats canvas').count(), 1)
+  await page.locator('#stats .u-over').hover({ position: { x: 200, y: 80 } })
+  await page.getByText(/^\d\d:\d\d: 0 records$/).waitFor()
+
+  await service.database.query(
+    `insert into msal_logout.records (id, source)
+    select gen_random_uuid(), source from unnest(array['a-new-one', 'operator', '<b>', '__proto__', 'constructor']) source`
+  )
+  await page.getByLabel('Time').selectOption('last hour')
+  await page.getByText('A new one 1').waitFor()
+  t.same(await page.locator('.legend li').allTextContents(), [
+    'Backchannel 1',
+    '<b> 1',
+    '__proto__ 1',
+    'A new one 1',
+    'Constructor 1',
+    'Operator 1'
+  ])
+  const colors = (await page.evaluate(
+    `[...document.querySelectorAll('.legend i')].map((mark) => getComputedStyle(mark).backgroundColor)`
+  )) as string[]
+  t.equal(new Set(colors).size, 6)
+  t.notOk(colors.includes('rgba(0, 0, 0, 0)'))
+  t.match(
+    await page.locator('#stats thead').textContent(),
+    /^MinuteBackchannel<b>__proto__A new oneConstructorOperator$/
+  )
+  t.same(complaints(), [])
+})
+
+t.test('what waits on disk is shown, and what cannot be used is named', async (t) => {
+  const service = await build(t)
+  service.provider.behaviour = 'down'
+  await service.post(await service.provider.logoutToken())
+  const { page, complaints } = await visit(t, browser, service.admin)
+  await signIn(page, adminToken)
+  await page.locator('#spool').getByText('can be written').waitFor()
+  t.match(await page.locator('#spool').textContent(), /Verified, for the database0Unverified, for keys1Unsigned0/)
+  await page.route('**/admin/spool', (route) =>
+    route.fulfill({
+      json: {
+        verified: 0,
+        unverified: 0,
+        unsigned: 0,
+        rejected: 0,
+        stuck: [{ name: 'a-file', reason: 'EACCES' }],
+        oldestAt: null,
+        isWritable: false
+      }
+    })
+  )
+  await page.getByText('1 file cannot be used: mend or remove them.').waitFor({ timeout: 20_000 })
+  await page.getByText('a-file EACCES').waitFor()
+  await page.getByText('cannot be written').waitFor()
   t.same(complaints(), [])
 })
 
@@ -384,22 +579,26 @@ t.test('where nothing is stored, each view says what that means', async (t) => {
   const service = await build(t)
   const { page, complaints } = await visit(t, browser, service.admin)
   await signIn(page, adminToken)
-  await page.getByText('No logouts in this time. If users have signed out, nothing arrives here.').waitFor()
-  await page.getByText('Nothing waits: every logout that came has been carried out.').waitFor()
+  await page
+    .getByText('Nothing came in this time. If users have signed out, their signals do not arrive here.')
+    .waitFor()
+  await page.getByText('Nothing waits: every signal that came is done.').waitFor()
   await open(page, 'Purges')
   await page.getByText('No purge has been recorded').waitFor()
+  await open(page, 'Records')
+  await page.getByText('No record: nothing of this kind has come.').waitFor()
   await open(page, 'Rejected')
-  await page.getByText('No token has been rejected.').waitFor()
+  await page.getByText('No signal has been rejected.').waitFor()
   await open(page, 'Accounts')
-  await page.getByLabel('homeAccountId').fill('nobody.tenant')
+  await finder(page).getByLabel('homeAccountId').fill('nobody.tenant')
   await page.getByRole('button', { name: 'Find' }).click()
   await page.getByText('No app has a row or a session of it').waitFor()
-  await page.goto(`${new URL('/', page.url())}#/purges/11111111-1111-4111-8111-111111111111`)
-  await page.getByText('No purge has this id.').waitFor()
+  await page.goto(`${new URL('/', page.url())}#/records/11111111-1111-4111-8111-111111111111`)
+  await page.getByText('No record has this id.').waitFor()
   t.same(complaints(404), [])
 })
 
-t.test('a database out of reach is told in each view, and the page goes on when it is back', async (t) => {
+t.test('a database out of reach is shown in each view, and the page goes on when it is back', async (t) => {
   const database = await createDatabase(t)
   const role = await createRole(database, 'service')
   await database.query('select msal_logout.register_service($1)', [role])
@@ -417,31 +616,31 @@ t.test('a database out of reach is told in each view, and the page goes on when 
   await page.getByRole('button', { name: 'Refresh' }).click()
   await page.getByRole('alert').getByText('The database is out of reach.').waitFor()
   await open(page, 'Overview')
-  await page.locator('#logouts').getByText('The database is out of reach.').waitFor()
-  await page.getByText('can be written').waitFor() // the rest is told all the same
+  await page.locator('#stats').getByText('The database is out of reach.').waitFor()
+  await page.getByText('can be written').waitFor() // the rest is shown all the same
   await page.getByText('Not ready: ERR_DATABASE_UNAVAILABLE').waitFor({ timeout: 20_000 })
 
   await database.query(`alter role ${role} login`)
   await page.getByLabel('Time').selectOption('last 24 hours')
-  await page.getByText('No logouts in this time.').waitFor()
+  await page.getByText('Nothing came in this time.').waitFor()
   t.same(complaints(503), [])
 })
 
 t.test('axe finds nothing to mend in light and dark, and nothing is wider than a phone', async (t) => {
   const service = await buildWithHistory(t)
-  await service.database.query("update msal_logout.purges set reason = repeat('W', 400) where source = 'admin'")
+  await service.database.query("update msal_logout.records set reason = repeat('W', 400) where source = 'operator'")
   async function check(page: Page, name: string): Promise<void> {
     const { violations } = (await page.evaluate('axe.run()')) as {
       violations: { id: string; nodes: { target: string[]; failureSummary: string }[] }[]
     }
-    const told = violations.flatMap(({ id, nodes }) =>
+    const found = violations.flatMap(({ id, nodes }) =>
       nodes.map((node) => `${id}: ${node.target} ${node.failureSummary}`)
     )
-    t.same(told, [], name)
+    t.same(found, [], name)
     t.equal(await page.evaluate('document.documentElement.scrollWidth <= innerWidth'), true, `${name} fits`)
   }
   for (const colorScheme of ['light', 'dark'] as const) {
-    for (const width of [320, 1_440]) {
+    for (const width of [320, 768, 1_280]) {
       const name = (view: string) => `${view}, ${colorScheme}, ${width}`
       const { page, complaints } = await visit(t, browser, service.admin, {
         colorScheme,
@@ -458,17 +657,20 @@ t.test('axe finds nothing to mend in light and dark, and nothing is wider than a
       await page.getByText('As a table').click()
       await check(page, name('overview'))
       await open(page, 'Rejected')
-      await page.getByRole('cell', { name: 'Back channel' }).first().waitFor()
+      await page.getByRole('cell', { name: 'Backchannel' }).first().waitFor()
       await check(page, name('rejected'))
       await open(page, 'Purges')
-      await page.getByText('Purge a whole app or tenant').click()
+      await page.getByText('Purge an app, a tenant or a directory object').click()
       await page.getByLabel('Client id').fill('no-such-app')
       await page.getByRole('button', { name: 'Choose' }).click()
       await tryDry(page, 'nothing')
       await page.getByText('Nothing would go').waitFor()
       await check(page, name('purges'))
-      await page.locator('#records-table tbody a').first().click()
-      await page.getByText('Logout by the back channel').waitFor()
+      await open(page, 'Records')
+      await page.getByRole('button', { name: 'Show older' }).waitFor()
+      await check(page, name('records'))
+      await page.locator('#records tbody tr', { hasText: 'Backchannel' }).first().getByRole('link').first().click()
+      await page.getByText('Sign-out by Backchannel').waitFor()
       await check(page, name('record'))
       await findAda(page)
       await tryDry(page, 'laptop stolen')

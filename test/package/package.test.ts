@@ -28,7 +28,16 @@ const tool = (name: string) => join(root, 'node_modules', name)
 /** Packs a copy of the sources, so that the build of the working folder is left alone. */
 async function pack(): Promise<{ service: string; client: string }> {
   const sources = join(home, 'sources')
-  const entries = ['package.json', 'tsconfig.json', 'tsconfig.build.json', 'src', 'clients', 'migrations', 'page']
+  const entries = [
+    'package.json',
+    'tsconfig.json',
+    'tsconfig.build.json',
+    'src',
+    'clients',
+    'migrations',
+    'sql',
+    'page'
+  ]
   for (const entry of [...entries, 'README.md', 'CHANGELOG.md', 'SECURITY.md', 'LICENSE', 'test', 'examples']) {
     cpSync(join(root, entry), join(sources, entry), { recursive: true })
   }
@@ -86,9 +95,16 @@ t.test('the package holds what is run and read, and nothing of the development',
     'dist',
     'migrations',
     'package.json',
-    'page'
+    'page',
+    'sql'
   ])
-  t.same(readdirSync(join(target, 'migrations')), readdirSync(join(root, 'migrations')))
+  for (const sources of ['migrations', 'sql']) {
+    t.same(readdirSync(join(target, sources)), readdirSync(join(root, sources)))
+  }
+  t.same(
+    readdirSync(join(target, 'dist')).filter((name) => name.startsWith('embedded-postgres')),
+    []
+  )
 })
 
 t.test('a web app needs MSAL and its own pg beside it: not Fastify, not embedded PostgreSQL', async (t) => {
@@ -131,8 +147,8 @@ t.test('the service runs on the dependencies that the package declares', async (
   const refused = await node(folder, [cli, 'serve'], { PATH: process.env.PATH })
   t.equal(refused.code, 1)
   t.match(refused.output, /ISSUER/, 'all is loaded: it asks for its configuration')
-  const library = `const { createStore } = await import('msal-logout'); console.log(typeof createStore)`
-  t.match(await node(folder, ['--input-type=module', '-e', library]), { code: 0, output: 'function\n' })
+  const withoutDatabase = await node(folder, [cli, 'migrate'], { PATH: process.env.PATH })
+  t.match(withoutDatabase, { code: 1, output: /^error: DATABASE_URL is not set, .*: set DATABASE_URL\n$/ })
 
   const database = await createDatabase(t, { migrated: false })
   const migrated = await node(folder, [cli, 'migrate'], { PATH: process.env.PATH, DATABASE_URL: database.url })

@@ -9,8 +9,9 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import pg from 'pg'
 import t, { type Test } from 'tap'
-import { createTokenCache, type EndedSession } from '../../clients/node/src/index.ts'
+import type { RevokedSession } from '../../clients/node/src/index.ts'
 import { freePort } from '../../src/embedded-postgres.ts'
+import { createTokenCache } from '../fixtures/client.ts'
 import { createDatabase, type Database, serverUrl } from '../fixtures/database.ts'
 import {
   audience,
@@ -21,6 +22,7 @@ import {
   redeem,
   silent
 } from '../fixtures/msal.ts'
+import { signOutBySql } from '../fixtures/orders.ts'
 
 const alice: Person = { homeAccountId: 'Alice.t', subject: 'sub-alice', sid: 's-alice' }
 
@@ -79,17 +81,8 @@ server_round_robin = 1
   return pool
 }
 
-function signOut(database: Database, sid: string): Promise<unknown> {
-  const logout = {
-    id: crypto.randomUUID(),
-    source: 'backchannel',
-    issuer: authority,
-    sid,
-    not_after: Math.floor(Date.now() / 1_000),
-    whole_subject: false,
-    purge_scope: 'account'
-  }
-  return database.query('select * from msal_logout.sign_out($1)', [JSON.stringify([logout])])
+function signOut(database: Database, sid: string): Promise<void> {
+  return signOutBySql(database, { kind: 'session', issuer: authority, sid })
 }
 
 for (const encryption of [undefined, { current: 'k', keys: { k: randomBytes(32) } }]) {
@@ -140,8 +133,8 @@ t.test('onPurge takes a connection of its own, past the pooler', async (t) => {
   const database = await createDatabase(t)
   const pool = await pooled(t, database)
   const tokenCache = createTokenCache({ pool, listenPool: database.pool, clientId: audience, onWarning: () => {} })
-  let tell: (ended: EndedSession) => void = () => {}
-  const told = new Promise<EndedSession>((resolve) => {
+  let tell: (ended: RevokedSession) => void = () => {}
+  const told = new Promise<RevokedSession>((resolve) => {
     tell = resolve
   })
   t.teardown(await tokenCache.onPurge(tell))

@@ -1,6 +1,7 @@
 import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto'
 import { promisify } from 'node:util'
 import { gunzip, gzip } from 'node:zlib'
+import { TokenCacheMisuseError, TokenCacheTooLargeError } from './errors.ts'
 
 const compress = promisify(gzip)
 const decompress = promisify(gunzip)
@@ -9,7 +10,13 @@ export interface Encryption {
   /** The id of the key that new payloads are encrypted with. */
   current: string
   /** Keys by id, 32 bytes each; older ones stay until their rows have been re-written. */
-  keys: Readonly<Record<string, Buffer>>
+  keys: Readonly<Record<string, Uint8Array>>
+  /**
+   * Whether a row that is not encrypted is read, and encrypted by the next save; default false: it is treated as empty.
+   * Nothing binds a plain row to its place: who can write to the table may have put another user's there. True is for the
+   * days in which encryption is introduced; else all users sign in once more.
+   */
+  allowPlain?: boolean
 }
 
 /** Where a payload stands; bound to the encrypted one, so that it cannot be moved to another place. */
@@ -24,71 +31,111 @@ export interface Encoded {
   readonly encoding: string
 }
 
+/** What a payload holds, or why it holds nothing. */
+export type Decoded =
+  | { readonly kind: 'text'; readonly text: string }
+  /** Of a login whose payload is on its way. */
+  | { readonly kind: 'pending' }
+  /** Not encrypted, though this app encrypts; with its text where that is allowed. */
+  | { readonly kind: 'plain'; readonly text: string | undefined }
+  | { readonly kind: 'undecodable' }
+
 export interface Codec {
   /** Whether a payload depends on its generation, which a row has only once it is there. */
   readonly bindsGeneration: boolean
   encode(text: string, place: Place): Promise<Encoded>
-  /** The text, or undefined where the payload cannot be decoded at this place with these keys. */
-  decode(encoded: Encoded, place: Place): Promise<string | undefined>
+  decode(encoded: Encoded, place: Place): Promise<Decoded>
 }
+
+/** What a login stores whose payload depends on the generation that it is given: it grants nothing to anybody. */
+export const pendingPayload: Encoded = { payload: Buffer.alloc(0), encoding: 'none' }
 
 const ivBytes = 12
 const tagBytes = 16
 const prefix = 'gzip+a256gcm:'
-// Far beyond any account's cache; a payload that claims to be larger is no payload of ours.
+// Far beyond any account's cache. One limit for writing and for reading: what is written can be read.
 const maxBytes = 16 * 1024 * 1024
 
 /**
  * Makes the coding of payloads: JSON as it is, or compressed and then encrypted with AES-256-GCM.
  *
  * @param encryption the keys; undefined: payloads are stored as they are
- * @throws {TypeError} where the current key is missing or a key has not 32 bytes
+ * @throws {TokenCacheMisuseError} where the current key is missing or a key has not 32 bytes
  */
 export function createCodec(encryption: Encryption | undefined): Codec {
+  const plain: Codec = {
+    bindsGeneration: false,
+    encode: async (text) => ({ payload: boundedBytes(text), encoding: 'json' }),
+    decode: async ({ payload, encoding }) => {
+      if (encoding === 'none') {
+        return { kind: 'pending' }
+      }
+      return encoding === 'json' && payload.byteLength <= maxBytes
+        ? { kind: 'text', text: payload.toString('utf8') }
+        : { kind: 'undecodable' }
+    }
+  }
   if (encryption === undefined) {
-    return {
-      bindsGeneration: false,
-      encode: async (text) => ({ payload: Buffer.from(text), encoding: 'json' }),
-      decode: async ({ payload, encoding }) => (encoding === 'json' ? payload.toString('utf8') : undefined)
-    }
+    return plain
   }
-  const { current, keys } = encryption
-  for (const [id, key] of Object.entries(keys)) {
-    if (key.byteLength !== 32) {
-      throw new TypeError(`encryption key "${id}" must have 32 bytes`)
-    }
-  }
+  const { current, keys, allowPlain = false } = encryption
+  checkKeys(keys)
   const currentKey = Object.hasOwn(keys, current) ? keys[current] : undefined
   if (currentKey === undefined) {
-    throw new TypeError(`encryption key "${current}" is current, and not among the keys`)
+    throw new TokenCacheMisuseError(
+      `encryption key "${current}" is current, and not among the keys: ${Object.keys(keys).join(', ') || 'there are none'}`
+    )
   }
 
   return {
     bindsGeneration: true,
+
     async encode(text, place) {
       const iv = randomBytes(ivBytes)
       const cipher = createCipheriv('aes-256-gcm', currentKey, iv).setAAD(additionalData(current, place))
-      const encrypted = Buffer.concat([cipher.update(await compress(text)), cipher.final()])
+      const encrypted = Buffer.concat([cipher.update(await compress(boundedBytes(text))), cipher.final()])
       return { payload: Buffer.concat([iv, cipher.getAuthTag(), encrypted]), encoding: prefix + current }
     },
+
     async decode({ payload, encoding }, place) {
-      if (encoding === 'json') {
-        return payload.toString('utf8') // from before encryption was turned on; re-written when it is used
+      if (!encoding.startsWith(prefix)) {
+        const decoded = await plain.decode({ payload, encoding }, place)
+        return decoded.kind === 'text' ? { kind: 'plain', text: allowPlain ? decoded.text : undefined } : decoded
       }
-      const id = encoding.startsWith(prefix) ? encoding.slice(prefix.length) : undefined
-      const key = id !== undefined && Object.hasOwn(keys, id) ? keys[id] : undefined
-      if (id === undefined || key === undefined || payload.byteLength < ivBytes + tagBytes) {
-        return undefined
+      const id = encoding.slice(prefix.length)
+      const key = Object.hasOwn(keys, id) ? keys[id] : undefined
+      if (key === undefined || payload.byteLength < ivBytes + tagBytes) {
+        return { kind: 'undecodable' }
       }
       try {
         const decipher = createDecipheriv('aes-256-gcm', key, payload.subarray(0, ivBytes), { authTagLength: tagBytes })
           .setAAD(additionalData(id, place))
           .setAuthTag(payload.subarray(ivBytes, ivBytes + tagBytes))
         const compressed = Buffer.concat([decipher.update(payload.subarray(ivBytes + tagBytes)), decipher.final()])
-        return (await decompress(compressed, { maxOutputLength: maxBytes })).toString('utf8')
+        return { kind: 'text', text: (await decompress(compressed, { maxOutputLength: maxBytes })).toString('utf8') }
       } catch {
-        return undefined // told by the caller as an undecodable row
+        return { kind: 'undecodable' } // the caller warns of it
       }
+    }
+  }
+}
+
+/** @throws {TokenCacheTooLargeError} */
+function boundedBytes(text: string): Buffer {
+  const bytes = Buffer.from(text)
+  if (bytes.byteLength > maxBytes) {
+    throw new TokenCacheTooLargeError(bytes.byteLength, maxBytes)
+  }
+  return bytes
+}
+
+function checkKeys(keys: Encryption['keys']): void {
+  for (const [id, key] of Object.entries(keys)) {
+    if (!(key instanceof Uint8Array) || key.byteLength !== 32) {
+      const found = key instanceof Uint8Array ? `${key.byteLength} bytes` : `a ${typeof key}`
+      throw new TokenCacheMisuseError(
+        `encryption key "${id}" must be a Buffer of 32 bytes, and is ${found}. Make one with "openssl rand -base64 32", and read it with Buffer.from(text, 'base64')`
+      )
     }
   }
 }

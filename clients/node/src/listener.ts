@@ -1,12 +1,12 @@
-import type { Pool, PoolClient } from 'pg'
-import type { EndedSession, Rows } from './rows.ts'
+import type { Database, PoolClient } from './database.ts'
+import type { RevokedSession, Rows } from './rows.ts'
 
-export type PurgeListener = (ended: EndedSession) => unknown
+export type PurgeListener = (revoked: RevokedSession) => unknown
 
 export interface ListenerOptions {
-  readonly rows: Pick<Rows, 'endedSince'>
+  readonly rows: Pick<Rows, 'revokedSince'>
   /** Where LISTEN goes: a connection of it is held until the end. */
-  readonly pool: Pool
+  readonly database: Database
   readonly warn: (message: string) => void
 }
 
@@ -15,17 +15,17 @@ const pollMs = 30_000
 const maxBackOffMs = 5_000
 
 /**
- * Tells of the app's sessions that purges end from now on, in order and each once. A notification only says that there
- * is something to read; what, is read from the database after the last position, so that a lost connection loses
+ * Gives a listener the app's sessions that are revoked from now on, in order and each once. A notification only says that
+ * there is something to read; what, is read from the database after the last position, so that a lost connection loses
  * nothing.
  *
- * @param onEnded is awaited before the next one is told; what it throws is warned of, and not told again
- * @returns a function that ends it, and resolves when `onEnded` is not running any more
+ * @param onRevoked is awaited before the next one; what it throws is warned of, and the session is not given again
+ * @returns a function that ends it, and resolves when `onRevoked` is not running any more
  * @throws the database's error where it cannot be reached at the start
  */
 export async function listenForPurges(
-  { rows, pool, warn }: ListenerOptions,
-  onEnded: PurgeListener
+  { rows, database, warn }: ListenerOptions,
+  onRevoked: PurgeListener
 ): Promise<() => Promise<void>> {
   let client: PoolClient | undefined
   let position: string
@@ -36,20 +36,22 @@ export async function listenForPurges(
   let stopped = false
 
   async function connect(): Promise<void> {
-    const connected = await pool.connect()
+    const connected = await database.connect({ text: `listen ${channel}` })
     if (stopped) {
-      connected.release()
+      connected.release(true) // not to the pool: it listens
       return
     }
-    connected.on('notification', read).on('error', reconnect).on('end', reconnect)
+    for (const [event, listener] of events) {
+      connected.on(event, listener)
+    }
     client = connected
-    await connected.query(`listen ${channel}`)
     backOffMs = 50
   }
 
   function drop(): void {
-    client?.off('notification', read).off('end', reconnect)
-    client?.release(true) // not to the pool: it listens
+    client?.off('notification', read)
+    client?.off('end', reconnect)
+    client?.release(true)
     client = undefined
   }
 
@@ -65,6 +67,12 @@ export async function listenForPurges(
     backOffMs = Math.min(backOffMs * 2, maxBackOffMs)
   }
 
+  const events = [
+    ['notification', read],
+    ['error', reconnect],
+    ['end', reconnect]
+  ] as const
+
   function read(): void {
     isDue = true
     reading ??= readAll().finally(() => {
@@ -76,12 +84,12 @@ export async function listenForPurges(
     while (isDue && !stopped) {
       isDue = false
       try {
-        for (const { position: next, ...ended } of await rows.endedSince(position)) {
+        for (const { position: next, ...revoked } of await rows.revokedSince(position)) {
           if (stopped) {
             return
           }
           position = next
-          await tell(ended)
+          await give(revoked)
         }
       } catch {
         isDue = true // the same position again, when there is a connection
@@ -91,18 +99,18 @@ export async function listenForPurges(
     }
   }
 
-  async function tell(ended: EndedSession): Promise<void> {
+  async function give(revoked: RevokedSession): Promise<void> {
     try {
-      await onEnded(ended)
+      await onRevoked(revoked)
     } catch (error) {
       warn(`a listener of purges failed: ${error instanceof Error ? error.message : error}`)
     }
   }
 
-  // First listen, then take the position: what is ended in between is told.
+  // First listen, then take the position: what is revoked in between is given.
   try {
     await connect()
-    position = (await rows.endedSince(null)).at(-1)?.position ?? '0'
+    position = (await rows.revokedSince(null)).at(-1)?.position ?? '0'
   } catch (error) {
     stopped = true
     clearTimeout(retry)

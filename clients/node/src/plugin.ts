@@ -1,20 +1,40 @@
 import { createHash } from 'node:crypto'
-import type { ICachePlugin, TokenCacheContext } from '@azure/msal-node'
 import {
   accountsOf,
+  adoptOrphans,
+  audiencesOf,
+  type Change,
   type Contents,
   decodeClaims,
   isSameSession,
+  leaveOneOfEach,
   mergeContents,
+  noncesOf,
   ownContents,
   parseContents,
   type SessionClaims,
   sessionOf,
   sessionsOf
 } from './contents.ts'
-import type { Codec, Encoded } from './encoding.ts'
-import { SignedOutError, TokenCacheMisuseError } from './errors.ts'
-import type { Login, Row, Rows } from './rows.ts'
+import { type Codec, type Decoded, pendingPayload } from './encoding.ts'
+import { SignedOutError, SignInFailedError, TokenCacheDatabaseError, TokenCacheMisuseError } from './errors.ts'
+import { memberOf } from './objects.ts'
+import type { Login, Rows, RowVersion } from './rows.ts'
+
+/** MSAL's `ICachePlugin`, whatever version of MSAL and copy of it the app has. */
+export interface CachePlugin {
+  beforeCacheAccess(context: CacheContext): Promise<void>
+  afterCacheAccess(context: CacheContext): Promise<void>
+}
+
+/** As much of MSAL's `TokenCacheContext` as is used. */
+export interface CacheContext {
+  readonly cacheHasChanged: boolean
+  readonly tokenCache: {
+    serialize(): string
+    deserialize(cache: string): void
+  }
+}
 
 export interface PluginOptions {
   readonly rows: Rows
@@ -22,8 +42,6 @@ export interface PluginOptions {
   readonly clientId: string
   readonly warn: (message: string) => void
 }
-
-type RowVersion = Pick<Row, 'generation' | 'version'>
 
 /** What a row held when it was last read or written. */
 interface Loaded extends RowVersion {
@@ -35,10 +53,18 @@ interface Loaded extends RowVersion {
 const maxTries = 32 // each lost try is another writer's success
 const twoAccounts = 'two accounts in one ConfidentialClientApplication: make one for each sign-in'
 
+/** What the ID token of a login must bear; else nothing is stored. */
+export interface LoginChecks {
+  /** That which the sign-in began with. MSAL Node before 6 does not compare it. */
+  readonly nonce?: string | undefined
+  /** Whose ID token it must be: `issuer` of the discovery document. */
+  readonly issuer?: string | undefined
+}
+
 /** For the client application that redeems the code: reads nothing before, and is the only one to make a row. */
-export function createLoginPlugin(options: PluginOptions): ICachePlugin {
+export function createLoginPlugin(options: PluginOptions, checks: LoginChecks = {}): CachePlugin {
   let signedIn: ReturnType<typeof createAccountRow> | undefined
-  return createPlugin({
+  return createPlugin(options, {
     load: async () => signedIn?.load(),
     async store(ours, base) {
       if (signedIn !== undefined) {
@@ -47,10 +73,10 @@ export function createLoginPlugin(options: PluginOptions): ICachePlugin {
       const homeAccountId = onlyAccount(ours)
       const row = createAccountRow(options, homeAccountId, homeAccountId)
       const own = ownContents(ours, homeAccountId, Date.now() / 1_000)
-      const sessions = sessionsOf(own, options.clientId)
-      const session = newest(sessions)
+      const session = newestSession(own, options.clientId)
+      checkLogin(noncesOf(own, options.clientId), session, checks)
       await row.login(own, session, 'user')
-      for (const further of sessions.filter((other) => !isSameSession(other, session))) {
+      for (const further of sessionsOf(own, options.clientId).filter((other) => !isSameSession(other, session))) {
         await row.addSession(further)
       }
       signedIn = row
@@ -60,16 +86,16 @@ export function createLoginPlugin(options: PluginOptions): ICachePlugin {
 }
 
 /** For one operation of a user who is signed in: never makes a row. */
-export function createAccountPlugin(options: PluginOptions, homeAccountId: string): ICachePlugin {
+export function createAccountPlugin(options: PluginOptions, homeAccountId: string): CachePlugin {
   const row = createAccountRow(options, homeAccountId, homeAccountId)
-  return createPlugin(row)
+  return createPlugin(options, row)
 }
 
 /** For one on-behalf-of operation: a row by assertion, which bears the user's account, so that a purge finds it. */
-export function createAssertionPlugin(options: PluginOptions, assertion: string): ICachePlugin {
+export function createAssertionPlugin(options: PluginOptions, assertion: string): CachePlugin {
   const partitionKey = createHash('sha256').update(assertion).digest('base64url')
   let row: ReturnType<typeof createAccountRow> | undefined
-  return createPlugin({
+  return createPlugin(options, {
     async load() {
       const stored = await readRow(options, partitionKey)
       const [homeAccountId] = stored === undefined ? [] : accountsOf(stored.contents)
@@ -86,7 +112,7 @@ export function createAssertionPlugin(options: PluginOptions, assertion: string)
       const homeAccountId = onlyAccount(ours)
       const own = ownContents(ours, homeAccountId, Date.now() / 1_000)
       const fresh = createAccountRow(options, partitionKey, homeAccountId)
-      await fresh.login(own, assertedSession(assertion, newest(sessionsOf(own, options.clientId))), 'obo')
+      await fresh.login(own, assertedSession(assertion, newestSession(own, options.clientId)), 'obo')
       row = fresh
     },
     remove: async () => row?.remove()
@@ -94,15 +120,14 @@ export function createAssertionPlugin(options: PluginOptions, assertion: string)
 }
 
 /** For client credentials: no account, and the last writer wins. */
-export function createAppPlugin({ rows, codec, clientId }: PluginOptions, partitionKey: string): ICachePlugin {
+export function createAppPlugin(options: PluginOptions, partitionKey: string): CachePlugin {
+  const { rows, codec, clientId } = options
   // An app's row has no generation of its own to bind: it is never another user's.
   const place = { clientId, partitionKey, generation: 'app' }
-  return createPlugin({
+  return createPlugin(options, {
     async load() {
       const row = await rows.load(partitionKey)
-      const text = row && (await codec.decode(row, place))
-      const contents = text === undefined ? undefined : parseContents(text)
-      return text === undefined || contents === undefined ? undefined : { contents, text }
+      return row && contentsOf(await codec.decode(row, place), options.warn)
     },
     async store(ours) {
       if (accountsOf(ours).size > 0) {
@@ -129,7 +154,7 @@ function createAccountRow(options: PluginOptions, partitionKey: string, homeAcco
     }
     version = row.version
     // Whatever another program may have put there: MSAL is never shown another account's tokens.
-    const contents = ownContents(row.contents, homeAccountId, 0)
+    const contents = leaveOneOfEach(ownContents(row.contents, homeAccountId, 0), undefined)
     return contents === row.contents ? row : { ...row, contents, text: JSON.stringify(contents) }
   }
 
@@ -148,32 +173,71 @@ function createAccountRow(options: PluginOptions, partitionKey: string, homeAcco
     }
   }
 
+  /** Saves what MSAL has changed, onto what others have saved meanwhile. */
+  async function save(generation: string, change: Change): Promise<void> {
+    let contents = change.ours
+    for (let tries = 0; tries < maxTries && version !== undefined; tries += 1) {
+      const own = leaveOneOfEach(ownContents(contents, homeAccountId, Date.now() / 1_000), change)
+      const encoded = await codec.encode(JSON.stringify(own), { clientId, partitionKey, generation })
+      const saved = await rows.save(partitionKey, { generation, version }, encoded)
+      if (saved.outcome === 'saved') {
+        version = saved.version
+        return
+      }
+      const theirs = saved.outcome === 'conflict' ? await load() : undefined
+      if (theirs === undefined) {
+        throw new SignedOutError()
+      }
+      contents = mergeContents(change.base, change.ours, theirs.contents)
+    }
+    throw new TokenCacheDatabaseError(`the row was changed by others ${maxTries} times in a row`, {
+      isUnavailable: true
+    })
+  }
+
   return {
     load,
     addSession,
 
+    /**
+     * Stores a login. A payload that is encrypted depends on the row's generation, which a new row is given by this very
+     * call. It then begins empty, which grants nothing to anybody, and its payload follows; no transaction is open
+     * meanwhile. What dies in between leaves an empty row: the user signs in again. A row that is there is never emptied,
+     * since its generation is known before.
+     */
     async login(own: Contents, session: SessionClaims, kind: Login['kind']): Promise<void> {
       checkSid(session)
-      const text = JSON.stringify(own)
-      const login = { partitionKey, homeAccountId, session, kind }
-      const encode = (generation: string): Promise<Encoded> =>
-        codec.encode(text, { clientId, partitionKey, generation })
-      const row = await (codec.bindsGeneration ? rows.loginBound(login, encode) : rows.login(login, await encode('')))
+      const generation = codec.bindsGeneration ? (await rows.load(partitionKey))?.generation : 'any'
+      const encoded =
+        generation === undefined
+          ? pendingPayload
+          : await codec.encode(JSON.stringify(own), { clientId, partitionKey, generation })
+      const row = await rows.login({ partitionKey, homeAccountId, session, kind }, encoded)
       if (row === undefined) {
         throw new SignedOutError()
       }
       pinned = row.generation
       version = row.version
+      if (codec.bindsGeneration && generation !== row.generation) {
+        try {
+          await save(row.generation, { ours: own, base: {} })
+        } catch (error) {
+          // The row of a login that failed is of no use; where it cannot be deleted either, it stays empty.
+          await rows.forget(partitionKey, row.generation).catch(() => {})
+          throw error
+        }
+      }
     },
 
-    /** Saves what has changed since `base`, onto what others have saved meanwhile. */
-    async store(ours: Contents, base: Contents | undefined): Promise<void> {
-      if (base === undefined || typeof pinned !== 'string' || version === undefined) {
+    /** Saves what has changed since `base`, and registers the sessions that are new. */
+    async store(changed: Contents, base: Contents | undefined): Promise<void> {
+      if (base === undefined || typeof pinned !== 'string') {
         throw new SignedOutError()
       }
-      if ([...accountsOf(ours)].some((id) => id !== homeAccountId)) {
+      if ([...accountsOf(changed)].some((id) => id !== homeAccountId)) {
         throw new TokenCacheMisuseError(twoAccounts)
       }
+      const ours = adoptOrphans(changed, base, homeAccountId)
       const known = sessionsOf(base, clientId)
       for (const session of sessionsOf(ours, clientId)) {
         // OIDC Core 1.0 §12.2: the ID token of a refresh may lack what the first one told.
@@ -181,22 +245,7 @@ function createAccountRow(options: PluginOptions, partitionKey: string, homeAcco
           await addSession(session)
         }
       }
-      let contents = ours
-      for (let tries = 0; tries < maxTries; tries += 1) {
-        const own = ownContents(contents, homeAccountId, Date.now() / 1_000)
-        const encoded = await codec.encode(JSON.stringify(own), { clientId, partitionKey, generation: pinned })
-        const saved = await rows.save(partitionKey, { generation: pinned, version }, encoded)
-        if (saved.outcome === 'saved') {
-          version = saved.version
-          return
-        }
-        const theirs = saved.outcome === 'conflict' ? await load() : undefined
-        if (theirs === undefined) {
-          throw new SignedOutError()
-        }
-        contents = mergeContents(base, ours, theirs.contents)
-      }
-      throw new Error(`the row was changed by others ${maxTries} times in a row`)
+      await save(pinned, { ours, base })
     },
 
     async remove(): Promise<void> {
@@ -216,19 +265,40 @@ async function readRow(
   if (row === undefined) {
     return undefined
   }
-  const text = await codec.decode(row, { clientId, partitionKey, generation: row.generation })
-  const contents = text === undefined ? undefined : parseContents(text)
   const { generation, version } = row
-  if (text === undefined || contents === undefined) {
-    warn('a row of the token cache cannot be decoded (another key, or damaged); it is treated as empty')
-    return { generation, version, contents: {}, text: '{}' }
+  const decoded = await codec.decode(row, { clientId, partitionKey, generation })
+  return { generation, version, ...contentsOf(decoded, warn) }
+}
+
+type Read = Pick<Loaded, 'contents' | 'text'>
+
+const emptyRow: Read = { contents: {}, text: '{}' }
+
+function contentsOf(decoded: Decoded, warn: PluginOptions['warn']): Read {
+  if (decoded.kind === 'pending') {
+    return emptyRow
   }
-  return { generation, version, contents, text }
+  if (decoded.kind === 'plain') {
+    warn(
+      decoded.text === undefined
+        ? 'a row of the token cache is not encrypted, and is treated as empty. From before encryption was turned on? Then set "allowPlain" until all rows have been re-written'
+        : 'a row of the token cache is not encrypted; the next save encrypts it. Remove "allowPlain" when no row is plain any more: select encoding, count(*) from msal_logout.token_cache group by encoding'
+    )
+  }
+  const text = decoded.kind === 'undecodable' ? undefined : decoded.text
+  const contents = text === undefined ? undefined : parseContents(text)
+  if (text !== undefined && contents !== undefined) {
+    return { contents, text }
+  }
+  if (decoded.kind !== 'plain') {
+    warn('a row of the token cache cannot be decoded (another key, or damaged); it is treated as empty')
+  }
+  return emptyRow
 }
 
 interface Source {
   /** What is stored now, or undefined where nothing is. */
-  load(): Promise<Pick<Loaded, 'contents' | 'text'> | undefined>
+  load(): Promise<Read | undefined>
   /** Stores what MSAL has now; `base` is what was loaded for this operation. */
   store(ours: Contents, base: Contents | undefined): Promise<void>
   /** MSAL has removed the account. */
@@ -236,9 +306,9 @@ interface Source {
 }
 
 /** MSAL's two hooks around a source: empties the memory before each load, and never writes after a load that failed. */
-function createPlugin(source: Source): ICachePlugin {
-  let owner: TokenCacheContext['tokenCache'] | undefined
-  let current: TokenCacheContext | undefined
+function createPlugin({ clientId }: PluginOptions, source: Source): CachePlugin {
+  let owner: CacheContext['tokenCache'] | undefined
+  let current: CacheContext | undefined
   let base: Contents | undefined
 
   return {
@@ -250,6 +320,9 @@ function createPlugin(source: Source): ICachePlugin {
         throw new TokenCacheMisuseError(
           'one ConfidentialClientApplication serves one operation at a time: make one for each operation, it costs microseconds'
         )
+      }
+      if (owner === undefined) {
+        checkOwner(context.tokenCache, clientId)
       }
       owner = context.tokenCache
       current = context
@@ -290,12 +363,36 @@ function createPlugin(source: Source): ICachePlugin {
   }
 }
 
+/**
+ * At the first access, so that a mistake is found by the first sign-in.
+ *
+ * @throws {TokenCacheMisuseError} where MSAL is too old, or has another client id than the token cache
+ */
+function checkOwner(tokenCache: CacheContext['tokenCache'], clientId: string): void {
+  // Since 3.2.0; before it acquireTokenSilent looks in memory alone.
+  if (!('overwriteCache' in tokenCache)) {
+    throw new TokenCacheMisuseError(
+      'this version of @azure/msal-node does not read a shared cache: update it to 3.2.0 or later'
+    )
+  }
+  const found = memberOf(memberOf(tokenCache, 'storage'), 'clientId')
+  if (typeof found === 'string' && found !== clientId) {
+    throw new TokenCacheMisuseError(otherClient([found], clientId))
+  }
+}
+
+function otherClient(found: readonly string[], clientId: string): string {
+  return `the token cache is for the client id "${clientId}", and MSAL has "${found.join('", "')}": give both the same`
+}
+
 /** MSAL's `deserialize` only ever adds to its memory: what is stale there must be taken out by hand. */
-function empty({ tokenCache }: TokenCacheContext): void {
+function empty({ tokenCache }: CacheContext): void {
   const store: unknown =
     'getKVStore' in tokenCache && typeof tokenCache.getKVStore === 'function' ? tokenCache.getKVStore() : undefined
   if (typeof store !== 'object' || store === null) {
-    throw new TokenCacheMisuseError('this version of @azure/msal-node has no getKVStore on its token cache: update it')
+    throw new TokenCacheMisuseError(
+      'this version of @azure/msal-node has no getKVStore on its token cache: tell us its number'
+    )
   }
   for (const [key, entity] of Object.entries(store)) {
     const isEntity = typeof entity === 'object' && entity !== null && 'homeAccountId' in entity
@@ -309,18 +406,39 @@ function onlyAccount(contents: Contents): string {
   const [homeAccountId, ...others] = accountsOf(contents)
   if (homeAccountId === undefined || others.length > 0) {
     throw new TokenCacheMisuseError(
-      homeAccountId === undefined ? 'no account to store: use forApp for client credentials' : twoAccounts
+      homeAccountId === undefined
+        ? 'no account to store: use forApp for client credentials, and ask for the scope "openid" for a user'
+        : twoAccounts
     )
   }
   return homeAccountId
 }
 
-function newest(sessions: readonly SessionClaims[]): SessionClaims {
-  const [session] = [...sessions].sort((a, b) => b.issuedAt - a.issuedAt)
+function newestSession(contents: Contents, clientId: string): SessionClaims {
+  const [session] = sessionsOf(contents, clientId).sort((a, b) => b.issuedAt - a.issuedAt)
   if (session === undefined) {
-    throw new TokenCacheMisuseError('no ID token for this client id: ask for the scope "openid"')
+    const audiences = audiencesOf(contents)
+    throw new TokenCacheMisuseError(
+      audiences.length > 0 && !audiences.includes(clientId)
+        ? otherClient(audiences, clientId)
+        : 'no ID token with "iss", "sub" and "iat" came with this login: ask for the scope "openid"'
+    )
   }
   return session
+}
+
+/**
+ * OpenID Connect Core 1.0 §3.1.3.7. The signature is not asked for: the ID token came from the provider itself, over TLS.
+ *
+ * @throws {SignInFailedError}
+ */
+function checkLogin(nonces: readonly unknown[], session: SessionClaims, { nonce, issuer }: LoginChecks): void {
+  if (nonce !== undefined && !nonces.every((found) => found === nonce)) {
+    throw new SignInFailedError('the ID token has another "nonce" than this sign-in')
+  }
+  if (issuer !== undefined && session.issuer !== issuer) {
+    throw new SignInFailedError('the ID token bears another "iss" than the provider')
+  }
 }
 
 /** Of an on-behalf-of login: as old as the assertion, so that a logout since then refuses it. */

@@ -1,0 +1,57 @@
+// A web app that signs in with MSAL. Environment: PORT, AUTHORITY, CLIENT_ID, CLIENT_SECRET, SESSION_SECRET, API_URL.
+const { randomUUID } = require('node:crypto')
+const { ConfidentialClientApplication, CryptoProvider } = require('@azure/msal-node')
+const express = require('express')
+const session = require('express-session')
+
+const { PORT, AUTHORITY, CLIENT_ID, CLIENT_SECRET, SESSION_SECRET, API_URL } = process.env
+const redirectUri = `http://localhost:${PORT}/callback`
+const scopes = ['openid', 'offline_access', 'profile']
+
+const auth = { clientId: CLIENT_ID, clientSecret: CLIENT_SECRET, authority: AUTHORITY, knownAuthorities: [AUTHORITY] }
+const client = new ConfidentialClientApplication({ auth, system: { protocolMode: 'OIDC' } })
+
+const app = express()
+app.use(session({ name: CLIENT_ID, secret: SESSION_SECRET, resave: false, saveUninitialized: false }))
+
+app.get('/', (request, response) => {
+  response.send(request.session.account ? `signed in as ${request.session.account.homeAccountId}\n` : 'not signed in\n')
+})
+
+app.get('/sign-in', async (request, response) => {
+  const { verifier, challenge } = await new CryptoProvider().generatePkceCodes()
+  const pending = { state: randomUUID(), nonce: randomUUID() }
+  request.session.pending = { ...pending, verifier }
+  const pkce = { codeChallenge: challenge, codeChallengeMethod: 'S256' }
+  response.redirect(await client.getAuthCodeUrl({ scopes, redirectUri, ...pending, ...pkce }))
+})
+
+app.get('/callback', async (request, response) => {
+  const { code, state } = request.query
+  const { pending } = request.session
+  if (!pending || pending.state !== state) {
+    return response.status(400).send('begin again at /sign-in\n')
+  }
+  const { verifier, nonce } = pending
+  const { account } = await client.acquireTokenByCode({ code, scopes, redirectUri, codeVerifier: verifier, nonce })
+  request.session.regenerate(() => {
+    request.session.account = account
+    response.redirect('/')
+  })
+})
+
+app.get('/api', async (request, response) => {
+  const { account } = request.session
+  if (!account) {
+    return response.redirect('/sign-in')
+  }
+  const { accessToken } = await client.acquireTokenSilent({ account, scopes })
+  const answer = await fetch(API_URL, { headers: { authorization: `Bearer ${accessToken}` } })
+  response.json({ status: answer.status, answer: await answer.json() })
+})
+
+app.get('/sign-out', (request, response) => {
+  request.session.destroy(() => response.redirect('/'))
+})
+
+app.listen(Number(PORT), '127.0.0.1')

@@ -1,0 +1,256 @@
+import { TokenCacheDatabaseError, TokenCacheMisuseError } from './errors.ts'
+import { memberOf } from './objects.ts'
+
+/** As much of a `pg.Pool` as is used: types of our own, so that an app needs none of pg's for ours. */
+export interface Pool {
+  connect(): Promise<PoolClient>
+  query(text: string): Promise<unknown>
+  on(event: 'error', listener: () => void): unknown
+  listenerCount(event: 'error'): number
+  readonly totalCount: number
+}
+
+/** A connection that is taken from the pool. */
+export interface PoolClient {
+  query<Row extends object>(statement: Statement): Promise<{ rows: Row[] }>
+  on(event: 'error' | 'end' | 'notification', listener: () => void): unknown
+  off(event: 'error' | 'end' | 'notification', listener: () => void): unknown
+  release(error?: Error | boolean): void
+}
+
+export interface Statement {
+  name?: string
+  text: string
+  values?: unknown[]
+}
+
+export interface Database {
+  /** One statement on a connection of its own, committed at once. */
+  query<Row extends object>(statement: Statement): Promise<Row[]>
+  /** A connection to keep, on which this statement has been carried out; the caller releases it. */
+  connect(statement: Statement): Promise<PoolClient>
+}
+
+export interface DatabaseOptions {
+  readonly pool: Pool
+  /** How long a call may take, with the wait for a connection. */
+  readonly timeoutMs: number
+  readonly warn: (message: string) => void
+}
+
+const maxTries = 5
+
+/**
+ * The calls of a pool, each with a time limit of its own. A pool waits for ever for a connection, and a connection for an
+ * answer, where nobody says otherwise: a firewall that drops packets would hold up every request of the app.
+ */
+export function createDatabase({ pool, timeoutMs, warn }: DatabaseOptions): Database {
+  assertPool(pool)
+  let isFirst = true
+
+  /** Once somebody uses it: an app sets its pool up first, and adds its listener then. */
+  function look(): void {
+    if (isFirst) {
+      isFirst = false
+      if (hasNoListener(pool)) {
+        warn(missingListener)
+      }
+    }
+  }
+
+  async function within<Result>(work: (expired: Promise<never>) => Promise<Result>): Promise<Result> {
+    let timer: NodeJS.Timeout | undefined
+    const expired = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => reject(new TimeLimitError(timeoutMs)), timeoutMs)
+    })
+    expired.catch(() => {}) // nobody may wait for it when it comes
+    try {
+      return await work(expired)
+    } finally {
+      clearTimeout(timer)
+    }
+  }
+
+  async function connect(expired: Promise<never>): Promise<PoolClient> {
+    const connecting = pool.connect()
+    try {
+      return await Promise.race([connecting, expired])
+    } catch (error) {
+      if (error instanceof TimeLimitError) {
+        connecting.then(
+          (client) => client.release(), // too late for this call, and good for the next one
+          () => {}
+        )
+      }
+      throw error
+    }
+  }
+
+  async function perform<Row extends object>(
+    statement: Statement,
+    expired: Promise<never>
+  ): Promise<{ client: PoolClient; rows: Row[] }> {
+    const client = await connect(expired)
+    // A connection that is lost tells of it twice: by the statement, and by an event that ends the process unheard.
+    client.on('error', ignore)
+    try {
+      const { rows } = await Promise.race([client.query<Row>(statement), expired])
+      return { client, rows }
+    } catch (error) {
+      client.release(isOfStatement(error) ? undefined : true)
+      throw error
+    } finally {
+      client.off('error', ignore)
+    }
+  }
+
+  return {
+    async query<Row extends object>(statement: Statement): Promise<Row[]> {
+      look()
+      return within(async (expired) => {
+        for (let tries = 1; ; tries += 1) {
+          try {
+            const { client, rows } = await perform<Row>(statement, expired)
+            client.release()
+            return rows
+          } catch (error) {
+            const mayTryAgain = isLost(error) ? tries === 1 : isOfConcurrency(error) && tries < maxTries
+            if (!mayTryAgain) {
+              throw translate(error)
+            }
+          }
+        }
+      })
+    },
+
+    async connect(statement) {
+      look()
+      try {
+        const { client } = await within((expired) => perform(statement, expired))
+        return client
+      } catch (error) {
+        throw translate(error)
+      }
+    }
+  }
+}
+
+class TimeLimitError extends Error {
+  constructor(timeoutMs: number) {
+    super(`no answer within ${timeoutMs} ms`)
+  }
+}
+
+function ignore(): void {}
+
+const ours = new WeakSet<Pool>()
+
+/** A lost idle connection is the pool's matter, which opens another one; unheard it would end the process. */
+export function listenToPool(pool: Pool): void {
+  if (!ours.has(pool)) {
+    ours.add(pool)
+    pool.on('error', ignore)
+  }
+}
+
+export function hasNoListener(pool: Pool): boolean {
+  return pool.listenerCount('error') <= (ours.has(pool) ? 1 : 0)
+}
+
+export const missingListener =
+  'the pool has no listener for "error": without one a lost idle connection, as in a restart of PostgreSQL, ends the process. One was added that ignores it. Add your own that logs it: pool.on(\'error\', …)'
+
+/** @throws {TokenCacheMisuseError} where it is no `pg.Pool` */
+export function assertPool(pool: unknown): asserts pool is Pool {
+  const isPool =
+    ['connect', 'query', 'on', 'listenerCount'].every((name) => typeof memberOf(pool, name) === 'function') &&
+    typeof memberOf(pool, 'totalCount') === 'number'
+  if (!isPool) {
+    throw new TokenCacheMisuseError(
+      `"pool" must be a Pool of pg, and is ${describe(pool)}: createTokenCache({ pool: new Pool({ connectionString: process.env.DATABASE_URL }), … })`
+    )
+  }
+}
+
+function describe(value: unknown): string {
+  if (typeof value === 'string') {
+    return 'a string' // which may be a URL with a password
+  }
+  if (typeof value === 'function') {
+    return 'a function (was "new" forgotten?)'
+  }
+  return typeof value === 'object' && value !== null ? `of the class "${value.constructor?.name}"` : String(value)
+}
+
+/** The five characters of PostgreSQL, or undefined where the error is not from a statement. */
+function sqlState(error: unknown): string | undefined {
+  const code = memberOf(error, 'code')
+  return typeof code === 'string' && /^[0-9A-Z]{5}$/.test(code) ? code : undefined
+}
+
+/** The session was ended, or could not begin: 08 connection exception, 57P01 to 57P03 shutdown, crash, starting up. */
+function isLost(error: unknown): boolean {
+  if (error instanceof TimeLimitError) {
+    return false
+  }
+  const state = sqlState(error)
+  return state === undefined || /^(08...|57P0[1-5])$/.test(state)
+}
+
+/** Two transactions were in each other's way, and one of them was undone: it is to be tried again. */
+function isOfConcurrency(error: unknown): boolean {
+  return ['40001', '40P01'].includes(sqlState(error) ?? '')
+}
+
+/** The statement failed, and the connection is as good as before. */
+function isOfStatement(error: unknown): boolean {
+  return sqlState(error) !== undefined && !isLost(error)
+}
+
+// The schema, a function or a table that is not there; a role that may not.
+const setUpStates: Readonly<Record<string, string>> = {
+  '3F000': 'the schema "msal_logout" is not in this database: run "msal-logout migrate" on it, or mend the pool\'s URL',
+  '42883': 'a function of the schema "msal_logout" is missing: run "msal-logout migrate" of this release',
+  '42P01': 'a table of the schema "msal_logout" is missing: run "msal-logout migrate" of this release',
+  '42501':
+    "this database role may not use this client id: as the schema's owner run select msal_logout.register_app('<client id>', '<role>')",
+  '25006': 'the database only reads: the pool must lead to the primary, not to a replica'
+}
+
+function translate(error: unknown): Error {
+  const message = messageOf(error)
+  const state = sqlState(error)
+  const cause = withoutDetail(error, message, state)
+  if (state === undefined || isLost(error)) {
+    return new TokenCacheDatabaseError(`the database of the token cache: ${message}`, { isUnavailable: true, cause })
+  }
+  const remedy = setUpStates[state]
+  if (remedy !== undefined) {
+    return new TokenCacheMisuseError(`${remedy} (${message})`, { cause })
+  }
+  // Ours; an argument that cannot be used; a role, a password or a database that the pool has wrong.
+  if (/^(ML|22023|28|3D000)/.test(state)) {
+    const hint = memberOf(error, 'hint')
+    return new TokenCacheMisuseError(typeof hint === 'string' ? `${message}; ${hint}` : message, { cause })
+  }
+  // 53 out of resources, 55 not in the state for it, 57 cancelled by an operator or a time limit, 58 a system error
+  const isUnavailable = /^(40|53|55|57|58)/.test(state)
+  return new TokenCacheDatabaseError(`the database of the token cache: ${message} (${state})`, { isUnavailable, cause })
+}
+
+/** Of several addresses that were tried, an error has a code and no message. */
+function messageOf(error: unknown): string {
+  const found = [memberOf(error, 'message'), memberOf(error, 'code')].find((text) => typeof text === 'string' && text)
+  return typeof found === 'string' ? found : 'it cannot be reached'
+}
+
+/** PostgreSQL's detail may quote a row with its payload, and a log prints every member of a cause. */
+function withoutDetail(error: unknown, message: string, state: string | undefined): Error {
+  const code = state ?? memberOf(error, 'code')
+  const copy = Object.assign(new Error(message), code === undefined ? {} : { code })
+  const stack = memberOf(error, 'stack')
+  if (typeof stack === 'string') {
+    copy.stack = stack
+  }
+  return copy
+}

@@ -1,0 +1,54 @@
+-- A further ID token of the same row, as a guest's of another tenant.
+create function msal_logout.add_session(
+  client_id text, partition_key text, issuer text, sid text, subject text, issued_at bigint,
+  oid text default null, tid text default null
+) returns boolean
+language plpgsql security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off as $$
+#variable_conflict use_column
+declare
+  known_sid text := nullif(add_session.sid, '');
+  known_oid text := nullif(lower(add_session.oid), '');
+  known_tid text := nullif(lower(add_session.tid), '');
+  owner_issuer text;
+  owner_id text;
+  row_expires_at timestamptz;
+begin
+  perform msal_logout.authorize(add_session.client_id);
+  perform msal_logout.check_id('partition_key', add_session.partition_key);
+  select c.account_issuer, c.home_account_id into owner_issuer, owner_id
+  from msal_logout.token_cache c
+  where c.partition_key = add_session.partition_key and c.client_id is not distinct from add_session.client_id
+    and c.kind <> 'app' and c.expires_at > now();
+  if not found then
+    return false;
+  end if;
+  perform msal_logout.check_session(
+    add_session.client_id, add_session.partition_key, owner_id,
+    add_session.issuer, known_sid, add_session.subject, add_session.issued_at, known_oid, known_tid);
+  if owner_issuer <> '' and owner_issuer <> add_session.issuer
+    or owner_issuer = '' and add_session.subject = owner_id then
+    raise exception 'partition belongs to another account' using errcode = 'ML001';
+  end if;
+  if not msal_logout.admit(
+    add_session.client_id, owner_issuer, owner_id,
+    add_session.issuer, known_sid, add_session.subject, add_session.issued_at, known_oid, known_tid) then
+    return false;
+  end if;
+
+  -- A sweep has the row's lock alone.
+  select c.expires_at into row_expires_at
+  from msal_logout.token_cache c
+  where c.partition_key = add_session.partition_key and c.client_id is not distinct from add_session.client_id
+    and c.account_issuer = owner_issuer and c.home_account_id = owner_id and c.expires_at > now()
+  for share;
+  if not found then
+    return false;
+  end if;
+  perform msal_logout.check_subject(
+    add_session.client_id, add_session.partition_key, add_session.issuer, add_session.subject);
+  perform msal_logout.store_session(
+    add_session.client_id, add_session.partition_key, owner_issuer, owner_id,
+    add_session.issuer, known_sid, add_session.subject, add_session.issued_at, known_oid, known_tid, row_expires_at);
+  return true;
+end
+$$;

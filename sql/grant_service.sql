@@ -1,0 +1,16 @@
+create function msal_logout.grant_service(db_role text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+  execute format('grant usage on schema msal_logout to %I', db_role);
+  execute format(
+    'grant execute on function msal_logout.sign_out, msal_logout.start_sweep, msal_logout.sweep_step, msal_logout.clean_up to %I',
+    db_role);
+  -- Every column but the payload.
+  execute format(
+    'grant select (client_id, partition_key, kind, account_issuer, home_account_id, tenant_id, generation, version,
+      payload_bytes, encoding, created_at, updated_at, expires_at) on msal_logout.token_cache to %I',
+    db_role);
+  execute format(
+    'grant select on msal_logout.sessions, msal_logout.records, msal_logout.migrations, msal_logout.functions to %I', db_role);
+end
+$$;

@@ -1,0 +1,202 @@
+import formbody from '@fastify/formbody'
+import fastify, {
+  type FastifyBaseLogger,
+  type FastifyError,
+  type FastifyInstance,
+  type FastifyReply,
+  type FastifyRequest,
+  LogController
+} from 'fastify'
+import { RejectedError } from '../errors.ts'
+import type { Outcome, Receive } from '../receive.ts'
+import type { Signal } from '../signals/signal.ts'
+
+/** Where a signal comes in. */
+export interface SignalRoute {
+  readonly method: 'GET' | 'POST'
+  readonly url: string
+  readonly signal: Signal
+  /** Takes the signal's input from the request, unjudged. */
+  input(request: FastifyRequest): unknown
+  /** Whether the request means no signal: a browser that fetches ahead of the user's click has not signed out. */
+  isIdle?(request: FastifyRequest): boolean
+  /** Answers what is committed; default 200 and empty. */
+  answer?(reply: FastifyReply): FastifyReply
+}
+
+export interface AppOptions {
+  readonly receive: Receive
+  readonly routes: readonly SignalRoute[]
+  readonly logger: FastifyBaseLogger
+  /** Milliseconds since 1970; default `Date.now`. */
+  readonly now?: () => number
+  /** Proxies whose `X-Forwarded-For` is believed: addresses or CIDR ranges; default none. */
+  readonly trustedProxies?: readonly string[]
+}
+
+const bodyLimitBytes = 64 * 1024
+const retryAfterSeconds = '5'
+
+// No frame-ancestors: the identity provider shows this page in an iframe.
+const pageHeaders = {
+  'content-type': 'text/html; charset=utf-8',
+  'content-security-policy': "default-src 'none'",
+  'referrer-policy': 'no-referrer',
+  'x-content-type-options': 'nosniff'
+}
+const page = '<!doctype html><html lang="en"><title>Signed out</title><p>Signed out.</p></html>\n'
+
+/** The routes of the product's own signals: a line each. */
+export function signalRoutes(backchannel: Signal, frontchannel: Signal): SignalRoute[] {
+  const frontchannelRoute = { method: 'GET', signal: frontchannel, isIdle: isPrefetch, answer: answerPage } as const
+  return [
+    // OIDC Back-Channel Logout 1.0 §2.5
+    { method: 'POST', url: '/backchannel-logout', signal: backchannel, input: formToken },
+    // OIDC Front-Channel Logout 1.0 §3, and Entra ID's form of it
+    { ...frontchannelRoute, url: '/frontchannel-logout', input: frontchannelInput },
+    { ...frontchannelRoute, url: '/frontchannel-logout/:name', input: frontchannelInput }
+  ]
+}
+
+/** The public listener: signals, and `/healthz`. */
+export function createApp({
+  receive,
+  routes,
+  logger,
+  now = Date.now,
+  trustedProxies = []
+}: AppOptions): FastifyInstance {
+  const app = fastify({
+    loggerInstance: logger,
+    logController: new LogController({ disableRequestLogging: true }), // a URL holds a sid
+    bodyLimit: bodyLimitBytes,
+    requestTimeout: 5_000,
+    http: { connectionsCheckingInterval: 1_000, headersTimeout: 5_000 }, // slow senders are cut then
+    trustProxy: trustedProxies.length > 0 && [...trustedProxies],
+    keepAliveTimeout: 65_000,
+    return503OnClosing: false,
+    exposeHeadRoutes: false,
+    routerOptions: { ignoreTrailingSlash: true, ignoreDuplicateSlashes: true },
+    // Fastify's own would quote the URL, which holds a sid.
+    frameworkErrors: (_error, _request, reply) => {
+      invalid(reply.header('cache-control', 'no-store'), 400, 'the path is not valid')
+    }
+  })
+  app.removeAllContentTypeParsers()
+  app.register(formbody, { bodyLimit: bodyLimitBytes })
+  // Not Fastify's 415: what is no form is a rejected signal like any other, and is counted and limited as such.
+  app.addContentTypeParser('*', { parseAs: 'buffer', bodyLimit: bodyLimitBytes }, (_request, _body, done) =>
+    done(null, null)
+  )
+  app.addHook('onRequest', async (_request, reply) => {
+    reply.header('cache-control', 'no-store')
+  })
+
+  const methods = new Map([['/healthz', 'GET, HEAD']])
+  app.get('/healthz', async () => ({ status: 'ok' }))
+  app.head('/healthz', async (_request, reply) => reply.send())
+  for (const { method, url, signal, input, isIdle, answer = answerEmpty } of routes) {
+    methods.set(url, method === 'GET' ? 'GET, HEAD' : method)
+    app.route({
+      method,
+      url,
+      async handler(request, reply) {
+        if (isIdle?.(request)) {
+          return answer(reply)
+        }
+        const outcome = await receive(signal, input(request), { receivedAt: now(), sender: request.ip })
+        return 'results' in outcome ? answer(reply) : answerOutcome(reply, outcome)
+      }
+    })
+    if (method === 'GET') {
+      // RFC 9110 §9.3.2: safe, so that it signs nobody out.
+      app.head(url, async (_request, reply) => reply.headers(pageHeaders).send())
+    }
+  }
+  for (const [url, allow] of methods) {
+    app.options(url, async (_request, reply) => reply.code(204).header('allow', allow).send())
+    const others = app.supportedMethods.filter((method) => method !== 'OPTIONS' && !allow.split(', ').includes(method))
+    app.route({
+      method: others,
+      url,
+      handler: async (_request, reply) => invalid(reply.header('allow', allow), 405, `only ${allow} is allowed here`)
+    })
+  }
+
+  app.setNotFoundHandler((_request, reply) =>
+    reply.code(404).send({ error: 'not_found', error_description: 'there is nothing here' })
+  )
+  app.setErrorHandler((error: FastifyError, request, reply) => {
+    if (error.statusCode === 413) {
+      return invalid(reply, 413, 'the body is too large')
+    }
+    if (error.statusCode !== undefined && error.statusCode < 500) {
+      return invalid(reply, 400, new RejectedError('ERR_REQUEST_FORM').message)
+    }
+    request.log.error({ err: error }, 'failed')
+    return answerFailed(reply)
+  })
+  return app
+}
+
+/** The one place in which an outcome becomes a status. */
+function answerOutcome(reply: FastifyReply, outcome: Exclude<Outcome, { results: unknown }>): FastifyReply {
+  switch (outcome.outcome) {
+    case 'rejected':
+      return outcome.retryAfterSeconds > 0
+        ? invalid(
+            reply.header('retry-after', String(outcome.retryAfterSeconds)),
+            429,
+            'too many invalid requests from this address'
+          )
+        : invalid(reply, 400, outcome.error.message)
+    case 'deferred':
+      return unavailable(reply, 'the sign-out could not be done now; it is deferred, and done as soon as it can be')
+    case 'lost':
+      return unavailable(reply, 'the sign-out could not be done now, and could not be kept: send it again')
+    case 'failed':
+      return answerFailed(reply)
+  }
+}
+
+function invalid(reply: FastifyReply, status: number, description: string): FastifyReply {
+  return reply.code(status).send({ error: 'invalid_request', error_description: description })
+}
+
+function unavailable(reply: FastifyReply, description: string): FastifyReply {
+  return reply
+    .code(503)
+    .header('retry-after', retryAfterSeconds)
+    .send({ error: 'temporarily_unavailable', error_description: description })
+}
+
+function answerFailed(reply: FastifyReply): FastifyReply {
+  return reply.code(500).send({ error: 'server_error', error_description: 'something is wrong here' })
+}
+
+function answerEmpty(reply: FastifyReply): FastifyReply {
+  return reply.send()
+}
+
+function answerPage(reply: FastifyReply): FastifyReply {
+  return reply.headers(pageHeaders).send(page)
+}
+
+/** Null if the body is no form. */
+function formToken({ body }: FastifyRequest): unknown {
+  return typeof body === 'object' && body !== null ? field(body, 'logout_token') : null
+}
+
+function isPrefetch({ headers }: FastifyRequest): boolean {
+  return `${headers['sec-purpose'] ?? ''}${headers.purpose ?? ''}`.includes('prefetch')
+}
+
+function frontchannelInput({ params, query }: FastifyRequest) {
+  return { name: field(params, 'name'), iss: field(query, 'iss'), sid: field(query, 'sid') }
+}
+
+function field(value: unknown, name: string): unknown {
+  return typeof value === 'object' && value !== null && Object.hasOwn(value, name)
+    ? Reflect.get(value, name)
+    : undefined
+}

@@ -1,0 +1,252 @@
+import { type TProperties, type TSchema, Type } from 'typebox'
+
+// What the operators' listener takes and gives: checked, serialized and documented by the same schemas.
+
+const closed = { additionalProperties: false }
+const identifier = Type.String({ minLength: 1, maxLength: 1_024 })
+const count = Type.Integer({ minimum: 0 })
+const time = Type.Unsafe<Date>({ type: 'string', format: 'date-time' })
+const timeOrNull = Type.Unsafe<Date | null>({ type: ['string', 'null'], format: 'date-time' })
+const textOrNull = Type.Unsafe<string | null>({ type: ['string', 'null'] })
+const rowsByClient = Type.Record(Type.String(), count, { description: 'How many rows of each client id' })
+
+/** A whole number in a query, where it comes as text. */
+function numberInQuery(description: string, max: number) {
+  return Type.Optional(
+    Type.Unsafe<string>({ type: 'string', pattern: '^[1-9][0-9]{0,4}$', description: `${description}; 1 to ${max}` })
+  )
+}
+
+export const PurgeBody = Type.Object(
+  {
+    homeAccountId: Type.Optional(identifier),
+    issuer: Type.Optional(identifier),
+    sid: Type.Optional(identifier),
+    subject: Type.Optional(identifier),
+    clientId: Type.Optional(identifier),
+    tenantId: Type.Optional(identifier),
+    objectId: Type.Optional(identifier),
+    issuedBefore: Type.Optional(
+      Type.Union([Type.String({ maxLength: 64 }), Type.Number()], {
+        description:
+          'What was issued up to then goes: an ISO time with a zone, or seconds since 1970; default everything'
+      })
+    ),
+    reason: Type.String({ minLength: 1, maxLength: 2_000, description: 'For the record' }),
+    dryRun: Type.Optional(Type.Boolean({ description: 'Counts what would go, and changes nothing; default false' })),
+    force: Type.Optional(Type.Boolean({ description: 'More than 1,000 accounts are meant; default false' }))
+  },
+  {
+    ...closed,
+    description:
+      'Exactly one selector: homeAccountId (with an issuer if two bare subjects are equal), issuer and sid, issuer and subject, tenantId and objectId, clientId, or tenantId'
+  }
+)
+export const PurgeHeaders = Type.Object({
+  'idempotency-key': Type.Optional(
+    Type.String({
+      description: '1 to 255 printable characters: the same request with the same key again gives the first answer'
+    })
+  )
+})
+export const RecordParams = Type.Object({ id: Type.String() })
+const page = {
+  limit: numberInQuery('How many, default 50', 500),
+  before: Type.Optional(
+    Type.String({
+      pattern: '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$',
+      description: 'The id of the last one seen'
+    })
+  )
+}
+export const PurgesQuery = Type.Object(page, closed)
+export const RecordsQuery = Type.Object(
+  {
+    ...page,
+    source: Type.Optional(Type.String({ minLength: 1, maxLength: 64, description: 'The kind of signal' })),
+    issuer: Type.Optional(identifier),
+    account: Type.Optional(
+      Type.String({
+        minLength: 1,
+        maxLength: 1_024,
+        description: 'The homeAccountId of an account that was matched or named'
+      })
+    ),
+    actor: Type.Optional(
+      Type.String({ minLength: 1, maxLength: 4_096, description: 'An operator, as the records name one' })
+    )
+  },
+  closed
+)
+export const AccountParams = Type.Object({ homeAccountId: identifier })
+export const AccountQuery = Type.Object({ issuer: Type.Optional(identifier) }, closed)
+export const AccountsQuery = Type.Object(
+  {
+    issuer: Type.Optional(identifier),
+    sid: Type.Optional(identifier),
+    subject: Type.Optional(identifier),
+    tenantId: Type.Optional(identifier),
+    objectId: Type.Optional(identifier)
+  },
+  closed
+)
+export const StatsQuery = Type.Object({ minutes: numberInQuery('How many, default 60', 1_440) }, closed)
+export const RejectionsQuery = Type.Object({ limit: numberInQuery('How many, default 100', 500) }, closed)
+
+const purged = { accounts: count, sessions: count, rows: count, rowsByClient }
+export const PurgeDone = answer('Done and committed, or what a dry run would do', {
+  id: Type.String({ format: 'uuid' }),
+  dryRun: Type.Boolean(),
+  ...purged
+})
+export const PurgeRunning = answer('It goes on in the background; GET /admin/purges/{id} says how far it is', {
+  id: Type.String({ format: 'uuid' }),
+  dryRun: Type.Boolean(),
+  ...purged,
+  status: Type.Literal('running'),
+  done: count,
+  total: count
+})
+const accountRef = Type.Object({ homeAccountId: Type.String(), accountIssuer: textOrNull })
+const record = {
+  id: Type.String({ format: 'uuid' }),
+  at: time,
+  source: Type.String({ description: 'The kind of signal' }),
+  status: Type.Enum(['running', 'done']),
+  done: Type.Integer({ minimum: 0, description: 'Accounts that are over' }),
+  total: Type.Integer({ minimum: 0, description: 'Accounts that matched when it began' }),
+  ...purged,
+  issuer: textOrNull,
+  clientId: textOrNull,
+  jti: textOrNull,
+  sid: textOrNull,
+  subject: textOrNull,
+  homeAccountId: textOrNull,
+  tenantId: textOrNull,
+  objectId: textOrNull,
+  revokeBefore: timeOrNull,
+  reason: textOrNull,
+  actor: textOrNull,
+  finishedAt: timeOrNull,
+  matchedAccounts: Type.Array(accountRef, { description: 'The first 1,000; none of a whole app or tenant' })
+}
+export const Record = answer('A record', record)
+export const Records = answer('Records, the newest first', {
+  records: Type.Array(Type.Object(record)),
+  next: Type.Unsafe<string | null>({ type: ['string', 'null'], description: 'The next `before`; null at the end' })
+})
+export const Accounts = answer('The accounts that have such a session', {
+  accounts: Type.Array(accountRef)
+})
+export const Account = answer('What is stored of an account; never a payload', {
+  homeAccountId: Type.String(),
+  rows: Type.Array(
+    Type.Object({
+      clientId: Type.String(),
+      partitionKey: Type.String(),
+      kind: Type.Enum(['user', 'obo']),
+      accountIssuer: textOrNull,
+      payloadBytes: count,
+      createdAt: time,
+      updatedAt: time,
+      expiresAt: time
+    })
+  ),
+  sessions: Type.Array(
+    Type.Object({
+      clientId: Type.String(),
+      issuer: Type.String(),
+      sid: textOrNull,
+      subject: Type.String(),
+      tenantId: textOrNull,
+      objectId: textOrNull,
+      issuedAt: time,
+      createdAt: time,
+      expiresAt: time
+    })
+  ),
+  isComplete: Type.Boolean({ description: 'False if there are more than 1,000 of either' })
+})
+export const Stats = answer('Sign-outs and purges of each minute, the oldest first', {
+  minutes: Type.Array(Type.Object({ at: time, bySource: Type.Record(Type.String(), count) })),
+  isComplete: Type.Boolean({ description: 'False if there were too many to count them all' })
+})
+export const RejectionList = answer('The signals that this process rejected of late, the newest first', {
+  rejections: Type.Array(
+    Type.Object({
+      position: count,
+      at: time,
+      code: Type.String(),
+      description: Type.String(),
+      source: Type.String(),
+      issuer: Type.Unsafe<string | null>({ type: ['string', 'null'], description: 'The name of its configuration' }),
+      address: textOrNull,
+      details: Type.Object(
+        {
+          iss: Type.Optional(Type.String()),
+          aud: Type.Optional(Type.String()),
+          typ: Type.Optional(Type.String()),
+          alg: Type.Optional(Type.String()),
+          kid: Type.Optional(Type.String())
+        },
+        { description: 'What the token says of itself, cut; nothing of it is verified' }
+      )
+    })
+  ),
+  limited: Type.Integer({ minimum: 0, description: 'How many more were answered 429, since the start' })
+})
+export const IssuerList = answer('The trusted issuers and their keys, as this process has them', {
+  issuers: Type.Array(
+    Type.Object({
+      name: Type.String(),
+      issuer: Type.String(),
+      clientIds: Type.Array(Type.String()),
+      frontChannel: Type.Boolean(),
+      keys: count,
+      keysLoadedAt: timeOrNull,
+      keysAgeSeconds: Type.Unsafe<number | null>({ type: ['integer', 'null'], minimum: 0 }),
+      lastFailureAt: timeOrNull,
+      lastFailure: textOrNull
+    })
+  )
+})
+export const SpoolState = answer('What waits on the disk of this process', {
+  verified: Type.Integer({ minimum: 0, description: 'Orders of genuine signals, which wait for the database' }),
+  unverified: Type.Integer({ minimum: 0, description: 'Signed signals that nobody has vouched for yet' }),
+  unsigned: Type.Integer({ minimum: 0, description: 'Front-channel calls, which nobody can vouch for' }),
+  rejected: Type.Integer({ minimum: 0, description: 'Set aside, since they proved bad' }),
+  stuck: Type.Array(Type.Object({ name: Type.String(), reason: Type.String() }), {
+    description: 'Files that cannot be read, or are not to be believed'
+  }),
+  oldestAt: timeOrNull,
+  isWritable: Type.Boolean()
+})
+export const Ready = answer('The database and the spool are of use', { status: Type.Literal('ok') })
+export const Unready = answer('They are not', { status: Type.Literal('unavailable'), reason: Type.String() })
+export const MetricsText = Type.String({ description: "Prometheus' text format" })
+
+/** RFC 9457 */
+const Problem = Type.Object({
+  type: Type.String(),
+  title: Type.String(),
+  status: Type.Integer(),
+  code: Type.String({ description: 'For programs, and stable' }),
+  detail: Type.String()
+})
+
+/** The answers of a route behind the operators' credentials. */
+export function answers<Answers extends Record<number, TSchema>>(given: Answers) {
+  const problem = (description: string) => ({
+    description,
+    content: { 'application/problem+json': { schema: Problem } }
+  })
+  return {
+    ...given,
+    '4xx': problem('The request is at fault'),
+    '5xx': problem('The service or its surroundings are')
+  }
+}
+
+function answer<Properties extends TProperties>(description: string, properties: Properties) {
+  return Type.Object(properties, { description })
+}

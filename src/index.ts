@@ -1,7 +1,0 @@
-export { ConfigurationError, RejectedError, type RejectionCode, UnavailableError } from './errors.ts'
-export { createIssuers, type IssuerConfig, type Issuers, type IssuersOptions } from './issuers.ts'
-export { logoutOfToken } from './logout-request.ts'
-export { createLogoutTokenVerifier, type LogoutToken, type VerifyLogoutToken } from './logout-token.ts'
-export { migrate } from './migrate.ts'
-export { createSignOut, type SignOut } from './sign-out.ts'
-export { createStore, type Logout, type Purged, type Store } from './store.ts'

@@ -1,0 +1,15 @@
+/**
+ * A value that somebody else wrote, fit for a log line, a terminal and a page: bounded, with control characters, direction
+ * marks and half characters escaped. Of an object nothing is shown.
+ *
+ * @param maxLength in UTF-16 units; default 200
+ */
+export function printable(value: unknown, maxLength = 200): string {
+  const members: readonly unknown[] = Array.isArray(value) ? value.slice(0, maxLength) : [value]
+  return members
+    .map((member) => (typeof member === 'object' && member !== null ? 'an object' : String(member)))
+    .join(', ')
+    .slice(0, maxLength)
+    .replace(/[\p{C}\p{Zl}\p{Zp}]/gu, (character) => `\\u{${character.codePointAt(0)?.toString(16)}}`)
+    .slice(0, maxLength)
+}

@@ -1,0 +1,209 @@
+import type { FastifyBaseLogger } from 'fastify'
+import { budget } from './budget.ts'
+import type { Config } from './config.ts'
+import { createPool } from './database.ts'
+import { UnavailableError } from './errors.ts'
+import { type AdminOptions, createAdmin } from './http/admin.ts'
+import { createApp, type SignalRoute, signalRoutes } from './http/app.ts'
+import { createIssuers, type Issuers, type IssuersOptions } from './issuers.ts'
+import { createMetrics } from './metrics.ts'
+import { createNotifier } from './notifier.ts'
+import { createOperatorCheck } from './operators.ts'
+import { createOutboundFetch } from './outbound-fetch.ts'
+import { createOutcomeLog } from './outcome-log.ts'
+import { createReceive, type Outcome } from './receive.ts'
+import { createRejections } from './rejections.ts'
+import { type Repetition, repeat } from './repeat.ts'
+import { createSenders, type Senders } from './senders.ts'
+import { type CommitOrders, createSignOut, type SignOutResult, signOutAlone } from './sign-out.ts'
+import { createBackchannel } from './signals/backchannel.ts'
+import { createFrontchannel } from './signals/frontchannel.ts'
+import { createPurge } from './signals/operator.ts'
+import { createSpool, type SpoolOptions } from './spool.ts'
+import { type RetryOptions, startRetry } from './spool-retry.ts'
+import { createStore } from './store.ts'
+import { createSweeps, type SweepsOptions } from './sweep.ts'
+
+/** What the service needs of the world, beside its configuration. */
+export interface Edges extends IssuersOptions {
+  readonly logger: FastifyBaseLogger
+  /** The database; undefined: as libpq's variables say. */
+  readonly connectionString: string | undefined
+  /** The schema; default `msal_logout`. */
+  readonly schema?: string
+  /** Opens connections; default {@link createPool}. */
+  readonly openPool?: typeof createPool
+  /** Carries orders out; default in the database. */
+  readonly commit?: CommitOrders
+  /** Limits other than the usual ones. */
+  readonly spool?: Partial<SpoolOptions>
+  readonly sweeps?: Pick<SweepsOptions, 'maxAccountsAwaited' | 'maxWaitMs' | 'rowsPerStep'>
+  readonly maxAccountsUnforced?: number
+  readonly workMs?: number
+  /** The limits by address; default {@link createSenders}. */
+  readonly senders?: Senders
+  /** Where further signals come in. */
+  readonly routes?: (issuers: Issuers) => readonly SignalRoute[]
+}
+
+export type Service = ReturnType<typeof createService>
+
+const slowStatementMs = 60_000
+const slowLockMs = 5_000
+const choresEveryMs = 10_000
+const cleanUpRows = 1_000
+
+/** Wires the service: the one place in which its parts meet. Nothing listens, and nothing is asked for, before `start`. */
+export function createService(config: Config, edges: Edges) {
+  const { logger, connectionString, schema, now = Date.now, openPool = createPool } = edges
+  const pools = {
+    batches: openPool({ connectionString, max: 1, statementTimeoutMs: budget.batchStatementMs }),
+    signOuts: openPool({ connectionString, max: 3, statementTimeoutMs: budget.statementMs }),
+    // What has time never takes a connection of what has not.
+    slow: openPool({ connectionString, max: 4, statementTimeoutMs: slowStatementMs, lockTimeoutMs: slowLockMs })
+  }
+  for (const pool of Object.values(pools)) {
+    pool.on('error', (error) => logger.warn({ cause: error.message }, 'idle database connection lost'))
+  }
+  const storeOf = (pool: ReturnType<typeof createPool>) => createStore({ pool, schema })
+  const stores = { batches: storeOf(pools.batches), signOuts: storeOf(pools.signOuts), slow: storeOf(pools.slow) }
+
+  const issuersOptions = { fetch: createOutboundFetch(config.proxies).fetch, ...edges }
+  const issuers = createIssuers(config.issuers, issuersOptions)
+  const spool = createSpool({ dir: config.spoolDir, logger, ...edges.spool })
+  const routes = [
+    ...signalRoutes(createBackchannel({ issuers }), createFrontchannel({ issuers, store: stores.signOuts })),
+    ...(edges.routes?.(issuers) ?? [])
+  ]
+  const signals = [...new Set(routes.map(({ signal }) => signal))]
+  const sources = signals.map(({ source }) => source)
+
+  const metrics = createMetrics({ issuers, spool, sources, pools, now })
+  const rejections = createRejections({ now })
+  const senders = edges.senders ?? createSenders({ logger, now, isBusy: () => isBusy() })
+  const log = createOutcomeLog({ logger, lines: senders.lines })
+  const observe = (outcome: Outcome) => {
+    metrics.observe(outcome)
+    rejections.add(outcome)
+    log(outcome)
+  }
+
+  const notify = createNotifier({ send: stores.slow.notifyApps, onFailure: metrics.notifyFailed })
+  const onCommitted = (results: readonly SignOutResult[]) => {
+    metrics.committed(results)
+    if (results.some(({ sessions }) => sessions > 0)) {
+      notify()
+    }
+  }
+  const commit: CommitOrders =
+    edges.commit ??
+    ((orders, options) => (orders.length > 1 ? stores.batches : stores.signOuts).commitOrders(orders, options))
+  const { signOut, isBusy } = createSignOut(commit, { maxWaitMs: budget.waitMs, onCommitted })
+  const alone: RetryOptions['signOutAlone'] = async (order) => {
+    const result = await signOutAlone(stores.slow.commitOrders, order)
+    onCommitted([result])
+    return result
+  }
+
+  const receive = createReceive({ signOut, spool, senders, observe, ...(edges.workMs && { workMs: edges.workMs }) })
+  const app = createApp({ receive, routes, logger, now, trustedProxies: config.trustedProxies })
+
+  const sweeps = createSweeps({
+    store: stores.slow,
+    logger,
+    notify,
+    onDone: (record) => metrics.swept(record.source, record),
+    ...edges.sweeps
+  })
+  const purge = createPurge({
+    store: stores.slow,
+    signOut: (orders) => Promise.all(orders.map(alone)),
+    sweeps,
+    observe,
+    now,
+    ...(edges.maxAccountsUnforced && { maxAccountsUnforced: edges.maxAccountsUnforced })
+  })
+  let isDraining = false
+  const operatorIssuers = createIssuers(
+    config.adminAccessTokens ? [config.adminAccessTokens.issuer] : [],
+    issuersOptions
+  )
+  const identify = createOperatorCheck({
+    token: config.adminToken,
+    accessTokens: config.adminAccessTokens && { ...config.adminAccessTokens, issuers: operatorIssuers }
+  })
+  const adminOptions: AdminOptions = {
+    purge,
+    // Ready is what a sign-out finds, and a probe must not wait as long as a purge may.
+    store: { ...stores.slow, checkReady: stores.signOuts.checkReady },
+    spool,
+    issuers,
+    rejections,
+    metrics,
+    logger,
+    identify,
+    now,
+    isDraining: () => isDraining
+  }
+  const admin = createAdmin(adminOptions)
+
+  async function attempt(chore: () => Promise<void>): Promise<void> {
+    try {
+      await chore()
+    } catch (error) {
+      logger.warn({ code: error instanceof UnavailableError ? error.code : String(error) }, 'chores put off')
+    }
+  }
+
+  /** Clean-up goes in small steps, until nothing is left. */
+  async function cleanUp(signal: AbortSignal): Promise<void> {
+    let gone = cleanUpRows
+    while (!signal.aborted && gone > 0) {
+      gone = (await stores.slow.cleanUp(cleanUpRows)) ?? 0
+    }
+  }
+
+  const retryOptions = { spool, signals, signOut, signOutAlone: alone, logger, observe, now }
+  let repetitions: Repetition[] = []
+  return {
+    app,
+    admin,
+    issuers,
+    spool,
+    metrics,
+    rejections,
+    receive,
+    signOut,
+    sweeps,
+    pools,
+    stores,
+    retryOptions,
+    adminOptions,
+
+    /** Begins what repeats: keys, what is deferred, chores. */
+    start(): void {
+      issuers.warmUp()
+      operatorIssuers.warmUp()
+      repetitions = [
+        startRetry(retryOptions),
+        repeat(async (signal) => {
+          await attempt(sweeps.resume)
+          await attempt(() => cleanUp(signal))
+          return choresEveryMs
+        }, 0)
+      ]
+    },
+
+    /** Serves on, and says that it is not ready: who sends to it is to turn to another. */
+    drain(): void {
+      isDraining = true
+    },
+
+    /** Ends all of it, after what is under way. */
+    async stop(): Promise<void> {
+      const listeners = [app, admin].map((listener) => listener.close())
+      await Promise.all([sweeps.stop(), ...listeners, ...repetitions.map((repetition) => repetition.stop())])
+      await Promise.all(Object.values(pools).map((pool) => pool.end()))
+    }
+  }
+}

@@ -1,0 +1,126 @@
+import { RejectedError, type RejectionCode, UnavailableError } from '../errors.ts'
+import type { IssuerConfig, Issuers } from '../issuers.ts'
+import { isIdentifier } from '../jwt.ts'
+import { type Order, orderId } from '../sign-out.ts'
+import type { Store } from '../store.ts'
+import type { Signal } from './signal.ts'
+
+/** What a route takes from a front-channel call. */
+export interface FrontchannelInput {
+  /** The issuer's name in the path. */
+  readonly name?: unknown
+  readonly iss?: unknown
+  readonly sid?: unknown
+}
+
+export interface FrontchannelOptions {
+  readonly issuers: Issuers
+  readonly store: Pick<Store, 'issuersOfSid'>
+}
+
+// It is unsigned, and anybody can make sids up: an hour is enough for a login under way.
+const rememberSeconds = 3_600
+const maxSidBytes = 255
+const maxTenantsNamed = 100
+
+/**
+ * Front-channel calls: OpenID Connect Front-Channel Logout 1.0 §3, and the form of it that Entra ID sends, `sid` alone. A call
+ * ends the session of its sid, and no more. The input is a {@link FrontchannelInput}.
+ */
+export function createFrontchannel({ issuers, store }: FrontchannelOptions): Signal {
+  return {
+    source: 'frontchannel',
+    isSigned: false,
+    async read(input, receivedAt) {
+      const call = narrow(input)
+      const config = configOf(call)
+      const { sid } = call
+      const concerned = call.iss === undefined ? await issuersOf(config, sid) : [call.iss]
+      return concerned.map((issuer) => orderOf(issuer, sid, config, receivedAt))
+    }
+  }
+
+  function configOf({ name, iss }: Call): IssuerConfig {
+    const named = name === undefined ? undefined : issuers.named(name)
+    if (name !== undefined && named === undefined) {
+      throw new RejectedError('ERR_REQUEST_ISSUER_NAME')
+    }
+    const trusted = iss === undefined ? undefined : issuers.find(iss)?.config
+    if (iss !== undefined && trusted === undefined) {
+      throw new RejectedError('ERR_REQUEST_ISS', { issuer: named?.name })
+    }
+    const config = named ?? trusted ?? issuers.only()
+    if (config === undefined) {
+      throw new RejectedError('ERR_REQUEST_ISS_MISSING')
+    }
+    if (trusted !== undefined && trusted !== config) {
+      throw new RejectedError('ERR_REQUEST_ISS_DIFFERS', { issuer: config.name })
+    }
+    if (!config.frontChannel) {
+      throw new RejectedError('ERR_REQUEST_FRONT_CHANNEL_OFF', { issuer: config.name })
+    }
+    return config
+  }
+
+  /** A `sid` alone names no tenant of a template: the tenants listed, or those where the sid is stored. */
+  async function issuersOf(config: IssuerConfig, sid: string): Promise<readonly string[]> {
+    const all = issuers.all(config)
+    // Of many tenants each would get a tombstone: those that have the session are enough.
+    if (all !== undefined && all.length <= maxTenantsNamed) {
+      return all
+    }
+    try {
+      return (await store.issuersOfSid(sid)).filter((issuer) => issuers.find(issuer)?.config === config)
+    } catch (error) {
+      throw error instanceof UnavailableError
+        ? new UnavailableError(error.code, { issuer: config.name, cause: error })
+        : error
+    }
+  }
+}
+
+interface Call {
+  readonly name: string | undefined
+  readonly iss: string | undefined
+  readonly sid: string
+}
+
+function narrow(input: unknown): Call {
+  const { name, iss, sid }: FrontchannelInput = typeof input === 'object' && input !== null ? input : {}
+  if (sid === undefined) {
+    throw new RejectedError('ERR_REQUEST_SID_MISSING')
+  }
+  if (typeof sid === 'string' && Buffer.byteLength(sid) > maxSidBytes) {
+    throw new RejectedError('ERR_REQUEST_SID_TOO_LONG')
+  }
+  return {
+    name: name === undefined ? undefined : identifier(name, 'ERR_REQUEST_ISSUER_NAME'),
+    iss: iss === undefined ? undefined : identifier(iss, 'ERR_REQUEST_ISS_MALFORMED'),
+    sid: identifier(sid, 'ERR_REQUEST_SID_MALFORMED')
+  }
+}
+
+function identifier(value: unknown, code: RejectionCode): string {
+  if (!isIdentifier(value)) {
+    throw new RejectedError(code)
+  }
+  return value
+}
+
+function orderOf(issuer: string, sid: string, { name, purgeScope }: IssuerConfig, receivedAt: number): Order {
+  const revokeBefore = Math.floor(receivedAt / 1_000)
+  return {
+    // The same call within a second is the same signal. It needs no guard: nothing that it ended can have come back by then.
+    id: orderId('frontchannel', issuer, sid, String(revokeBefore)),
+    source: 'frontchannel',
+    issuerName: name,
+    selector: { kind: 'session', issuer, sid },
+    revokeBefore,
+    purgeScope,
+    sparesNewer: false,
+    isSigned: false,
+    isOnce: false,
+    recordUnmatched: false,
+    rememberSeconds
+  }
+}

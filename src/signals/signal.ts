@@ -1,0 +1,21 @@
+import type { Order } from '../sign-out.ts'
+
+/**
+ * A kind of signal: the port through which every one of them comes in. What it is called is data: it becomes the `source` of
+ * records, metrics and logs, and nothing else need know it.
+ */
+export interface Signal {
+  /** Lower-case letters and hyphens. */
+  readonly source: string
+  /** Whether somebody vouches for it. What is unsigned goes behind what is signed, in queues and on disk. */
+  readonly isSigned: boolean
+  /**
+   * Turns what arrived into orders. Trust nothing of the input until it has resolved.
+   *
+   * @param input as the route took it from the request, or as it was deferred; JSON, and hostile
+   * @param receivedAt when it arrived, milliseconds since 1970: it is judged as of then
+   * @throws {RejectedError} if the sender is at fault
+   * @throws {UnavailableError} if it cannot be judged now: it is deferred as it is
+   */
+  read(input: unknown, receivedAt: number): Promise<readonly Order[]>
+}

@@ -1,0 +1,216 @@
+import type { FastifyBaseLogger } from 'fastify'
+import { RejectedError, UnavailableError } from './errors.ts'
+import { committed, type Outcome } from './receive.ts'
+import { type Repetition, repeat } from './repeat.ts'
+import { isOfOneOrder, type Order, type SignOut, type SignOutResult } from './sign-out.ts'
+import type { Signal } from './signals/signal.ts'
+import type { Deferred, DeferredFile, Spool } from './spool.ts'
+
+export interface RetryOptions {
+  readonly spool: Pick<Spool, 'batches' | 'remove' | 'reject' | 'defer'>
+  /** Those that can be deferred before they are read. */
+  readonly signals: readonly Signal[]
+  readonly signOut: SignOut
+  /** One order alone, with a longer time limit: for what holds others up, and for what takes long. */
+  readonly signOutAlone: (order: Order) => Promise<SignOutResult>
+  readonly logger: FastifyBaseLogger
+  /** Sees the outcome of each one that needs no further try, but of a damaged file. */
+  readonly observe: (outcome: Outcome) => void
+  /** Milliseconds since 1970; default `Date.now`. */
+  readonly now?: () => number
+}
+
+/** How many were done, and how many proved bad. */
+export interface RetryCounts {
+  readonly done: number
+  readonly rejected: number
+}
+
+const batchSize = 128
+const minWaitMs = 100
+const maxWaitMs = 1_000
+const maxBackOffMs = 60_000
+const maxAlone = 2
+const deferWithinMs = 10_000
+
+type End = 'done' | 'rejected' | 'waits' | 'outage'
+
+/** Carries out what is deferred, in rounds: in batches, the oldest first. */
+export function createRetry(options: RetryOptions) {
+  const { spool, signals, signOut, signOutAlone, logger, observe, now = Date.now } = options
+  // What could not be done among others goes alone from then on, with a back-off: it must cost nobody else a round.
+  const alone = new Map<string, { readonly dueAt: number; readonly backOffMs: number }>()
+  const busy = new Map<string, Promise<End>>()
+  const bySource = new Map(signals.map((signal) => [signal.source, signal]))
+  let lastProblem: string | undefined
+
+  /** One line, not one each second while it lasts. */
+  function logOnce(problem: string): void {
+    if (problem !== lastProblem) {
+      lastProblem = problem
+      logger.error({ cause: problem }, 'retrying what is deferred failed')
+    }
+  }
+
+  /** One round. What has to go alone is begun, and not waited for: it would hold up the round. */
+  async function round(signal: AbortSignal): Promise<RetryCounts> {
+    const counts = { done: 0, rejected: 0 }
+    try {
+      for await (const batch of spool.batches(batchSize)) {
+        const due = batch.filter(isDue)
+        for (const file of due.filter(({ name }) => alone.has(name))) {
+          begin(file)
+        }
+        const ends = await Promise.all(due.filter(({ name }) => !alone.has(name)).map(retryOne))
+        counts.done += ends.filter((end) => end === 'done').length
+        counts.rejected += ends.filter((end) => end === 'rejected').length
+        // While the database is away the rest need not try.
+        if (signal.aborted || (ends.length > 0 && ends.every((end) => end === 'outage'))) {
+          break
+        }
+      }
+    } catch (error) {
+      logOnce(error instanceof Error ? error.message : 'unknown') // of the folder
+    }
+    if (counts.done + counts.rejected > 0) {
+      lastProblem = undefined
+      logger.info(counts, 'retried what was deferred')
+    }
+    return counts
+  }
+
+  function begin(file: DeferredFile): void {
+    if (busy.size < maxAlone && !busy.has(file.name)) {
+      const work = retryOne(file).finally(() => busy.delete(file.name))
+      busy.set(file.name, work)
+    }
+  }
+
+  function isDue({ name }: DeferredFile): boolean {
+    return (alone.get(name)?.dueAt ?? 0) <= now() && !busy.has(name)
+  }
+
+  /** Never rejects: a file that can be neither removed nor set aside waits, and holds up no other. */
+  async function retryOne(file: DeferredFile): Promise<End> {
+    try {
+      return await tryOne(file)
+    } catch (error) {
+      return wait(file.name, error)
+    }
+  }
+
+  async function tryOne(file: DeferredFile): Promise<End> {
+    const { name, deferred } = file
+    if (deferred === undefined) {
+      await spool.reject(name, 'ERR_SPOOL_FILE')
+      logger.error({ code: 'ERR_SPOOL_FILE', file: name }, 'a file of the spool is damaged, and set aside')
+      return 'rejected'
+    }
+    const { source, isSigned, receivedAt } = deferred
+    let orders: readonly Order[]
+    try {
+      orders = await readDeferred(deferred)
+    } catch (error) {
+      return error instanceof RejectedError ? reject(name, source, error) : wait(name, error)
+    }
+    const issuer = orders[0]?.issuerName
+    try {
+      const results = alone.has(name) ? await inTurn(orders) : await signOut(orders)
+      await spool.remove(name)
+      alone.delete(name)
+      observe({ source, issuer, sender: undefined, isRetry: true, ...committed(orders, results) })
+      return 'done'
+    } catch (error) {
+      if (deferred.kind === 'signal' && error instanceof UnavailableError) {
+        // It is verified now. Its issuer may withdraw the key before the next try.
+        const isDeferred = await spool.defer({ kind: 'orders', source, isSigned, receivedAt, orders }, deferWithinMs)
+        if (isDeferred) {
+          await spool.remove(name)
+          alone.delete(name)
+          return isOfOneOrder(error) ? 'waits' : 'outage' // a later round tries the new file
+        }
+      }
+      return wait(name, error)
+    }
+  }
+
+  async function readDeferred(deferred: Deferred): Promise<readonly Order[]> {
+    if (deferred.kind === 'orders') {
+      return deferred.orders
+    }
+    const signal = bySource.get(deferred.source)
+    if (signal === undefined) {
+      throw new Error(`no signal is called "${deferred.source}"`) // of another version; it waits for that one
+    }
+    return signal.read(deferred.input, deferred.receivedAt)
+  }
+
+  async function inTurn(orders: readonly Order[]): Promise<SignOutResult[]> {
+    const results: SignOutResult[] = []
+    for (const order of orders) {
+      results.push(await signOutAlone(order))
+    }
+    return results
+  }
+
+  async function reject(name: string, source: string, error: RejectedError): Promise<End> {
+    await spool.reject(name, error.code)
+    alone.delete(name)
+    const common = { source, issuer: error.issuer, sender: undefined, isRetry: true }
+    observe({ ...common, outcome: 'rejected', error, retryAfterSeconds: 0 })
+    return 'rejected'
+  }
+
+  function wait(name: string, error: unknown): End {
+    if (!(error instanceof UnavailableError)) {
+      logOnce(error instanceof Error ? error.name : 'unknown') // a mistake of ours; its message could quote a token
+    }
+    if (!(error instanceof UnavailableError) || isOfOneOrder(error)) {
+      const backOffMs = Math.min((alone.get(name)?.backOffMs ?? minWaitMs / 2) * 2, maxBackOffMs)
+      alone.set(name, { dueAt: now() + backOffMs, backOffMs })
+      return 'waits'
+    }
+    return error.code === 'ERR_KEYS_UNAVAILABLE' ? 'waits' : 'outage'
+  }
+
+  return {
+    round,
+    /** Waits for what goes alone. */
+    async settle(): Promise<void> {
+      await Promise.all(busy.values())
+    }
+  }
+}
+
+/** Retries again and again: every second at the latest, also what another process or an earlier run has left. */
+export function startRetry(options: RetryOptions): Repetition {
+  const { round, settle } = createRetry(options)
+  let waitMs = minWaitMs
+  const rounds = repeat(async (signal) => {
+    const { done, rejected } = await round(signal)
+    waitMs = done + rejected > 0 ? minWaitMs : Math.min(waitMs * 2, maxWaitMs)
+    return waitMs
+  }, minWaitMs)
+  return {
+    async stop() {
+      await rounds.stop()
+      await settle()
+    }
+  }
+}
+
+/** Does once what is deferred now; beside a running service, too: an order that both carry out ends nothing twice. */
+export async function retryOnce(options: RetryOptions, signal: AbortSignal): Promise<RetryCounts> {
+  const counts = { done: 0, rejected: 0 }
+  const { round, settle } = createRetry({
+    ...options,
+    observe(outcome) {
+      counts[outcome.outcome === 'rejected' ? 'rejected' : 'done'] += 1
+      options.observe(outcome)
+    }
+  })
+  await round(signal)
+  await round(signal) // what the first one found to go alone
+  await settle()
+  return counts
+}

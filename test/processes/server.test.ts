@@ -1,0 +1,146 @@
+import { once } from 'node:events'
+import { connect } from 'node:net'
+import t from 'tap'
+import { freePort } from '../../src/embedded-postgres.ts'
+import { createDatabase, createRole, type Database } from '../fixtures/database.ts'
+import { clientId, startIdentityProvider } from '../fixtures/identity-provider.ts'
+import { runServer, type Server, startServer } from '../fixtures/server.ts'
+import { storeLogin } from '../fixtures/service.ts'
+import { until } from '../fixtures/until.ts'
+
+const post = (server: Server, token: string) =>
+  server.fetch(`${server.publicUrl}/backchannel-logout`, {
+    method: 'POST',
+    body: new URLSearchParams({ logout_token: token })
+  })
+
+async function serviceRoleUrl(database: Database): Promise<string> {
+  const role = await createRole(database, 'service')
+  await database.query('select msal_logout.register_service($1)', [role])
+  const url = new URL(database.url)
+  url.username = role
+  url.password = 'test'
+  return url.href
+}
+
+t.test('it migrates, serves, signs out over HTTP, and stops in good order', async (t) => {
+  const database = await createDatabase(t, { migrated: false })
+  const provider = await startIdentityProvider(t)
+  const server = await startServer(t, { DATABASE_URL: database.url, ISSUER: provider.issuer, CLIENT_IDS: clientId })
+  await storeLogin(database, { issuer: provider.issuer, sid: 's1' })
+  t.equal((await post(server, await provider.logoutToken({ sid: 's1' }))).status, 200)
+  t.same(await database.query('select * from msal_logout.token_cache'), [])
+  t.equal((await server.fetch(`${server.adminUrl}/readyz`)).status, 200)
+  server.process.kill('SIGTERM')
+  t.equal(await server.exited, 0)
+})
+
+t.test('a second signal ends it at once, also while it waits for a client that holds a request open', async (t) => {
+  const database = await createDatabase(t)
+  const server = await startServer(t, {
+    DATABASE_URL: database.url,
+    ISSUER: 'https://issuer.example',
+    CLIENT_IDS: clientId
+  })
+  const socket = connect(Number(new URL(server.publicUrl).port), '127.0.0.1')
+  t.teardown(() => socket.destroy())
+  socket.on('error', () => {})
+  // The server asks for the rest of the body: the request is under way.
+  socket.write(
+    'POST /backchannel-logout HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-www-form-urlencoded\r\ncontent-length: 100\r\nexpect: 100-continue\r\n\r\n'
+  )
+  await once(socket, 'data')
+  server.process.kill('SIGTERM')
+  await until('it is stopping', () => server.output.some((line) => line.includes('"stopping"')))
+  server.process.kill('SIGINT')
+  t.equal(await server.exited, 1)
+})
+
+t.test('with a current schema the least role of the service suffices', async (t) => {
+  const database = await createDatabase(t)
+  const provider = await startIdentityProvider(t)
+  const env = { ISSUER: provider.issuer, CLIENT_IDS: clientId, ADMIN_TOKEN: 'x'.repeat(32) }
+  const server = await startServer(t, { ...env, DATABASE_URL: await serviceRoleUrl(database) })
+  await storeLogin(database, { issuer: provider.issuer, sid: 's1' })
+  await storeLogin(database, { issuer: provider.issuer, homeAccountId: 'u.t' })
+  t.equal((await post(server, await provider.logoutToken({ sid: 's1' }))).status, 200)
+  for (const selector of [{ homeAccountId: 'u.t' }, { issuer: provider.issuer, sid: 's2' }]) {
+    for (const dryRun of [true, false]) {
+      const purge = await server.fetch(`${server.adminUrl}/admin/purges`, {
+        method: 'POST',
+        headers: { authorization: `Bearer ${env.ADMIN_TOKEN}`, 'content-type': 'application/json' },
+        body: JSON.stringify({ ...selector, reason: 'test', dryRun })
+      })
+      t.equal(purge.status, 200)
+    }
+  }
+  t.same(await database.query('select * from msal_logout.token_cache'), [])
+  t.notMatch(server.output.join('\n'), /"level":(50|60)/, 'and no chore lacks a right')
+})
+
+t.test('the operators are not reachable on the public port', async (t) => {
+  const database = await createDatabase(t)
+  const server = await startServer(t, {
+    DATABASE_URL: database.url,
+    ISSUER: 'https://issuer.example',
+    CLIENT_IDS: clientId
+  })
+  for (const path of ['/admin/purges', '/readyz', '/metrics', '/docs']) {
+    t.equal((await server.fetch(`${server.publicUrl}${path}`)).status, 404, path)
+  }
+})
+
+t.test('the metrics show its memory and its event loop, without credentials', async (t) => {
+  const database = await createDatabase(t)
+  const server = await startServer(t, {
+    DATABASE_URL: database.url,
+    ISSUER: 'https://issuer.example',
+    CLIENT_IDS: clientId
+  })
+  const answer = await server.fetch(`${server.adminUrl}/metrics`)
+  t.match(answer.headers.get('content-type'), 'text/plain; version=0.0.4')
+  const text = await answer.text()
+  t.match(text, /^process_resident_memory_bytes \d{7,}$/m)
+  t.match(text, /^nodejs_eventloop_lag_p99_seconds /m)
+  t.match(text, /^msal_logout_pool_connections\{(?=[^}]*pool="signOuts")(?=[^}]*state="idle")/m)
+})
+
+t.test('what cannot be parsed is not logged, at no level', async (t) => {
+  const database = await createDatabase(t)
+  const server = await startServer(t, {
+    DATABASE_URL: database.url,
+    ISSUER: 'https://issuer.example',
+    CLIENT_IDS: clientId,
+    LOG_LEVEL: 'trace'
+  })
+  for (const url of [server.publicUrl, server.adminUrl]) {
+    const socket = connect(Number(new URL(url).port), '127.0.0.1')
+    socket.resume().write('POST / HTTP/1.1\r\nhost: x\r\nauthorization: Bearer secret\r\nno header\r\n\r\n')
+    await once(socket, 'close')
+  }
+  server.process.kill('SIGTERM')
+  await server.exited
+  t.equal(server.output.filter((line) => line.includes('HPE_')).length, 2)
+  t.notOk(server.output.some((line) => line.includes('rawPacket')))
+})
+
+t.test('all problems of the configuration are told on standard error, and it exits with 1', async (t) => {
+  const { output, exited } = runServer(t, { PORT: 'x', ADMIN_TOKEN: 'short' })
+  t.equal(await exited, 1)
+  for (const name of ['PORT', 'ADMIN_TOKEN', 'ISSUER']) {
+    t.ok(
+      output.some((line) => line.trim().startsWith(`${name}:`)),
+      name
+    )
+  }
+})
+
+t.test('a database that is out of reach at the start ends it with 1', async (t) => {
+  const { output, exited } = runServer(t, {
+    DATABASE_URL: `postgres://nobody@127.0.0.1:${await freePort()}/none`,
+    ISSUER: 'https://issuer.example',
+    CLIENT_IDS: clientId
+  })
+  t.equal(await exited, 1)
+  t.match(output.join('\n'), /ECONNREFUSED/)
+})

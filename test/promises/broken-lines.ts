@@ -1,0 +1,136 @@
+/** A line of the product that keeps a promise of the contract; without it the test fails. */
+export interface BrokenLine {
+  /** By its number in section 7 of the contract; in the words of docs/promises.md. */
+  readonly promise: number
+  readonly file: string
+  /** As it stands in the file, once. */
+  readonly line: string
+  /** What it is broken into. */
+  readonly broken: string
+  /** The test file, and the name of the test in it that fails then. */
+  readonly test: string
+  readonly name: string
+}
+
+export const brokenLines: readonly BrokenLine[] = [
+  {
+    promise: 1,
+    file: 'sql/delete_rows.sql',
+    line: 'where t.home_account_id = any (array[a.home_account_id]) and t.account_issuer is not distinct from a.account_issuer',
+    broken: `where t.home_account_id = any (array[a.home_account_id]) and t.client_id = 'a'`,
+    test: 'test/store.test.ts',
+    name: 'a sid ends its sessions in every app, and every row of their accounts'
+  },
+  {
+    promise: 1,
+    file: 'sql/sign_out.sql',
+    line: `perform set_config('synchronous_commit', 'on', true);`,
+    broken: 'null;',
+    test: 'test/store.test.ts',
+    name: 'a logout waits for the disk, also where the database is set not to'
+  },
+  {
+    promise: 2,
+    file: 'sql/save.sql',
+    line: 'and t.generation = save.generation and t.version = save.version',
+    broken: '',
+    test: 'test/web-apps-sql.test.ts',
+    name: 'a row that was purged is gone for every save, and a new login has a new generation'
+  },
+  {
+    promise: 3,
+    file: 'sql/admit.sql',
+    line: 'and (t.revoke_before >= admit.issued_at or',
+    broken: 'and (false or',
+    test: 'test/store.test.ts',
+    name: 'a logout wins over a login that comes after it with an ID token from before'
+  },
+  {
+    promise: 4,
+    file: 'src/receive.ts',
+    line: 'await spool.defer(deferred, withinMs, sender)',
+    broken: 'withinMs > 0',
+    test: 'test/receive.test.ts',
+    name: 'what was verified is deferred as its order, and what was not as it came'
+  },
+  {
+    promise: 4,
+    file: 'src/spool-retry.ts',
+    line: 'await spool.remove(name)\n      alone.delete(name)',
+    broken: 'alone.delete(name)',
+    test: 'test/spool-retry.test.ts',
+    name: 'orders before signals, each oldest first, and each outcome is observed once'
+  },
+  {
+    promise: 5,
+    file: 'src/signals/backchannel.ts',
+    line: 'await verifySignature(jwt, at)',
+    broken: 'await Promise.resolve()',
+    test: 'test/signals-backchannel.test.ts',
+    name: 'a bad token is answered 400, is not quoted, and changes nothing'
+  },
+  {
+    promise: 5,
+    file: 'src/receive.ts',
+    line: 'if (!(error instanceof UnavailableError)) {\n        return { ...common, issuer: undefined',
+    broken: 'if (error !== undefined) {\n        return { ...common, issuer: undefined',
+    test: 'test/receive.test.ts',
+    name: 'not to be judged now: the outcome is a value, observed once'
+  },
+  {
+    promise: 6,
+    file: 'sql/claim_orders.sql',
+    line: 'where not (d.o).once or (d.o).id in (select n.id from new n)',
+    broken: '',
+    test: 'test/store.test.ts',
+    name: 'the same token again is success without a second effect'
+  },
+  {
+    promise: 7,
+    file: 'sql/grant_service.sql',
+    line: 'payload_bytes, encoding,',
+    broken: 'payload, payload_bytes, encoding,',
+    test: 'test/roles.test.ts',
+    name: 'the service deletes rows, and cannot read or write a payload'
+  },
+  {
+    promise: 7,
+    file: 'sql/may_use.sql',
+    line: `select pg_has_role(msal_logout.caller(), coalesce(registered_role, current_user), 'usage')`,
+    broken: 'select true',
+    test: 'test/roles.test.ts',
+    name: 'an app reaches no other client id, registered or not'
+  },
+  {
+    promise: 8,
+    file: 'src/outcome-log.ts',
+    line: "return 'code' in cause ? String(cause.code) : cause.message",
+    broken: 'return cause.message',
+    test: 'test/outcome-log.test.ts',
+    name: 'of a database’s error its code alone is logged'
+  },
+  {
+    promise: 9,
+    file: 'src/sign-out.ts',
+    line: 'if (isOfOneOrder(error)) {',
+    broken: 'if (error === undefined) {',
+    test: 'test/sign-out.test.ts',
+    name: 'a session that somebody holds does not hold up the others'
+  },
+  {
+    promise: 9,
+    file: 'src/receive.ts',
+    line: 'await senders.awaitSignedTurn(sender)',
+    broken: 'undefined',
+    test: 'test/receive.test.ts',
+    name: 'what is signed waits for its turn at the signature, and for nobody at the sign-out'
+  },
+  {
+    promise: 9,
+    file: 'src/spool-retry.ts',
+    line: 'for (const file of due.filter(({ name }) => alone.has(name))) {\n          begin(file)',
+    broken: 'for (const file of due.filter(({ name }) => alone.has(name))) {\n          await retryOne(file)',
+    test: 'test/spool-retry.test.ts',
+    name: 'an order that ends in ERR_DATABASE_TIMEOUT goes alone from then on, and no round waits for it'
+  }
+]
