@@ -442,6 +442,34 @@ t.test('the same key at the same time purges once, and both have one answer', as
   t.equal((await service.database.query('select from msal_logout.records')).length, 2)
 })
 
+t.test('every purge is counted once, with what it deleted, and a dry run is not', async (t) => {
+  const service = await build(t)
+  await populate(service)
+  const key = { 'idempotency-key': 'k1' }
+  for (const [body, headers] of [
+    [{ homeAccountId: 'u.t1' }, key],
+    [{ homeAccountId: 'u.t1' }, key],
+    [{ tenantId: 't1' }, {}],
+    [{ clientId: 'a', dryRun: true }, {}],
+    [{ homeAccountId: 'nobody' }, {}]
+  ] as const) {
+    t.equal((await service.operate('POST', '/admin/purges', { ...body, reason }, { ...headers })).statusCode, 200)
+  }
+  const text = await service.metrics.text()
+  const counted = (line: string) =>
+    Number(
+      text
+        .split('\n')
+        .find((each) => each.startsWith(`msal_logout_${line} `))
+        ?.split(' ')
+        .at(-1) ?? 0
+    )
+  const came = (outcome: string) => counted(`signals_total{source="operator",issuer="",outcome="${outcome}",reason=""}`)
+  t.same([came('done'), came('unmatched'), came('duplicate')], [2, 1, 0])
+  t.equal(counted('purged_rows_total{source="operator",client_id="a"}'), 2)
+  t.equal(counted('purged_rows_total{source="operator",client_id="b"}'), 1)
+})
+
 t.test('an unknown purge is not found', async (t) => {
   const service = await build(t)
   for (const id of [randomUUID(), 'nonsense', `${randomUUID()}0`, '%00']) {

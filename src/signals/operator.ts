@@ -149,6 +149,16 @@ export function createPurge({
       case 'too_many':
         return { ...result, limit: unforced }
       case 'begun':
+        // That it came; what it deletes is counted when it is over.
+        observe({
+          source: operatorSource,
+          issuer: undefined,
+          sender: undefined,
+          isRetry: false,
+          outcome: 'done',
+          results: []
+        })
+        return resultOf(await recorded(id), requestHash)
       case 'duplicate':
         return resultOf(await recorded(id), requestHash)
     }
