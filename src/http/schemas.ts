@@ -29,7 +29,7 @@ export const PurgeBody = Type.Object(
     issuedBefore: Type.Optional(
       Type.Union([Type.String({ maxLength: 64 }), Type.Number()], {
         description:
-          'What was issued up to then goes: an ISO time with a zone, or seconds since 1970; default everything'
+          'What was issued up to then goes: an ISO time with a zone, or seconds since 1970; default now; not for clientId or tenantId alone'
       })
     ),
     reason: Type.String({ minLength: 1, maxLength: 2_000, description: 'For the record' }),
@@ -213,7 +213,7 @@ export const IssuerList = answer('The trusted issuers and their keys, as this pr
 export const SpoolState = answer('What waits on the disk of this process', {
   verified: Type.Integer({ minimum: 0, description: 'Orders of genuine signals, which wait for the database' }),
   unverified: Type.Integer({ minimum: 0, description: 'Signed signals that nobody has vouched for yet' }),
-  unsigned: Type.Integer({ minimum: 0, description: 'Front-channel calls, which nobody can vouch for' }),
+  unsigned: Type.Integer({ minimum: 0, description: 'Signals without a signature, which nobody can vouch for' }),
   rejected: Type.Integer({ minimum: 0, description: 'Set aside, since they proved bad' }),
   stuck: Type.Array(Type.Object({ name: Type.String(), reason: Type.String() }), {
     description: 'Files that cannot be read, or are not to be believed'
