@@ -29,6 +29,8 @@ final class Database {
     }
 
     private static final int MAX_TRIES = 4;
+    // how long a statement that was cancelled has to end by itself, before its connection is cut
+    private static final Duration GRACE = Duration.ofSeconds(1);
     // serialization_failure, deadlock_detected: the other one was first
     private static final Set<String> LOST_RACES = Set.of("40001", "40P01");
     // admin_shutdown, crash_shutdown, cannot_connect_now; with class 08 the ways in which a connection ends
@@ -132,6 +134,7 @@ final class Database {
         private Connection current; // guarded by this
         private Statement running; // guarded by this
         private boolean isGivenUp; // guarded by this
+        private boolean isCut; // guarded by this
 
         Call(Work<T> work) {
             this.work = work;
@@ -167,11 +170,18 @@ final class Database {
         }
 
         private void release(Connection connection) {
+            boolean wasCut;
             synchronized (this) {
                 current = null;
                 running = null;
+                wasCut = isCut;
+                notifyAll();
             }
-            closeQuietly(connection);
+            if (wasCut) {
+                discard(connection);
+            } else {
+                closeQuietly(connection);
+            }
         }
 
         private synchronized boolean isGivenUp() {
@@ -179,29 +189,64 @@ final class Database {
         }
 
         /**
-         * The server stops, so that nothing is stored after the app heard that it failed; then the connection is cut, since
-         * waiting for it would hold a thread, and the pool's place, for as long.
+         * The server stops, so that nothing is stored after the app heard that it failed; a connection on which it does not
+         * stop soon is cut, since waiting for it would hold a thread, and the pool's place, for as long.
          */
         synchronized void giveUp() {
             isGivenUp = true;
             Connection connection = current;
             Statement statement = running;
+            if (statement != null) {
+                threads.execute(() -> cancel(statement));
+            }
             if (connection != null) {
-                threads.execute(() -> cut(connection, statement));
+                threads.execute(() -> cut(connection));
+            }
+        }
+
+        private synchronized void cut(Connection connection) {
+            long end = System.nanoTime() + GRACE.toNanos();
+            try {
+                // what was released meanwhile may be another's already
+                for (long left = GRACE.toMillis(); current == connection && left > 0; ) {
+                    wait(left);
+                    left = (end - System.nanoTime()) / 1_000_000;
+                }
+            } catch (InterruptedException interrupted) {
+                Thread.currentThread().interrupt();
+            }
+            if (current == connection) {
+                isCut = true;
+                abort(connection);
             }
         }
     }
 
-    private void cut(Connection connection, Statement statement) {
+    private static void cancel(Statement statement) {
         try {
-            if (statement != null) {
-                statement.cancel();
-            }
+            statement.cancel();
         } catch (SQLException gone) {
             // then it is over
         }
+    }
+
+    /**
+     * Cuts a connection, and gives it back so that its pool replaces it: a pool looks at the errors of what it lent, and one
+     * that was cut between two statements has had none.
+     */
+    static void discard(Connection connection) {
+        abort(connection);
+        try (Statement failing = connection.createStatement()) {
+            failing.execute("select 1");
+        } catch (SQLException seen) {
+            // by the pool
+        }
+        closeQuietly(connection);
+    }
+
+    private static void abort(Connection connection) {
         try {
-            connection.abort(threads);
+            connection.abort(Runnable::run);
         } catch (SQLException | UnsupportedOperationException cannot) {
             // it ends with the driver's own limits
         }

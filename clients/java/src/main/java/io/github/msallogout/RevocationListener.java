@@ -173,14 +173,13 @@ final class RevocationListener implements RevocationSubscription, Runnable {
         try {
             if (isWell) {
                 execute(dropped, "unlisten *");
-            } else {
-                dropped.abort(Runnable::run);
+                Database.closeQuietly(dropped);
+                return;
             }
         } catch (SQLException lost) {
-            // then it listens no more
-        } finally {
-            Database.closeQuietly(dropped);
+            // then its session may still listen
         }
+        Database.discard(dropped);
     }
 
     private void execute(Connection on, String text) throws SQLException {

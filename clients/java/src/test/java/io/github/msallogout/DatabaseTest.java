@@ -108,6 +108,29 @@ class DatabaseTest {
         app.silent(alice, Set.of("api-2"), true);
     }
 
+    @Test
+    void whatWasGivenUpLeavesThePoolNoConnectionThatIsCut() throws Exception {
+        HikariConfig config = new HikariConfig();
+        config.setJdbcUrl(Fixture.databaseUrl());
+        config.setMaximumPoolSize(1);
+        try (HikariDataSource pool = new HikariDataSource(config)) {
+            SharedTokenCache tokenCache = SharedTokenCache.builder(pool, Fixture.CLIENT_ID)
+                    .timeLimit(Duration.ofMillis(100))
+                    .build();
+            for (int round = 0; round < 20; round += 1) {
+                try (Connection other = app.owner.getConnection()) {
+                    other.setAutoCommit(false);
+                    other.createStatement().execute("lock table msal_logout.sessions in access exclusive mode");
+                    failureOf(tokenCache);
+                    other.rollback();
+                }
+                try (Connection next = pool.getConnection()) {
+                    next.createStatement().execute("select 1");
+                }
+            }
+        }
+    }
+
     /** The server has stopped the statement, which is what keeps it from being carried out afterwards. */
     private void awaitNoWaiter() {
         assertTimeoutPreemptively(PATIENCE, () -> {
