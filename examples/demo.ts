@@ -1,5 +1,6 @@
 // `npm run demo`: the main job, seen. A user signs in to two web apps, signs out at the provider, and the tokens
 // are gone from the cache of both. Nothing is faked: each part is a process of its own and talks over the network.
+// `npm run demo -- --all` has a Python and a Java app beside the two of Node.js; it needs Python, Maven and a JDK.
 // `npm run demo -- --stay` keeps it all running, to be tried in a browser.
 import { type ChildProcess, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
@@ -14,11 +15,15 @@ import pg from 'pg'
 import { generate } from 'selfsigned'
 import { freePort, startEmbeddedPostgres } from '../src/embedded-postgres.ts'
 import { type Browser, createBrowser } from './browser.ts'
+import { buildFlaskApp, flaskApp } from './flask-app/launch.ts'
+import type { Command, LaunchOptions } from './launch.ts'
+import { buildSpringApp, springApp } from './spring-app/launch.ts'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const stay = process.argv.includes('--stay')
-const startWithinMs = 20_000
-const storyWithinMs = 60_000
+const all = process.argv.includes('--all')
+const startWithinMs = all ? 60_000 : 20_000
+const storyWithinMs = all ? 180_000 : 60_000
 const stopWithinMs = 12_000
 
 const { cert: certificate, private: key } = await generate([{ name: 'commonName', value: 'localhost' }], {
@@ -36,16 +41,57 @@ const interrupted = new Promise<NodeJS.Signals>((resolve) => {
 })
 let isStopping = false
 
-const postgres = await startEmbeddedPostgres().catch((error: unknown) => {
-  console.error(error instanceof Error ? error.message : error)
-  process.exit(1)
-})
+interface Program {
+  readonly id: string
+  readonly framework: string
+  command(options: LaunchOptions): Command
+}
+
+function nodeApp(file: string): Program['command'] {
+  return (options) =>
+    tsx(file, {
+      PORT: String(options.port),
+      DATABASE_URL: options.databaseUrl,
+      AUTHORITY: options.issuer,
+      CLIENT_ID: options.clientId,
+      CLIENT_SECRET: options.clientSecret,
+      SESSION_SECRET: random(),
+      API_URL: options.apiUrl
+    })
+}
+
+const shopProgram = { id: 'shop', framework: 'Fastify', command: nodeApp('clients/node/examples/fastify-app.ts') }
+const deskProgram = { id: 'desk', framework: 'Express', command: nodeApp('clients/node/examples/express-app.ts') }
+
+/** The apps of other languages: built before anything runs, which takes minutes the first time. */
+function buildOthers(): Program[] {
+  console.log('The Flask and the Spring app are built, with what they need from PyPI and from Maven Central.')
+  const python = buildFlaskApp()
+  buildSpringApp()
+  return [
+    { id: 'report', framework: 'Flask', command: (options) => flaskApp(python, options) },
+    { id: 'billing', framework: 'Spring Boot', command: springApp }
+  ]
+}
+
+const others = all ? await attempt(buildOthers) : []
+const postgres = await attempt(startEmbeddedPostgres)
 const owner = new pg.Pool({ connectionString: postgres.url })
 owner.on('error', () => {}) // Ctrl+C ends PostgreSQL, too
 const folder = mkdtempSync(join(tmpdir(), 'msal-logout-demo-'))
 const children: { name: string; child: ChildProcess; lines: string[] }[] = []
 const said: string[] = [] // what the provider says of its logout tokens
 let steps = 0
+
+/** What goes before the story: nothing has to be stopped yet. */
+async function attempt<T>(prepare: () => T | Promise<T>): Promise<T> {
+  try {
+    return await prepare()
+  } catch (error) {
+    console.error(error instanceof Error ? error.message : error)
+    process.exit(1)
+  }
+}
 
 function step(title: string): void {
   steps += 1
@@ -62,11 +108,11 @@ function expect(what: string, ok: boolean): void {
   }
 }
 
-function launch(name: string, args: string[], env: Record<string, string>): ChildProcess {
+function launch(name: string, { command, args, env }: Command): ChildProcess {
   if (isStopping) {
     throw new Error('the demo is being stopped')
   }
-  const child = spawn(process.execPath, args, {
+  const child = spawn(command, args, {
     cwd: root,
     env: { PATH: process.env.PATH ?? '', NODE_EXTRA_CA_CERTS: join(folder, 'certificate.pem'), ...env },
     stdio: ['ignore', 'pipe', 'pipe']
@@ -82,8 +128,8 @@ function launch(name: string, args: string[], env: Record<string, string>): Chil
 }
 
 /** Starts a program of this project and waits until it answers. */
-async function start(name: string, args: string[], env: Record<string, string>, ready: string): Promise<void> {
-  const child = launch(name, args, env)
+async function start(name: string, command: Command, ready: string): Promise<void> {
+  const child = launch(name, command)
   const startedAt = Date.now()
   while (!(await answers(ready))) {
     expect(`${name} starts`, !hasEnded(child) && Date.now() - startedAt < startWithinMs)
@@ -102,6 +148,15 @@ async function answers(url: string): Promise<boolean> {
 
 function hasEnded({ exitCode, signalCode }: ChildProcess): boolean {
   return exitCode !== null || signalCode !== null
+}
+
+function node(args: readonly string[], env: Record<string, string>): Command {
+  return { command: process.execPath, args, env }
+}
+
+/** A program of this project that is not compiled. */
+function tsx(file: string, env: Record<string, string>): Command {
+  return node(['--import', 'tsx', file], env)
 }
 
 function random(): string {
@@ -130,52 +185,45 @@ async function stop(): Promise<void> {
 async function story(): Promise<string> {
   writeFileSync(join(folder, 'certificate.pem'), certificate)
   writeFileSync(join(folder, 'key.pem'), key, { mode: 0o600 })
-  const [providerPort, shopPort, deskPort, publicPort, adminPort] = await Promise.all([
-    freePort(),
-    freePort(),
-    freePort(),
-    freePort(),
-    freePort()
-  ])
+  const [providerPort, publicPort, adminPort] = await Promise.all([freePort(), freePort(), freePort()])
   const issuer = `https://localhost:${providerPort}`
-  const shop = {
-    id: 'shop',
-    url: `http://localhost:${shopPort}`,
-    program: 'clients/node/examples/fastify-app.ts'
-  } as const
-  const desk = {
-    id: 'desk',
-    url: `http://localhost:${deskPort}`,
-    program: 'clients/node/examples/express-app.ts'
-  } as const
+  const place = async (program: Program) => ({
+    ...program,
+    url: `http://localhost:${await freePort()}`,
+    secret: random(),
+    password: random()
+  })
+  type App = Awaited<ReturnType<typeof place>>
+  const shop = await place(shopProgram)
+  const apps = [shop, ...(await Promise.all([deskProgram, ...others].map(place)))]
   const service = `http://127.0.0.1:${publicPort}`
   const admin = `http://127.0.0.1:${adminPort}`
   const adminToken = random()
-  const secrets = { shop: random(), desk: random() }
 
-  step('The parts are started: PostgreSQL, an OpenID provider, the service, two web apps')
-  const passwords = { service: random(), shop: random(), desk: random() }
-  for (const [role, password] of Object.entries(passwords)) {
+  step(`The parts are started: PostgreSQL, an OpenID provider, the service, ${apps.length} web apps`)
+  const passwords = new Map([['service', random()], ...apps.map(({ id, password }) => [id, password] as const)])
+  for (const [role, password] of passwords) {
     await owner.query(`create role ${role} login password '${password}'`)
   }
-  const as = (role: keyof typeof passwords) => {
+  const as = (role: string) => {
     const url = new URL(postgres.url)
     url.username = role
-    url.password = passwords[role]
+    url.password = passwords.get(role) ?? ''
     return url.href
   }
   const [migrated] = await once(
-    launch('the migration', ['dist/cli.js', 'migrate'], { DATABASE_URL: postgres.url }),
+    launch('the migration', node(['dist/cli.js', 'migrate'], { DATABASE_URL: postgres.url })),
     'exit'
   )
   expect('the migration ends with 0', migrated === 0)
-  await owner.query(
-    `select msal_logout.register_service('service'), msal_logout.register_app('shop', 'shop'), msal_logout.register_app('desk', 'desk')`
-  )
+  await owner.query(`select msal_logout.register_service('service')`)
+  for (const { id } of apps) {
+    await owner.query('select msal_logout.register_app($1, $1)', [id])
+  }
 
-  const clients = [shop, desk].map(({ id, url }) => ({
+  const clients = apps.map(({ id, url, secret }) => ({
     client_id: id,
-    client_secret: secrets[id],
+    client_secret: secret,
     redirect_uris: [`${url}/callback`],
     post_logout_redirect_uris: [url],
     grant_types: ['authorization_code', 'refresh_token'],
@@ -183,54 +231,53 @@ async function story(): Promise<string> {
     backchannel_logout_uri: `${service}/backchannel-logout`,
     backchannel_logout_session_required: true
   }))
-  const tsx = ['--import', 'tsx']
+  const files = { certificateFile: join(folder, 'certificate.pem'), folder }
   await start(
     'the provider', // before the service, which fetches its keys when it starts
-    [...tsx, 'examples/provider.ts'],
-    {
+    tsx('examples/provider.ts', {
       PORT: String(providerPort),
-      CERT: join(folder, 'certificate.pem'),
+      CERT: files.certificateFile,
       KEY: join(folder, 'key.pem'),
       CLIENTS: JSON.stringify(clients)
-    },
+    }),
     `${issuer}/.well-known/openid-configuration`
   )
   await Promise.all([
     start(
       'the service',
-      ['dist/cli.js', 'serve'],
-      {
+      node(['dist/cli.js', 'serve'], {
         DATABASE_URL: as('service'),
         ISSUER: issuer,
-        CLIENT_IDS: 'shop,desk',
+        CLIENT_IDS: apps.map(({ id }) => id).join(),
         HOST: '127.0.0.1',
         PORT: String(publicPort),
         ADMIN_PORT: String(adminPort),
         ADMIN_TOKEN: adminToken,
         SPOOL_DIR: join(folder, 'spool')
-      },
+      }),
       `${service}/healthz`
     ),
-    ...[shop, desk].map(({ id, url, program }) =>
+    ...apps.map(({ id, url, secret, command }) =>
       start(
         id,
-        [...tsx, program],
-        {
-          PORT: new URL(url).port,
-          DATABASE_URL: as(id),
-          AUTHORITY: issuer,
-          CLIENT_ID: id,
-          CLIENT_SECRET: secrets[id],
-          SESSION_SECRET: random(),
-          API_URL: `${issuer}/me`
-        },
+        command({
+          port: Number(new URL(url).port),
+          databaseUrl: as(id),
+          issuer,
+          clientId: id,
+          clientSecret: secret,
+          apiUrl: `${issuer}/me`,
+          ...files
+        }),
         url
       )
     )
   ])
   tell(`provider ${issuer} (oidc-provider)`)
   tell(`service  ${service}, its database role can delete rows and cannot read a token`)
-  tell(`apps     ${shop.url} (Fastify), ${desk.url} (Express), each with a database role of its own`)
+  for (const { id, framework, url } of apps) {
+    tell(`${id.padEnd(8)} ${url} (${framework}), with a database role of its own`)
+  }
 
   const rows = async (account: string) => {
     const { rows } = await owner.query<{ client_id: string; bytes: number; kept: string }>(
@@ -250,7 +297,7 @@ async function story(): Promise<string> {
     }
     expect(`${expected} rows of ${account}`, found.length === expected)
   }
-  async function signIn(browser: Browser, app: typeof shop | typeof desk, login: string): Promise<void> {
+  async function signIn(browser: Browser, app: App, login: string): Promise<void> {
     let page = await browser.open(`${app.url}/sign-in`)
     for (let i = 0; i < 3 && page.url.startsWith(issuer); i += 1) {
       page = await browser.submit(page, page.body.includes('name="password"') ? { login, password: 'any' } : {})
@@ -258,21 +305,23 @@ async function story(): Promise<string> {
     expect(`${login} is signed in to ${app.id}`, page.body === `signed in as ${login}\n`)
     tell(`${app.id}: ${page.body.trim()}`)
   }
-  async function callApi(browser: Browser, app: typeof shop | typeof desk, status: number): Promise<void> {
+  async function callApi(browser: Browser, app: App, status: number): Promise<void> {
     const page = await browser.open(`${app.url}/api`)
     tell(`${app.id}: GET /api answers ${page.status} ${page.body.trim()}`)
     expect(`GET /api answers ${status}`, page.status === status)
   }
 
-  step('Alice signs in to both apps, in one browser')
+  step('Alice signs in to each app, in one browser')
   const alice = createBrowser(certificate)
-  await signIn(alice, shop, 'alice')
-  await signIn(alice, desk, 'alice')
+  for (const app of apps) {
+    await signIn(alice, app, 'alice')
+  }
 
   step('Each app calls an API with a token from the shared cache')
-  await callApi(alice, shop, 200)
-  await callApi(alice, desk, 200)
-  await showRows('alice', 2)
+  for (const app of apps) {
+    await callApi(alice, app, 200)
+  }
+  await showRows('alice', apps.length)
   const metadata = await alice.open(`${issuer}/.well-known/openid-configuration`)
   async function askSilently(expected: string): Promise<void> {
     const answer = await silentRequest(as('shop'), issuer, metadata.body)
@@ -287,7 +336,8 @@ async function story(): Promise<string> {
   for (const line of said.filter((line) => line.startsWith('logout token'))) {
     tell(`provider: ${line}`)
   }
-  expect('both logout tokens are accepted', said.filter((line) => line.endsWith('accepted')).length === 2)
+  const accepted = said.filter((line) => line.endsWith('accepted')).length
+  expect('each logout token is accepted', accepted === apps.length)
   const { rows: purges } = await owner.query<{ client_id: string; sessions: string; rows: string }>(
     'select client_id, sessions, rows from msal_logout.records order by rows desc'
   )
@@ -297,14 +347,16 @@ async function story(): Promise<string> {
   await showRows('alice', 0)
 
   step('What the apps say afterwards, though the browser still has their cookies')
-  await callApi(alice, shop, 401)
-  await callApi(alice, desk, 401)
+  for (const app of apps) {
+    await callApi(alice, app, 401)
+  }
   await askSilently('no_tokens_found')
 
   step('Bob signs in, loses his laptop, and an operator purges him')
   const bob = createBrowser(certificate)
-  await signIn(bob, shop, 'bob')
-  await signIn(bob, desk, 'bob')
+  for (const app of apps) {
+    await signIn(bob, app, 'bob')
+  }
   for (const dryRun of [true, false]) {
     const answer = await fetch(`${admin}/admin/purges`, {
       method: 'POST',
@@ -313,16 +365,15 @@ async function story(): Promise<string> {
     })
     const body = await answer.text()
     tell(`POST /admin/purges ${dryRun ? '(dry run) ' : ''}answers ${answer.status} ${body}`)
-    expect('the operator is answered', answer.status === 200 && body.includes('"rows":2'))
-    await showRows('bob', dryRun ? 2 : 0)
+    expect('the operator is answered', answer.status === 200 && body.includes(`"rows":${apps.length}`))
+    await showRows('bob', dryRun ? apps.length : 0)
   }
   await callApi(bob, shop, 401)
 
   console.log('\nDone: every token of both users is gone.')
   return `
 It stays. In a browser (the certificate is made here: accept it):
-  ${shop.url}/sign-in and ${desk.url}/sign-in: any name and password
-  ${shop.url}/api, ${shop.url}/sign-out
+${apps.map(({ url }) => `  ${url}/sign-in: any name and password; then ${url}/api, ${url}/sign-out`).join('\n')}
   rows: psql ${postgres.url} -c 'select client_id, home_account_id from msal_logout.token_cache'
   operators: ${admin}, token ${adminToken}
 Ctrl+C ends it.`

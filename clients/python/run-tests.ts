@@ -2,9 +2,9 @@
 // TEST_DATABASE_URL), the service and a provider, and runs the tests with the newest MSAL Python and with older ones.
 // Arguments go to pytest, with the newest MSAL alone. PYTHON names the interpreter, default `python3`.
 import { spawn, spawnSync } from 'node:child_process'
-import { createHash, randomBytes } from 'node:crypto'
+import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
@@ -12,11 +12,11 @@ import pg from 'pg'
 import { startEmbeddedPostgres } from '../../src/embedded-postgres.ts'
 import { migrate } from '../../src/migrate.ts'
 import { startWorld } from '../conformance/world.ts'
+import { pythonEnvironment } from './environment.ts'
 import { tryExample } from './try-example.ts'
 
 const folder = fileURLToPath(new URL('.', import.meta.url))
 const root = fileURLToPath(new URL('../..', import.meta.url))
-const python = process.env.PYTHON ?? 'python3'
 const requirements = readFileSync(join(folder, 'tests/requirements.txt'), 'utf8')
 const [withEveryMsal = ''] = requirements.split('\n\n')
 
@@ -30,28 +30,6 @@ function run(command: string, args: readonly string[]): void {
   if (status !== 0) {
     throw new Error(`"${command} ${args.join(' ')}" ended with ${status ?? error}`)
   }
-}
-
-/** An environment with these requirements, made once. */
-function environment(name: string, wanted: string): string {
-  const path = join(root, '.data/python', name)
-  const marker = join(path, 'installed')
-  const version = spawnSync(python, ['--version'], { encoding: 'utf8' })
-  if (version.status !== 0) {
-    throw new Error(`"${python}" does not run: install Python 3.9 or later, or name it in PYTHON`)
-  }
-  const hash = createHash('sha256').update(`${version.stdout}\n${wanted}`).digest('hex')
-  if (!existsSync(marker) || readFileSync(marker, 'utf8') !== hash) {
-    rmSync(path, { recursive: true, force: true })
-    mkdirSync(path, { recursive: true })
-    run(python, ['-m', 'venv', path])
-    const list = join(path, 'requirements.txt')
-    writeFileSync(list, wanted)
-    console.log(`installing what the tests need into .data/python/${name}`)
-    run(join(path, 'bin/python'), ['-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', '-r', list])
-    writeFileSync(marker, hash)
-  }
-  return join(path, 'bin/python')
 }
 
 interface Totals {
@@ -96,10 +74,10 @@ async function onServer(text: string): Promise<void> {
 }
 
 try {
-  const newest = environment('newest', requirements)
+  const newest = pythonEnvironment('newest', requirements)
   const older = olderMsals.map((version) => ({
     version,
-    interpreter: environment(`msal-${version}`, withEveryMsal.replace(/^msal$/m, `msal==${version}`))
+    interpreter: pythonEnvironment(`msal-${version}`, withEveryMsal.replace(/^msal$/m, `msal==${version}`))
   }))
   await onServer(`create database ${database}`)
   const owner = new pg.Pool({ connectionString: url.href })
@@ -122,7 +100,7 @@ try {
         totals.push(await test(interpreter, ['tests/test_cache.py', 'tests/test_vectors.py'], env))
       }
       console.log('\nexamples/flask-app at a real provider:')
-      const expectations = await tryExample(url.href, newest)
+      const expectations = await tryExample(url.href)
       for (const { what, isMet } of expectations) {
         console.log(`${isMet ? 'ok' : 'not ok'} - ${what}`)
       }

@@ -10,6 +10,7 @@ import { fileURLToPath } from 'node:url'
 import pg from 'pg'
 import { generate } from 'selfsigned'
 import { createBrowser } from '../../examples/browser.ts'
+import { buildFlaskApp, flaskApp } from '../../examples/flask-app/launch.ts'
 import { freePort } from '../../src/embedded-postgres.ts'
 import { end } from '../conformance/world.ts'
 
@@ -27,7 +28,7 @@ export interface Expectation {
  * @param databaseUrl of a migrated database, as its owner
  * @throws {Error} where a part does not start
  */
-export async function tryExample(databaseUrl: string, python: string): Promise<Expectation[]> {
+export async function tryExample(databaseUrl: string): Promise<Expectation[]> {
   const folder = mkdtempSync(join(tmpdir(), 'msal-logout-flask-'))
   const owner = new pg.Pool({ connectionString: databaseUrl })
   const children: { name: string; child: ChildProcess; lines: string[] }[] = []
@@ -45,15 +46,18 @@ export async function tryExample(databaseUrl: string, python: string): Promise<E
   writeFileSync(certificateFile, certificate)
   writeFileSync(join(folder, 'key.pem'), key, { mode: 0o600 })
 
-  async function start(name: string, command: string, args: string[], env: Record<string, string>, ready: string) {
+  async function start(
+    name: string,
+    command: string,
+    args: readonly string[],
+    env: Record<string, string>,
+    ready: string
+  ) {
     const child = spawn(command, args, {
       cwd: root,
       env: {
         PATH: process.env.PATH ?? '',
         NODE_EXTRA_CA_CERTS: certificateFile,
-        REQUESTS_CA_BUNDLE: certificateFile,
-        PYTHONPATH: join(root, 'clients/python/src'),
-        PYTHONDONTWRITEBYTECODE: '1',
         ...env
       },
       stdio: ['ignore', 'pipe', 'pipe']
@@ -128,20 +132,17 @@ export async function tryExample(databaseUrl: string, python: string): Promise<E
       },
       `http://127.0.0.1:${port}/healthz`
     )
-    await start(
-      'the app',
-      python,
-      ['examples/flask-app/app.py'],
-      {
-        PORT: String(appPort),
-        DATABASE_URL: appUrl.href,
-        AUTHORITY: issuer,
-        CLIENT_ID: 'flask',
-        CLIENT_SECRET: secret,
-        API_URL: `${issuer}/me`
-      },
-      app
-    )
+    const { command, args, env } = flaskApp(buildFlaskApp(), {
+      port: appPort,
+      databaseUrl: appUrl.href,
+      issuer,
+      clientId: 'flask',
+      clientSecret: secret,
+      apiUrl: `${issuer}/me`,
+      certificateFile,
+      folder
+    })
+    await start('the app', command, args, env, app)
 
     const rows = async () =>
       (await owner.query(`select from msal_logout.token_cache where client_id = 'flask'`)).rowCount ?? 0

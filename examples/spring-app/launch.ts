@@ -3,6 +3,7 @@ import { spawnSync } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import type { Command, LaunchOptions } from '../launch.ts'
 
 const folder = fileURLToPath(new URL('.', import.meta.url))
 const root = fileURLToPath(new URL('../..', import.meta.url))
@@ -13,27 +14,6 @@ export const maven = {
   command: process.env.MAVEN ?? 'mvn',
   args: ['-B', `-Dmaven.repo.local=${join(root, '.data/maven')}`, '-Dorg.slf4j.simpleLogger.showDateTime=false']
 } as const
-
-export interface SpringAppOptions {
-  readonly port: number
-  /** `postgres://<role>:<password>@<host>:<port>/<database>`, as the role registered for the client id. */
-  readonly databaseUrl: string
-  readonly issuer: string
-  readonly clientId: string
-  readonly clientSecret: string
-  /** What answers GET with a bearer token. */
-  readonly apiUrl: string
-  /** The provider's certificate, in PEM, if Java does not know it. */
-  readonly certificateFile: string
-  /** Where a key store with that certificate is made. */
-  readonly folder: string
-}
-
-export interface Command {
-  readonly command: string
-  readonly args: readonly string[]
-  readonly env: Record<string, string>
-}
 
 /**
  * Builds the client and the app, if the app is not built yet.
@@ -53,7 +33,7 @@ export function buildSpringApp(): void {
 }
 
 /** The process of the app: it answers at `http://localhost:<port>` when it is ready. */
-export function springApp(options: SpringAppOptions): Command {
+export function springApp(options: LaunchOptions): Command {
   const trusted = join(options.folder, `trusted-${options.clientId}.p12`)
   run('keytool', [
     ...['-importcert', '-noprompt', '-alias', 'provider', '-file', options.certificateFile],

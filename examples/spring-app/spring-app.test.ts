@@ -14,7 +14,8 @@ import { generate } from 'selfsigned'
 import { freePort } from '../../src/embedded-postgres.ts'
 import { migrate } from '../../src/migrate.ts'
 import { type Browser, createBrowser } from '../browser.ts'
-import { buildSpringApp, type Command, springApp } from './launch.ts'
+import type { Command } from '../launch.ts'
+import { buildSpringApp, springApp } from './launch.ts'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
 const server = process.env.TEST_DATABASE_URL
