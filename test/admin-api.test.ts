@@ -1,66 +1,15 @@
 import { randomUUID } from 'node:crypto'
 import { Validator } from '@seriousme/openapi-schema-validator'
-import t, { type Test } from 'tap'
+import t from 'tap'
 import { readConfig } from '../src/config.ts'
 import { createPool } from '../src/database.ts'
-import { createAdmin } from '../src/http/admin.ts'
-import { createIssuers } from '../src/issuers.ts'
-import { createOperatorCheck } from '../src/operators.ts'
 import type { Order } from '../src/sign-out.ts'
 import { createDatabase, createRole } from './fixtures/database.ts'
 import { clientId, createSigningKey } from './fixtures/identity-provider.ts'
+import { audience, nowSeconds, operatorsOf, role } from './fixtures/operators.ts'
 import { adminToken, build, type Service } from './fixtures/service.ts'
 
 const reason = 'left the company'
-const audience = 'api://msal-logout'
-const role = 'Purge.All'
-
-const nowSeconds = () => Math.floor(Date.now() / 1_000)
-
-/** Operators of the service's own provider, as `ADMIN_ISSUER` and its neighbours would let them in. */
-function operatorsOf(t: Test, service: Service, withStaticToken = true) {
-  const { adminAccessTokens } = readConfig({
-    ISSUER: service.provider.issuer,
-    CLIENT_IDS: 'client-a',
-    ADMIN_ISSUER: service.provider.issuer,
-    ADMIN_AUDIENCE: audience,
-    ADMIN_ROLE: role
-  })
-  if (adminAccessTokens === undefined) {
-    throw new Error('not configured')
-  }
-  const admin = createAdmin({
-    ...service.adminOptions,
-    identify: createOperatorCheck({
-      token: withStaticToken ? adminToken : undefined,
-      accessTokens: { ...adminAccessTokens, issuers: createIssuers([adminAccessTokens.issuer]) }
-    })
-  })
-  t.teardown(() => admin.close())
-  return {
-    accessToken: (claims: object = {}, header: Record<string, unknown> = {}, key = service.provider.keys[0]) =>
-      service.provider.sign(
-        JSON.parse(
-          JSON.stringify({
-            iss: service.provider.issuer,
-            aud: audience,
-            iat: nowSeconds(),
-            exp: nowSeconds() + 600,
-            sub: 'pairwise',
-            oid: 'person-1',
-            azp: 'console',
-            roles: ['Other', role],
-            ...claims
-          })
-        ),
-        header,
-        key
-      ),
-    get: async (authorization: string, url: string) => (await admin.inject({ url, headers: { authorization } })).json(),
-    purge: (authorization: string, body: object = { homeAccountId: 'u.t', reason }, headers: object = {}) =>
-      admin.inject({ method: 'POST', url: '/admin/purges', headers: { authorization, ...headers }, payload: body })
-  }
-}
 
 t.test('an access token with the role lets its bearer act, and the record names the person and the app', async (t) => {
   const service = await build(t)
