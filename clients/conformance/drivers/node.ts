@@ -59,22 +59,22 @@ function createNetwork({ endpoint }: Setup): INetworkModule {
 }
 
 /** As msal-node's documentation stores the cache. */
-function createStockPlugin(pool: pg.Pool, key: () => string): ICachePlugin {
+function createStockPlugin(pool: pg.Pool, key: string): ICachePlugin {
   return new DistributedCachePlugin(
     {
-      async get() {
-        const { rows } = await pool.query('select value from stock_cache where key = $1', [key()])
+      async get(key) {
+        const { rows } = await pool.query('select value from stock_cache where key = $1', [key])
         return rows[0]?.value ?? ''
       },
-      async set(_, value) {
+      async set(key, value) {
         await pool.query(
           'insert into stock_cache values ($1, $2) on conflict (key) do update set value = excluded.value',
-          [key(), value]
+          [key, value]
         )
         return value
       }
     },
-    { getKey: async () => key(), extractKey: async (account) => account.homeAccountId }
+    { getKey: async () => key, extractKey: async (account) => account.homeAccountId }
   )
 }
 
@@ -129,7 +129,7 @@ function createDriver(setup: Setup) {
   let stopListening: (() => Promise<void>) | undefined
 
   function clientFor(request: Request, plugin: ICachePlugin, stockKey: string): ConfidentialClientApplication {
-    const cachePlugin = setup.stock === true ? createStockPlugin(pool, () => stockKey) : plugin
+    const cachePlugin = setup.stock === true ? createStockPlugin(pool, stockKey) : plugin
     return new ConfidentialClientApplication({
       auth: { clientId, clientSecret, authority, ...metadata },
       system,
