@@ -37,13 +37,19 @@ export function createPool({
 /**
  * Does the work, and turns what the database throws into our own error.
  * @throws {UnavailableError} with the database's error as its cause
+ * @throws a mistake of ours as it is
  */
 export async function translateErrors<T>(work: () => Promise<T>): Promise<T> {
   try {
     return await work()
   } catch (error) {
-    throw new UnavailableError(codeOf(error), { cause: error })
+    throw isMistake(error) ? error : new UnavailableError(codeOf(error), { cause: error })
   }
+}
+
+/** What a program throws at itself; neither a server, nor a socket, nor pg does. */
+function isMistake(error: unknown): boolean {
+  return [TypeError, RangeError, ReferenceError, SyntaxError].some((mistake) => error instanceof mistake)
 }
 
 // What the database rejects counts as the surroundings' fault, too: the schema may not be up to date, and no signal may be

@@ -1,4 +1,5 @@
 import t from 'tap'
+import { translateErrors } from '../src/database.ts'
 import { type Order, orderId, type SignOutResult } from '../src/sign-out.ts'
 import { createStore } from '../src/store.ts'
 import { createDatabase } from './fixtures/database.ts'
@@ -450,5 +451,25 @@ t.test('a database that is out of reach, one that rejects and one that is busy d
     await database.query('delete from public.raised')
     await database.query('insert into public.raised values ($1)', [sqlState])
     await t.rejects(store.cleanUp(1), { name: 'UnavailableError', code, cause: { code: sqlState } }, name)
+  }
+})
+
+t.test('a mistake of ours is no outage', async (t) => {
+  for (const mistake of [new TypeError('made up'), new RangeError('made up')]) {
+    await t.rejects(
+      translateErrors(() => Promise.reject(mistake)),
+      mistake
+    )
+  }
+  const outages = [
+    new Error('Connection terminated unexpectedly'),
+    Object.assign(new Error('refused'), { code: 'ECONNREFUSED' }),
+    new AggregateError([new Error('refused'), new Error('refused')])
+  ]
+  for (const error of outages) {
+    await t.rejects(
+      translateErrors(() => Promise.reject(error)),
+      { code: 'ERR_DATABASE_UNAVAILABLE', cause: error }
+    )
   }
 })
