@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import { readdirSync, readFileSync } from 'node:fs'
 import type pg from 'pg'
-import { openPool } from './connections.ts'
+import { openPool, runTransaction } from './connections.ts'
 import { rejectSchemaOnly } from './database-report.ts'
 import { defaultSchema, schemaName } from './schema-name.ts'
 import { version as ownVersion } from './version.ts'
@@ -33,12 +33,10 @@ const lockId = 6_725_418
  */
 export async function migrate(pool: pg.Pool, options: MigrateOptions = {}): Promise<string[]> {
   const source = sourceOf(options)
-  const client = await pool.connect()
-  try {
-    if ((await pendingIn(client, source)).length === 0) {
-      return []
-    }
-    await client.query('begin')
+  if ((await pendingMigrations(pool, options)).length === 0) {
+    return []
+  }
+  return runTransaction(pool, async (client) => {
     await client.query('select pg_advisory_xact_lock($1)', [lockId])
     await client.query(`set local lock_timeout = ${lockTimeoutMs}`)
     await client.query(`create schema if not exists ${source.schema}`)
@@ -53,14 +51,8 @@ export async function migrate(pool: pg.Pool, options: MigrateOptions = {}): Prom
     if (pending.includes('functions')) {
       await createFunctions(client, source)
     }
-    await client.query('commit')
     return pending
-  } catch (error) {
-    await client.query('rollback')
-    throw error
-  } finally {
-    client.release()
-  }
+  })
 }
 
 /**
@@ -69,7 +61,7 @@ export async function migrate(pool: pg.Pool, options: MigrateOptions = {}): Prom
  * @param pool connections as a role that may read the schema's tables `migrations` and `functions`, if they are there
  */
 export async function pendingMigrations(pool: pg.Pool, options: MigrateOptions = {}): Promise<string[]> {
-  return pendingIn(pool, sourceOf(options))
+  return runTransaction(pool, (client) => pendingIn(client, sourceOf(options)))
 }
 
 /**
@@ -124,7 +116,7 @@ function sourceOf({ tables, functions, schema = defaultSchema, version = ownVers
   }
 }
 
-type Connection = Pick<pg.Pool, 'query'>
+type Connection = Pick<pg.ClientBase, 'query'>
 
 async function pendingIn(db: Connection, { schema, migrations, digest, version }: Source): Promise<string[]> {
   const { rows: found } = await db.query<{ tables: string[] }>(

@@ -44,6 +44,13 @@ t.test('a migration that fails is told, and nothing of it stays', async (t) => {
   t.same(await database.query(`select to_regclass('msal_logout.token_cache') as there`), [{ there: null }])
 })
 
+t.test('a migration whose connection is lost fails by that, and the next one begins anew', async (t) => {
+  const database = await createDatabase(t, { migrated: false })
+  const tables = folderWith(t, 'select pg_terminate_backend(pg_backend_pid())')
+  await t.rejects(migrate(database.pool, { tables }), { code: '57P01' })
+  t.ok((await migrate(database.pool)).length > 0)
+})
+
 /** The product's migrations, and one more. */
 function folderWith(t: Test, migration: string): URL {
   const folder = temporaryFolder(t)

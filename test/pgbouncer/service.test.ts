@@ -2,15 +2,17 @@
 // install pgbouncer).
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { chmodSync, chownSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, chownSync, cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
+import { pathToFileURL } from 'node:url'
 import pg from 'pg'
 import t, { type Test } from 'tap'
 import { check } from '../../src/commands/check.ts'
 import { isPooled, openPool, type PoolOptions, runStatement, runTransaction } from '../../src/connections.ts'
 import { freePort } from '../../src/embedded-postgres.ts'
+import { migrateAt } from '../../src/migrate.ts'
 import { createDatabase, createRole, type Database, serverUrl } from '../fixtures/database.ts'
 import { clientId, startIdentityProvider } from '../fixtures/identity-provider.ts'
 import { adminToken } from '../fixtures/secrets.ts'
@@ -162,6 +164,18 @@ for (const mode of modes) {
       t.match(await operate('/admin/stats?minutes=60'), {})
       t.match(await operate('/admin/records?limit=5'), { records: [{ source: 'operator' }, {}, {}, {}, {}] })
       t.notMatch(server.output.join('\n'), /"level":[456]0/, 'without a warning')
+    })
+
+    await t.test('a limit of the database ends no migration', async (t) => {
+      const database = await createDatabase(t, { migrated: false })
+      const name = new URL(database.url).pathname.slice(1)
+      await database.query(`alter database ${name} set statement_timeout = '50ms'`)
+      const port = await startPgBouncer(t, mode, [owner()])
+      const folder = temporaryFolder(t)
+      cpSync('migrations', folder, { recursive: true })
+      writeFileSync(join(folder, '900-slow.sql'), 'select pg_sleep(0.2)')
+      const tables = pathToFileURL(`${folder}/`)
+      t.match(await migrateAt(urlThrough(port, database, owner()), { tables }), ['001-tables', '900-slow', 'functions'])
     })
 
     await t.test('limits and settings hold in each transaction, and stay with nobody', async (t) => {
