@@ -534,6 +534,48 @@ t.test('every rejection is a problem of one form, and asks for credentials first
   t.same(await service.database.snapshot(), before)
 })
 
+t.test('what the database cannot hold is the fault of the request, wherever it stands', async (t) => {
+  const service = await build(t)
+  const queries = [
+    '/admin/records?source=',
+    '/admin/records?issuer=',
+    '/admin/records?account=',
+    '/admin/records?actor=',
+    '/admin/records?before=',
+    '/admin/purges?before=',
+    '/admin/accounts?issuer=x&sid=',
+    '/admin/accounts?issuer=x&subject=',
+    '/admin/accounts?sid=x&issuer=',
+    '/admin/accounts?tenantId=x&objectId=',
+    '/admin/accounts?objectId=x&tenantId=',
+    '/admin/accounts/u.t?issuer=',
+    '/admin/accounts/',
+    '/admin/stats?minutes=',
+    '/admin/rejections?limit='
+  ]
+  for (const query of queries) {
+    for (const value of ['%00', 'a%00b', '%01', '%C2%85']) {
+      t.equal((await service.operate('GET', `${query}${value}`)).statusCode, 400, `${query}${value}`)
+    }
+    for (const value of ['%FF', '%ED%A0%80', '%F0%9F%98%80', '%E2%80%AE']) {
+      t.ok((await service.operate('GET', `${query}${value}`)).statusCode < 500, `${query}${value}`)
+    }
+  }
+  const selectors = [
+    { homeAccountId: 'a\0' },
+    { homeAccountId: 'a', issuer: '\0' },
+    { issuer: 'x', sid: 'a\0' },
+    { issuer: 'x', subject: '\ud800' },
+    { tenantId: 'a\0', objectId: 'b' },
+    { clientId: '\0' },
+    { tenantId: '\u0001' }
+  ]
+  for (const selector of selectors) {
+    const answer = await service.operate('POST', '/admin/purges', { ...selector, reason, dryRun: true })
+    t.equal(answer.statusCode, 400, JSON.stringify(selector))
+  }
+})
+
 t.test('the same key again gives the first answer, and another actor has keys of their own', async (t) => {
   const service = await build(t)
   const { issuer } = service.provider

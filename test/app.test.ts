@@ -1,5 +1,6 @@
 import { type AddressInfo, connect } from 'node:net'
 import t from 'tap'
+import { paperNotes } from './fixtures/made-up-signal.ts'
 import { build, type Service } from './fixtures/service.ts'
 
 const form = { 'content-type': 'application/x-www-form-urlencoded' }
@@ -106,6 +107,27 @@ t.test('the back channel', async (t) => {
       }
     }
     t.equal((await service.rows()).length, 1)
+  })
+
+  await t.test('a route of another signal answers HEAD by its own answer, and signs nobody out', async (t) => {
+    const service = await build(t, {
+      edges: {
+        routes: () => [
+          { method: 'GET', url: '/paper-notes', signal: paperNotes, input: () => ({ note: 'x y', stamp: 'valid' }) }
+        ]
+      }
+    })
+    const { headers, statusCode } = await service.app.inject({ method: 'HEAD', url: '/paper-notes' })
+    t.equal(statusCode, 200)
+    t.equal(headers['content-type'], undefined)
+    t.equal(headers['content-security-policy'], undefined)
+    t.same(await service.database.query('select from msal_logout.records'), [])
+    const page = await service.app.inject({ method: 'HEAD', url: '/frontchannel-logout/main?sid=s1' })
+    const shown = await service.app.inject({ method: 'GET', url: '/frontchannel-logout/main?sid=s1' })
+    for (const name of ['content-type', 'content-length', 'content-security-policy', 'cache-control']) {
+      t.equal(page.headers[name], shown.headers[name], name)
+    }
+    t.equal(page.body, '')
   })
 
   await t.test('a slash too many does no harm', async (t) => {

@@ -109,8 +109,8 @@ export function createApp({
       }
     })
     if (method === 'GET') {
-      // RFC 9110 §9.3.2: safe, so that it signs nobody out.
-      app.head(url, async (_request, reply) => reply.headers(pageHeaders).send())
+      // RFC 9110 §9.3.2: safe, so that it signs nobody out; the headers are those of GET.
+      app.head(url, { onSend: leaveBodyOut }, async (_request, reply) => answer(reply))
     }
   }
   for (const [url, allow] of methods) {
@@ -180,6 +180,11 @@ function answerEmpty(reply: FastifyReply): FastifyReply {
 
 function answerPage(reply: FastifyReply): FastifyReply {
   return reply.headers(pageHeaders).send(page)
+}
+
+async function leaveBodyOut(_request: FastifyRequest, reply: FastifyReply, body: unknown): Promise<null> {
+  reply.header('content-length', typeof body === 'string' ? Buffer.byteLength(body) : 0)
+  return null
 }
 
 /** Null if the body is no form. */
