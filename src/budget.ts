@@ -13,6 +13,8 @@ export const budget = Object.freeze({
   gateMs: 300,
   /** Within the work: how long a signed signal waits for its turn at the signature, if its sender's were rejected of late. */
   signedTurnMs: 300,
+  /** Within the work: how long a token waits for its issuer's keys. The fetch goes on. */
+  keysMs: 1_200,
   /** Within the work: how long an order waits for its transaction. */
   waitMs: 1_000,
   /** Within the work: one statement for many orders. Short, so that one order that takes long leaves time for the others. */

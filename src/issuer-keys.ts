@@ -1,4 +1,5 @@
 import { createLocalJWKSet } from 'jose'
+import { budget, within } from './budget.ts'
 import { UnavailableError } from './errors.ts'
 import type { Fetch } from './outbound-fetch.ts'
 import { type PublicKey, servesIssuer } from './public-key.ts'
@@ -43,16 +44,13 @@ export interface IssuerKeysOptions {
   /** The network's edge; default the global `fetch`. */
   fetch?: Fetch
   /**
-   * How long a token waits for keys, milliseconds; default {@link maxKeysWaitMs}. The fetch goes on, and serves the token
+   * How long a token waits for keys, milliseconds; default {@link budget}.keysMs. The fetch goes on, and serves the token
    * when it is retried.
    */
   maxWaitMs?: number
   /** How long a document of the issuer may take, milliseconds; default 10,000. */
   fetchTimeoutMs?: number
 }
-
-/** Part of the 2 s within which every answer comes. */
-export const maxKeysWaitMs = 1_200
 
 const refreshAfterMs = 10 * 60_000
 const failureCoolDownMs = 30_000
@@ -71,7 +69,7 @@ const provokedFetches = { burst: 10, everyMs: 10_000 }
  */
 export function createIssuerKeys(
   { name, maxStaleKeysSeconds, ...source }: KeySource & { readonly name: string; readonly maxStaleKeysSeconds: number },
-  { now = Date.now, fetch: get = fetch, maxWaitMs = maxKeysWaitMs, fetchTimeoutMs }: IssuerKeysOptions = {}
+  { now = Date.now, fetch: get = fetch, maxWaitMs = budget.keysMs, fetchTimeoutMs }: IssuerKeysOptions = {}
 ): IssuerKeys {
   let keys: KeySet | undefined
   let loadedAt = Number.NEGATIVE_INFINITY
@@ -122,7 +120,7 @@ export function createIssuerKeys(
         .finally(() => {
           loading = undefined
         })
-      loading = waitFor(fetching, maxWaitMs, () => unavailable(new Error('the issuer has not answered yet')))
+      loading = within(fetching, maxWaitMs, () => unavailable(new Error('the issuer has not answered yet')))
     }
     return loading
   }
@@ -192,14 +190,6 @@ function keySet(keys: readonly PublicKey[], configured: string): KeySet {
   // Of a template: what serves every tenant.
   const common = serving(configured)
   return (issuer) => own.get(issuer) ?? common
-}
-
-/** The result of the work, or the error if that takes longer; the work goes on. */
-function waitFor<T>(work: Promise<T>, maxMs: number, tooLate: () => Error): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => reject(tooLate()), maxMs)
-    work.then(resolve, reject).finally(() => clearTimeout(timer))
-  })
 }
 
 /** With its causes: `fetch` itself says no more than "fetch failed". */

@@ -180,7 +180,7 @@ export interface IssuerReport {
   readonly found: string | undefined
   /** How far its clock is ahead of ours, by its `Date` header; undefined if it sent none. */
   readonly clockAheadSeconds: number | undefined
-  /** How long all of it took. Longer than `maxKeysWaitMs`: the first tokens after a start are deferred. */
+  /** How long all of it took. Longer than `budget.keysMs`: the first tokens after a start are deferred. */
   readonly tookMs: number
   /** The proxy that they were asked through; undefined if there is none. */
   readonly proxy: string | undefined

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto'
 import { isIP } from 'node:net'
 import ipaddr from 'ipaddr.js'
 import { LRUCache } from 'lru-cache'
+import { budget } from './budget.ts'
 
 /**
  * Who sends is known by the address alone, before anything is verified. All limits by address are here, so that they mean
@@ -56,8 +57,8 @@ export interface SendersOptions {
   /** The limit on unsigned calls of one sender that end nothing; default 60 at once, and one more each minute. */
   readonly unmatched?: Rate
   /**
-   * How long a signed one waits for its turn at most, in milliseconds; default 300, far below the time of an answer: what is
-   * genuine waits for its turn, and is done.
+   * How long a signed one waits for its turn at most, in milliseconds; default {@link budget}.signedTurnMs: what is genuine
+   * waits for its turn, and is done.
    */
   readonly maxSignedWaitMs?: number
   /** The unsigned calls at once, in the whole service; default 8. */
@@ -112,7 +113,7 @@ export function createSenders({
   now = Date.now,
   rejections = { burst: 60, perSecond: 1 },
   unmatched = { burst: 60, perSecond: 1 / 60 },
-  maxSignedWaitMs = 300,
+  maxSignedWaitMs = budget.signedTurnMs,
   maxUnsigned = 8,
   maxUnsignedEach = 2,
   maxUnsignedWaiting = 1_000,

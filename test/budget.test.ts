@@ -8,6 +8,7 @@ t.test('every time limit of an answer fits into the 2 s that it may take', async
     deferMs,
     gateMs,
     signedTurnMs,
+    keysMs,
     waitMs,
     batchStatementMs,
     statementMs,
@@ -19,6 +20,7 @@ t.test('every time limit of an answer fits into the 2 s that it may take', async
   t.ok(workMs + deferMs <= answerMs - 100, 'work, then writing to the disk, with a tenth of a second for the rest')
   t.ok(gateMs + batchStatementMs < workMs, 'who waited at the gate has time for a transaction')
   t.ok(signedTurnMs + batchStatementMs < workMs, 'also a sender whose signals were rejected of late')
+  t.ok(signedTurnMs + keysMs <= workMs, 'who waited for the turn has time for keys')
   t.ok(waitMs < workMs, 'what waits longer for its transaction is not begun')
   t.ok(batchStatementMs + 2 * 100 < waitMs, 'an order whose batch was cut off has time to go alone')
   t.ok(statementMs + graceMs <= workMs, 'a statement ends before its answer does')
