@@ -40,6 +40,8 @@ export interface Edges extends IssuersOptions {
   readonly sweeps?: Pick<SweepsOptions, 'maxAccountsAwaited' | 'maxWaitMs' | 'rowsPerStep'>
   readonly maxAccountsUnforced?: number
   readonly workMs?: number
+  /** Milliseconds between two rounds of chores; default 10,000. */
+  readonly choresEveryMs?: number
   /** The limits by address; default {@link createSenders}. */
   readonly senders?: Senders
   /** Where further signals come in. */
@@ -50,12 +52,11 @@ export type Service = ReturnType<typeof createService>
 
 const slowStatementMs = 60_000
 const slowLockMs = 5_000
-const choresEveryMs = 10_000
 const cleanUpRows = 1_000
 
 /** Wires the service: the one place in which its parts meet. Nothing listens, and nothing is asked for, before `start`. */
 export function createService(config: Config, edges: Edges) {
-  const { logger, connectionString, schema, now = Date.now, openPool = createPool } = edges
+  const { logger, connectionString, schema, now = Date.now, openPool = createPool, choresEveryMs = 10_000 } = edges
   const pools = {
     batches: openPool({ connectionString, max: 1, statementTimeoutMs: budget.batchStatementMs }),
     signOuts: openPool({ connectionString, max: 3, statementTimeoutMs: budget.statementMs }),
@@ -180,13 +181,13 @@ export function createService(config: Config, edges: Edges) {
     retryOptions,
     adminOptions,
 
-    /** Begins what repeats: keys, what is deferred, chores. */
+    /** Begins what repeats: what is deferred, and chores. */
     start(): void {
-      issuers.warmUp()
-      operatorIssuers.warmUp()
       repetitions = [
         startRetry(retryOptions),
         repeat(async (signal) => {
+          issuers.warmUp()
+          operatorIssuers.warmUp()
           await attempt(sweeps.resume)
           await attempt(() => cleanUp(signal))
           return choresEveryMs

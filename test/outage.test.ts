@@ -230,6 +230,19 @@ t.test('a disk that hangs, with the database out of reach, is told in time', asy
   release()
 })
 
+t.test('keys that cannot be had at the start are had later, without a token that waits for them', async (t) => {
+  const service = await build(t, { edges: { choresEveryMs: 20 } })
+  service.provider.behaviour = 'down'
+  service.start()
+  const [issuer] = await until('a fetch has failed', () => {
+    const status = service.issuers.status()
+    return status[0]?.lastFailure !== undefined && status
+  })
+  t.equal(issuer?.keys, 0)
+  service.provider.behaviour = 'up'
+  await until('the keys are at hand', () => service.issuers.status()[0]?.keys === 1)
+})
+
 t.test('a new key that cannot be fetched is our failure, also in the cool-down', async (t) => {
   let time = Date.now()
   const service = await build(t, { edges: { now: () => time } })
