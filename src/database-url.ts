@@ -612,3 +612,19 @@ export function formatDatabaseUrl(address: DatabaseAddress): string {
   const authority = inAuthority ? hosts.map(hostOf).join(',') : ''
   return `postgres://${credentials}${authority}/${encode(database)}${query === '' ? '' : `?${query}`}`
 }
+
+/**
+ * The URL for a log line: role, hosts, database and how it is encrypted; neither password nor settings.
+ *
+ * @param url as {@link formatDatabaseUrl} writes it
+ */
+export function withoutCredentials(url: string): string {
+  const address = parseDatabaseUrl(url)
+  return formatDatabaseUrl({
+    ...address,
+    password: undefined,
+    keyPassword: undefined,
+    settings: {},
+    startupOptions: undefined
+  })
+}

@@ -27,12 +27,16 @@ export type Outcome = {
   readonly sender: string | undefined
   /** It was deferred before, and counted then. */
   readonly isRetry: boolean
+  /** From its arrival to this, in milliseconds; of a retry that includes the time on disk. */
+  readonly tookMs: number
 } & (
   | Committed
   | {
       /** `deferred`: on disk, done later. `lost`: it could be neither done nor deferred. */
       readonly outcome: 'deferred' | 'lost'
       readonly error: UnavailableError
+      /** What it asks for; empty if it could not be verified yet. */
+      readonly orders: readonly Order[]
     }
   | {
       readonly outcome: 'rejected'
@@ -81,8 +85,9 @@ export function createReceive({ signOut, spool, senders, observe, workMs = budge
 
   async function receive(signal: Signal, input: unknown, { receivedAt, sender }: Arrival): Promise<Outcome> {
     const { source, isSigned } = signal
-    const common = { source, sender, isRetry: false }
-    const endOfWork = performance.now() + workMs
+    const begunAt = performance.now()
+    const common = () => ({ source, sender, isRetry: false, tookMs: Math.round(performance.now() - begunAt) })
+    const endOfWork = begunAt + workMs
     const inTime = <T>(work: Promise<T>) =>
       within(work, endOfWork - performance.now(), () => new UnavailableError('ERR_DEADLINE'))
 
@@ -94,13 +99,13 @@ export function createReceive({ signOut, spool, senders, observe, workMs = budge
       endTurn?.()
       if (error instanceof RejectedError) {
         const retryAfterSeconds = sender === undefined ? 0 : senders.rejected(sender)
-        return { ...common, issuer: error.issuer, outcome: 'rejected', error, retryAfterSeconds }
+        return { ...common(), issuer: error.issuer, outcome: 'rejected', error, retryAfterSeconds }
       }
       if (!(error instanceof UnavailableError)) {
-        return { ...common, issuer: undefined, outcome: 'failed', error }
+        return { ...common(), issuer: signal.issuerOf?.(input), outcome: 'failed', error }
       }
       const outcome = await defer({ kind: 'signal', source, isSigned, receivedAt, input }, endOfWork, sender)
-      return { ...common, issuer: error.issuer, outcome, error }
+      return { ...common(), issuer: error.issuer ?? signal.issuerOf?.(input), outcome, error, orders: [] }
     }
 
     const issuer = orders[0]?.issuerName
@@ -110,13 +115,13 @@ export function createReceive({ signOut, spool, senders, observe, workMs = budge
       )
       const outcome = committed(orders, results)
       countUnsigned(isSigned, sender, outcome)
-      return { ...common, issuer, ...outcome }
+      return { ...common(), issuer, ...outcome }
     } catch (error) {
       if (!(error instanceof UnavailableError)) {
-        return { ...common, issuer, outcome: 'failed', error }
+        return { ...common(), issuer, outcome: 'failed', error }
       }
       const outcome = await defer({ kind: 'orders', source, isSigned, receivedAt, orders }, endOfWork, sender)
-      return { ...common, issuer, outcome, error }
+      return { ...common(), issuer, outcome, error, orders }
     } finally {
       endTurn?.()
     }

@@ -82,6 +82,7 @@ export interface Rate {
 }
 
 export interface Lines {
+  info(fields: LineFields, message: string): void
   warn(fields: LineFields, message: string): void
   error(fields: LineFields, message: string): void
 }
@@ -598,6 +599,7 @@ function createLines(logger: Lines | undefined, maxPerMinute: number, now: () =>
   }
 
   return {
+    info: (fields: LineFields, message: string) => log('info', fields, message),
     warn: (fields: LineFields, message: string) => log('warn', fields, message),
     error: (fields: LineFields, message: string) => log('error', fields, message),
     leaveOut

@@ -1,16 +1,19 @@
+import { resolve } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { pino } from 'pino'
 import type { Config } from './config.ts'
+import { withoutCredentials } from './database-url.ts'
 import type { EmbeddedPostgres } from './embedded-postgres.ts'
+import { createLogger } from './logger.ts'
 import { migrateAt } from './migrate.ts'
-import { createService } from './service.ts'
+import { createService, type Service } from './service.ts'
+import { version } from './version.ts'
 
 const stopWithinMs = 10_000
+const maxNamed = 50
 
 /** The service as a process; SIGTERM or SIGINT ends it. */
 export async function serve(config: Config, embedded: EmbeddedPostgres | undefined): Promise<void> {
-  // What could not be parsed of a request, logged by Fastify at the level `trace`: tokens and credentials.
-  const logger = pino({ level: config.logLevel, redact: { paths: ['err.rawPacket'], remove: true } })
+  const logger = createLogger(config.logLevel)
   if (embedded !== undefined) {
     logger.warn(
       { dataDir: embedded.dataDir },
@@ -48,4 +51,21 @@ export async function serve(config: Config, embedded: EmbeddedPostgres | undefin
   }
   process.on('SIGTERM', stop)
   process.on('SIGINT', stop)
+  logger.info(await describe(service, config, connectionString ?? ''), 'started')
+}
+
+/** What runs here, in one line, without credentials. */
+async function describe({ stores, issuers, sources }: Service, config: Config, databaseUrl: string) {
+  const trusted = issuers.status()
+  return {
+    version: version(),
+    node: process.version,
+    // The database may be gone since: no reason not to serve.
+    schema: await stores.slow.schemaVersion().catch(() => 'unknown'),
+    issuers: Object.fromEntries(trusted.slice(0, maxNamed).map(({ name, issuer }) => [name, issuer])),
+    ...(trusted.length > maxNamed && { moreIssuers: trusted.length - maxNamed }),
+    sources,
+    database: withoutCredentials(databaseUrl),
+    spool: resolve(config.spoolDir)
+  }
 }

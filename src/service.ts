@@ -18,7 +18,7 @@ import { createSenders, type Senders } from './senders.ts'
 import { type CommitOrders, createSignOut, type SignOutResult, signOutAlone } from './sign-out.ts'
 import { createBackchannel } from './signals/backchannel.ts'
 import { createFrontchannel } from './signals/frontchannel.ts'
-import { createPurge } from './signals/operator.ts'
+import { createPurge, operatorSource } from './signals/operator.ts'
 import { createSpool, type SpoolOptions } from './spool.ts'
 import { type RetryOptions, startRetry } from './spool-retry.ts'
 import { createStore } from './store.ts'
@@ -178,6 +178,8 @@ export function createService(config: Config, edges: Edges) {
     sweeps,
     pools,
     stores,
+    /** The kinds of signals that come in, and the operators' purges. */
+    sources: [...sources, operatorSource],
     retryOptions,
     adminOptions,
 

@@ -107,18 +107,25 @@ export function createRetry(options: RetryOptions) {
       return 'rejected'
     }
     const { source, isSigned, receivedAt } = deferred
+    const common = () => ({ source, sender: undefined, isRetry: true, tookMs: Math.max(0, now() - receivedAt) })
     let orders: readonly Order[]
     try {
       orders = await readDeferred(deferred)
     } catch (error) {
-      return error instanceof RejectedError ? reject(name, source, error) : wait(name, error)
+      if (!(error instanceof RejectedError)) {
+        return wait(name, error)
+      }
+      await spool.reject(name, error.code)
+      alone.delete(name)
+      observe({ ...common(), issuer: error.issuer, outcome: 'rejected', error, retryAfterSeconds: 0 })
+      return 'rejected'
     }
     const issuer = orders[0]?.issuerName
     try {
       const results = alone.has(name) ? await inTurn(orders) : await signOut(orders)
       await spool.remove(name)
       alone.delete(name)
-      observe({ source, issuer, sender: undefined, isRetry: true, ...committed(orders, results) })
+      observe({ ...common(), issuer, ...committed(orders, results) })
       return 'done'
     } catch (error) {
       if (deferred.kind === 'signal' && error instanceof UnavailableError) {
@@ -151,14 +158,6 @@ export function createRetry(options: RetryOptions) {
       results.push(await signOutAlone(order))
     }
     return results
-  }
-
-  async function reject(name: string, source: string, error: RejectedError): Promise<End> {
-    await spool.reject(name, error.code)
-    alone.delete(name)
-    const common = { source, issuer: error.issuer, sender: undefined, isRetry: true }
-    observe({ ...common, outcome: 'rejected', error, retryAfterSeconds: 0 })
-    return 'rejected'
   }
 
   function wait(name: string, error: unknown): End {

@@ -411,6 +411,17 @@ export function createStore({ pool, schema = defaultSchema }: StoreOptions) {
       return rows.map(({ issuer }) => issuer)
     },
 
+    /** What the schema is made of: its newest migration, and the release that its functions are of. */
+    async schemaVersion(): Promise<{ readonly migration: string; readonly functions: string }> {
+      const [row] = await call<{ migration: string | null; functions: string | null }>(
+        'schema_version',
+        `select (select max(m.name) from ${name}.migrations m) as migration,
+          (select max(f.version) from ${name}.functions f) as functions`,
+        []
+      )
+      return { migration: row?.migration ?? 'none', functions: row?.functions ?? 'none' }
+    },
+
     /** @throws {UnavailableError} if the database is out of reach, is a standby that takes no writes, or lets no sign-out be done */
     async checkReady(): Promise<void> {
       const [row] = await call<{ writable: boolean; callable: boolean | null }>(

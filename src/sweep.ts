@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { FastifyBaseLogger } from 'fastify'
 import { UnavailableError } from './errors.ts'
+import { printable } from './printable.ts'
 import type { Deleted } from './sign-out.ts'
 import type { Store, StoredRecord, SweepRequest, SweepStep } from './store.ts'
 
@@ -79,8 +80,9 @@ export function createSweeps({
       return undefined
     })
     if (record !== undefined) {
-      const { source, clientId, tenantId, accounts, sessions, rows } = record
-      logger.info({ source, record: id, clientId, tenantId, accounts, sessions, rows }, 'swept')
+      const { accounts, sessions, rows, at, finishedAt } = record
+      const ms = (finishedAt ?? at).getTime() - at.getTime()
+      logger.info({ ...about(id, record), accounts, sessions, rows, ms }, 'swept')
       onDone?.(record)
     }
   }
@@ -120,6 +122,7 @@ export function createSweeps({
         case 'duplicate':
           return { outcome }
         case 'running': {
+          logger.info({ ...about(request.id, request), accounts: counted.accounts }, 'sweep begun')
           const work = begin(request.id)
           if (counted.accounts <= maxAccountsAwaited) {
             const waiting = new AbortController()
@@ -158,6 +161,17 @@ export function createSweeps({
       await Promise.all(underWay.values())
     }
   }
+}
+
+/** Who sweeps what, and why. */
+function about(record: string, { source, clientId, tenantId, actor, reason }: Ordered) {
+  const selector = clientId ? { kind: 'app', clientId } : { kind: 'tenant', tenantId }
+  return { source, record, actor, reason: printable(reason), selector }
+}
+
+type Ordered = Pick<StoredRecord, 'source' | 'actor' | 'reason'> & {
+  readonly clientId?: string | null | undefined
+  readonly tenantId?: string | null | undefined
 }
 
 function codeOf(error: unknown): string {

@@ -35,7 +35,8 @@ function setUp({
     async read() {
       events.push('read')
       return (await read()).map((each) => ({ ...each, isSigned }))
-    }
+    },
+    issuerOf: () => 'claimed'
   }
   const receive = createReceive({
     async signOut(orders) {
@@ -109,7 +110,12 @@ const cases: [name: string, setup: Setup, outcome: object, deferred: string | un
     { outcome: 'deferred', issuer: 'main', error: unavailable },
     'signal'
   ],
-  ['reading takes too long', { read: () => never }, { outcome: 'deferred', error: { code: 'ERR_DEADLINE' } }, 'signal'],
+  [
+    'reading takes too long',
+    { read: () => never },
+    { outcome: 'deferred', issuer: 'claimed', error: { code: 'ERR_DEADLINE' } },
+    'signal'
+  ],
   ['no database', { signOut: fail(outage) }, { outcome: 'deferred', issuer: 'main', error: outage }, 'orders'],
   [
     'the sign-out takes too long',

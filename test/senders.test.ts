@@ -27,7 +27,7 @@ function createLog() {
   const log = (level: string) => (fields: LineFields, message: string) => {
     lines.push({ level, fields, message })
   }
-  return { lines, logger: { warn: log('warn'), error: log('error') } }
+  return { lines, logger: { info: log('info'), warn: log('warn'), error: log('error') } }
 }
 
 t.test('an address, a network of IPv6, and what is no address are one sender each', async (t) => {

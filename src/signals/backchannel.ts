@@ -47,6 +47,13 @@ export function createBackchannel(options: { readonly issuers: Pick<Issuers, 'fi
     async read(input, receivedAt) {
       const token = await traced('verify', () => readLogoutToken(formToken(input), receivedAt, options))
       return [orderOf(token)]
+    },
+    issuerOf(input) {
+      try {
+        return readJwt(formToken(input), options.issuers).issuer.config.name
+      } catch {
+        return undefined
+      }
     }
   }
 }

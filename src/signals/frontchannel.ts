@@ -37,6 +37,13 @@ export function createFrontchannel({ issuers, store }: FrontchannelOptions): Sig
       const { sid } = call
       const concerned = call.iss === undefined ? await issuersOf(config, sid) : [call.iss]
       return concerned.map((issuer) => orderOf(issuer, sid, config, receivedAt))
+    },
+    issuerOf(input) {
+      try {
+        return configOf(narrow(input)).name
+      } catch {
+        return undefined
+      }
     }
   }
 

@@ -102,6 +102,7 @@ export function createPurge({
 
   async function end(order: Order, { dryRun, force }: PurgeRequest): Promise<PurgeResult> {
     const { id, requestHash = '' } = order
+    const begunAt = performance.now()
     // A provider whose sids or subjects stand for nobody in particular would take everybody along.
     if (dryRun || (!force && order.selector.kind !== 'account')) {
       const preview = await store.previewOrder(order)
@@ -121,6 +122,7 @@ export function createPurge({
       issuer: undefined,
       sender: undefined,
       isRetry: false,
+      tookMs: Math.round(performance.now() - begunAt),
       ...committed([order], results)
     })
     return resultOf(await recorded(id), requestHash)
@@ -155,6 +157,7 @@ export function createPurge({
           issuer: undefined,
           sender: undefined,
           isRetry: false,
+          tookMs: 0,
           outcome: 'done',
           results: []
         })

@@ -18,4 +18,9 @@ export interface Signal {
    * @throws {UnavailableError} if it cannot be judged now: it is deferred as it is
    */
   read(input: unknown, receivedAt: number): Promise<readonly Order[]>
+  /**
+   * The name of the configured issuer that the input claims to be of, for logs and metrics of what was not read in time. It
+   * costs no look-up outside this process, and never throws. Default: not known.
+   */
+  issuerOf?(input: unknown): string | undefined
 }

@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import { connect } from 'node:net'
 import t from 'tap'
 import { freePort } from '../../src/embedded-postgres.ts'
+import { version } from '../../src/version.ts'
 import { createDatabase, createRole, type Database } from '../fixtures/database.ts'
 import { clientId, startIdentityProvider } from '../fixtures/identity-provider.ts'
 import { runServer, type Server, startServer } from '../fixtures/server.ts'
@@ -13,6 +14,12 @@ const post = (server: Server, token: string) =>
     method: 'POST',
     body: new URLSearchParams({ logout_token: token })
   })
+
+/** What was logged so. */
+const lines = (server: Server, message: string): Record<string, unknown>[] =>
+  server.output
+    .filter((line) => line.includes(`"msg":"${message}"`))
+    .map((line) => JSON.parse(line) as Record<string, unknown>)
 
 async function serviceRoleUrl(database: Database): Promise<string> {
   const role = await createRole(database, 'service')
@@ -31,6 +38,20 @@ t.test('it migrates, serves, signs out over HTTP, and stops in good order', asyn
   t.equal((await post(server, await provider.logoutToken({ sid: 's1' }))).status, 200)
   t.same(await database.query('select * from msal_logout.token_cache'), [])
   t.equal((await server.fetch(`${server.adminUrl}/readyz`)).status, 200)
+  const { password, pathname } = new URL(database.url)
+  const [started, ...others] = lines(server, 'started')
+  t.match(started, {
+    level: 'info',
+    time: /^\d{4}-\d\d-\d\dT[\d:.]+Z$/,
+    version: version(),
+    schema: { migration: '001-tables', functions: version() },
+    issuers: { default: provider.issuer },
+    sources: ['backchannel', 'frontchannel', 'operator'],
+    database: new RegExp(`^postgres://[^:]+@127.0.0.1:\\d+${pathname}$`)
+  })
+  t.same(others, [], 'once')
+  t.notMatch(JSON.stringify(started), `:${password}@`)
+  t.match(lines(server, 'signed out'), [{ issuer: 'default', clientId, outcome: 'done', rows: 1, ms: Number }])
   server.process.kill('SIGTERM')
   t.equal(await server.exited, 0)
 })
@@ -75,7 +96,7 @@ t.test('with a current schema the least role of the service suffices', async (t)
     }
   }
   t.same(await database.query('select * from msal_logout.token_cache'), [])
-  t.notMatch(server.output.join('\n'), /"level":(50|60)/, 'and no chore lacks a right')
+  t.notMatch(server.output.join('\n'), /"level":"(error|fatal)"/, 'and no chore lacks a right')
 })
 
 t.test('the operators are not reachable on the public port', async (t) => {
