@@ -3,6 +3,8 @@
 export interface Readiness {
   readonly status: 'ok' | 'unavailable'
   readonly reason?: string
+  /** The release that answers. */
+  readonly version: string
 }
 
 export interface Minute {

@@ -144,7 +144,8 @@ addEventListener('hashchange', () => {
 
 async function lookAtReadiness() {
   try {
-    const { status, reason } = await api.readiness()
+    const { status, reason, version } = await api.readiness()
+    find('version', HTMLElement).textContent = version
     showReadiness(status === 'ok', status === 'ok' ? 'Ready' : `Not ready: ${reason}`)
   } catch {
     showReadiness(false, 'Out of reach') // each view shows a problem of its own

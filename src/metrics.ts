@@ -4,6 +4,7 @@ import type { Issuers } from './issuers.ts'
 import type { CarriedOut, Outcome } from './receive.ts'
 import type { Deleted, SignOutResult } from './sign-out.ts'
 import type { Spool } from './spool.ts'
+import { version } from './version.ts'
 
 /** What is read when the metrics are asked for. */
 export interface MetricsSources {
@@ -93,6 +94,7 @@ export function createMetrics({ issuers, spool, sources, pools, now = Date.now }
   const spoolWritable = gauge('spool_writable', '1 if a signal could be deferred now, else 0', [])
   const keyAge = gauge('key_age_seconds', "Age of an issuer's keys; absent if there are none", ['issuer'])
   const keyFetches = counter('key_fetches_total', "Fetches of an issuer's keys, by their end", ['issuer', 'outcome'])
+  gauge('build_info', '1, with the release that runs', ['version']).set({ version: version() }, 1)
   const connections = gauge('pool_connections', 'Connections to the database', ['pool', 'state'])
 
   function counter<Label extends string>(name: string, help: string, labelNames: Label[]) {

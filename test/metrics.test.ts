@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import t from 'tap'
 import { createSenders } from '../src/senders.ts'
+import { version } from '../src/version.ts'
 import { build, type Service } from './fixtures/service.ts'
 import { until } from './fixtures/until.ts'
 
@@ -171,6 +172,11 @@ t.test('a full spool shows, and what could not be deferred', async (t) => {
     [signal('backchannel', 'main', 'lost', 'ERR_KEYS_UNAVAILABLE')]: 1
   })
   t.equal((await scrape(service)).get('spool_writable'), 0)
+})
+
+t.test('the release that runs is shown', async (t) => {
+  const counts = await scrape(await build(t))
+  t.equal(counts.get(`build_info{version="${version()}"}`), 1)
 })
 
 t.test('what must not happen is 0 from the start, so that its first time is an increase', async (t) => {

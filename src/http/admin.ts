@@ -26,6 +26,7 @@ import type { Account, Deleted } from '../sign-out.ts'
 import { operatorSource, type Purge, type PurgeResult, type PurgeSelector } from '../signals/operator.ts'
 import { type Spool, SpoolError } from '../spool.ts'
 import type { AccountQuery, MinuteCount, Store, StoredRecord } from '../store.ts'
+import { version } from '../version.ts'
 import { contentPolicy, servePage } from './page.ts'
 import * as schemas from './schemas.ts'
 
@@ -124,21 +125,22 @@ type Listener = FastifyInstance<
 >
 
 function monitoringRoutes(app: Listener, { store, spool, metrics, isDraining = () => false }: AdminOptions): void {
+  const release = { version: version() }
   app.get(
     '/readyz',
     { schema: { summary: 'Whether the service is of use', response: { 200: schemas.Ready, 503: schemas.Unready } } },
     async (_request, reply) => {
       if (isDraining()) {
-        return reply.code(503).send({ status: 'unavailable', reason: 'ERR_STOPPING' })
+        return reply.code(503).send({ status: 'unavailable', reason: 'ERR_STOPPING', ...release })
       }
       try {
         await Promise.all([store.checkReady(), spool.checkReady()])
-        return { status: 'ok' as const }
+        return { status: 'ok' as const, ...release }
       } catch (error) {
         if (!(error instanceof UnavailableError || error instanceof SpoolError)) {
           throw error
         }
-        return reply.code(503).send({ status: 'unavailable', reason: error.code })
+        return reply.code(503).send({ status: 'unavailable', reason: error.code, ...release })
       }
     }
   )

@@ -10,6 +10,8 @@ const timeOrNull = Type.Unsafe<Date | null>({ type: ['string', 'null'], format: 
 const textOrNull = Type.Unsafe<string | null>({ type: ['string', 'null'] })
 const rowsByClient = Type.Record(Type.String(), count, { description: 'How many rows of each client id' })
 
+const version = Type.String({ description: 'The release that answers' })
+
 /** A whole number in a query, where it comes as text. */
 function numberInQuery(description: string, max: number) {
   return Type.Optional(
@@ -221,8 +223,12 @@ export const SpoolState = answer('What waits on the disk of this process', {
   oldestAt: timeOrNull,
   isWritable: Type.Boolean()
 })
-export const Ready = answer('The database and the spool are of use', { status: Type.Literal('ok') })
-export const Unready = answer('They are not', { status: Type.Literal('unavailable'), reason: Type.String() })
+export const Ready = answer('The database and the spool are of use', { status: Type.Literal('ok'), version })
+export const Unready = answer('They are not', {
+  status: Type.Literal('unavailable'),
+  reason: Type.String(),
+  version
+})
 export const MetricsText = Type.String({ description: "Prometheus' text format" })
 
 /** RFC 9457 */
