@@ -3,6 +3,10 @@ import { main } from './command-line.ts'
 
 const { argv, env, stdin, stdout, stderr } = process
 
+if (argv[2] === 'serve') {
+  process.on('SIGHUP', () => {}) // by default it kills, also while the service is being loaded
+}
+
 // `| head -1` has seen enough: the work goes on, and the exit code is that of the work.
 for (const stream of [stdout, stderr]) {
   stream.on('error', (error: NodeJS.ErrnoException) => {

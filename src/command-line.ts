@@ -74,12 +74,14 @@ Exit codes:
 
   program
     .command('serve')
-    .description('bring the schema up to date and serve; SIGTERM stops it in good order')
+    .description(
+      'bring the schema up to date and serve; SIGTERM stops it in good order, SIGHUP has it read its files again'
+    )
     .action(async () => {
       const { serve } = await import('./server.ts')
       const { readConfig } = await import('./config.ts')
       const config = readConfig(env)
-      await withDatabase(config.databaseUrl, (embedded) => serve(config, embedded))
+      await withDatabase(config.databaseUrl, (embedded) => serve(config, () => readConfig(env), embedded))
     })
 
   program

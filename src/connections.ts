@@ -64,15 +64,20 @@ const keepAliveAfterMs = 10_000
  * @returns the pool; the caller hears its `error`, and ends it
  * @throws {ConfigurationError} if the URL is none, or names a file that cannot be read
  */
-export function openPool(options: PoolOptions): pg.Pool {
-  const address = parseDatabaseUrl(options.url)
-  const targets = createTargets(address, options)
-  const settings = sessionSettings(address, options)
-  const begin = beginWith(settings)
+export function openPool(options: PoolOptions): DatabasePool {
+  const sourceOf = (url: string): Source => {
+    const address = parseDatabaseUrl(url)
+    const settings = sessionSettings(address, options)
+    return { address, targets: createTargets(address, options), settings, begin: beginWith(settings) }
+  }
+  let source = sourceOf(options.url)
+  const sources = new WeakMap<object, Source>()
 
   class TargetClient extends pg.Client {
     constructor() {
+      const { address, targets } = source
       super(targets.current().config)
+      sources.set(this, source)
       const { connection } = this
       // pg leaves it open if it has no answer to a request for a password. The server would wait for a minute, and make
       // nobody a database in the meantime.
@@ -88,6 +93,7 @@ export function openPool(options: PoolOptions): pg.Pool {
       max: options.max,
       connectionTimeoutMillis: options.connectTimeoutMs,
       onConnect: async (client) => {
+        const { address, settings, begin } = sources.get(client) ?? source
         const greeting = await greet(client, settings)
         if (!greeting.isDirect) {
           beginnings.set(client, begin)
@@ -102,9 +108,38 @@ export function openPool(options: PoolOptions): pg.Pool {
         }
       }
     },
-    targets,
+    {
+      targets: () => source.targets,
+      isCurrent: (client) => sources.get(client) === source,
+      turnTo(url) {
+        source = sourceOf(url)
+      }
+    },
     options.connectTimeoutMs
   )
+}
+
+/** Connections to a database whose URL can be replaced. */
+export interface DatabasePool extends pg.Pool {
+  /**
+   * Connects as this URL has it from now on; a connection of before is closed when it is next to be used.
+   *
+   * @throws {ConfigurationError} if the URL is none; all stays as it was then
+   */
+  turnTo(url: string): void
+}
+
+interface Source {
+  readonly address: DatabaseAddress
+  readonly targets: Targets
+  readonly settings: ReturnType<typeof sessionSettings>
+  readonly begin: ReturnType<typeof beginWith>
+}
+
+interface Direction {
+  targets(): Targets
+  isCurrent(client: object): boolean
+  turnTo(url: string): void
 }
 
 // ---- Hosts and TLS modes, one after the other
@@ -224,14 +259,18 @@ type ConnectCallback = (
 ) => void
 
 /** Tries one target after the other; the one that was good is the first for the next connection. */
-class TargetPool extends pg.Pool {
-  readonly #targets: Targets
+class TargetPool extends pg.Pool implements DatabasePool {
+  readonly #direction: Direction
   readonly #timeoutMs: number
 
-  constructor(config: pg.PoolConfig, targets: Targets, timeoutMs: number) {
+  constructor(config: pg.PoolConfig, direction: Direction, timeoutMs: number) {
     super(config)
-    this.#targets = targets
+    this.#direction = direction
     this.#timeoutMs = timeoutMs
+  }
+
+  turnTo(url: string): void {
+    this.#direction.turnTo(url)
   }
 
   override connect(): Promise<pg.PoolClient>
@@ -252,18 +291,29 @@ class TargetPool extends pg.Pool {
     const begun = performance.now()
     let reason: unknown
     for (let tries = 1; ; tries++) {
-      const target = this.#targets.current()
+      const targets = this.#direction.targets()
+      const target = targets.current()
       try {
-        return await super.connect()
+        return await this.#connectToCurrent()
       } catch (error) {
         // That a server has no TLS is no reason if it was then tried without.
         reason = reason === undefined || !hasNoTls(error) ? error : reason
-        const mayTry = this.#targets.leave(target, error) && tries < this.#targets.count
+        const mayTry = targets.leave(target, error) && tries < targets.count
         if (!mayTry || performance.now() - begun >= this.#timeoutMs) {
           throw reason
         }
       }
     }
+  }
+
+  /** Closes what an earlier URL has connected, until one of the current URL comes. */
+  async #connectToCurrent(): Promise<pg.PoolClient> {
+    let client = await super.connect()
+    while (!this.#direction.isCurrent(client)) {
+      client.release(true)
+      client = await super.connect()
+    }
+    return client
   }
 }
 

@@ -1,6 +1,6 @@
 import pg from 'pg'
 import { budget } from './budget.ts'
-import { openPool } from './connections.ts'
+import { type DatabasePool, openPool } from './connections.ts'
 import { UnavailableError } from './errors.ts'
 
 const { DatabaseError } = pg
@@ -15,6 +15,9 @@ export interface PoolOptions {
   readonly lockTimeoutMs?: number
 }
 
+/** Without `turnTo` its URL stays as it was at the start. */
+export type Pool = pg.Pool & Partial<Pick<DatabasePool, 'turnTo'>>
+
 const idleTransactionTimeoutMs = 5_000
 
 /** Connections with the limits of the service; the caller listens for `error` and ends them. */
@@ -23,7 +26,7 @@ export function createPool({
   max,
   statementTimeoutMs,
   lockTimeoutMs = budget.lockMs
-}: PoolOptions): pg.Pool {
+}: PoolOptions): DatabasePool {
   return openPool({
     url: connectionString ?? '',
     max,

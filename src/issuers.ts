@@ -57,6 +57,24 @@ export interface Issuers {
   warmUp(): void
   /** How the keys of each stand. */
   status(): IssuerStatus[]
+  /**
+   * Trusts these from now on, and no others. An issuer whose keys come from where they came before keeps those at hand.
+   *
+   * @returns by name, what is other than it was
+   */
+  replace(configs: readonly IssuerConfig[]): IssuersChange
+}
+
+export interface IssuersChange {
+  readonly added: readonly string[]
+  readonly removed: readonly string[]
+  readonly changed: readonly string[]
+}
+
+interface Entry {
+  readonly config: IssuerConfig
+  readonly keys: IssuerKeys
+  readonly pattern: RegExp | undefined
 }
 
 /** An issuer and how its keys stand, for operators. */
@@ -75,18 +93,25 @@ export type IssuersOptions = IssuerKeysOptions
  * @param options the clock and the network's edge, of the keys
  */
 export function createIssuers(configs: readonly IssuerConfig[], options: IssuersOptions = {}): Issuers {
-  const entries = configs.map((config) => ({
-    config,
-    keys: createIssuerKeys(config, options),
-    pattern: templatePattern(config.issuer)
-  }))
-  const exact = new Map(
-    entries
-      .filter(({ pattern }) => pattern === undefined)
-      .map(({ config, keys }) => [config.issuer, { issuer: config.issuer, config, keys }])
-  )
-  const templates = entries.filter(({ pattern }) => pattern !== undefined)
+  let entries: readonly Entry[] = []
+  let exact = new Map<string, Issuer>()
+  let templates: readonly Entry[] = []
 
+  function trust(next: readonly IssuerConfig[]): void {
+    entries = next.map((config) => ({
+      config,
+      keys: entries.find((known) => haveSameKeys(known.config, config))?.keys ?? createIssuerKeys(config, options),
+      pattern: templatePattern(config.issuer)
+    }))
+    templates = entries.filter(({ pattern }) => pattern !== undefined)
+    exact = new Map(
+      entries
+        .filter(({ pattern }) => pattern === undefined)
+        .map(({ config, keys }) => [config.issuer, { issuer: config.issuer, config, keys }])
+    )
+  }
+
+  trust(configs)
   return {
     find(iss) {
       const known = exact.get(iss)
@@ -101,8 +126,8 @@ export function createIssuers(configs: readonly IssuerConfig[], options: Issuers
       }
       return undefined
     },
-    named: (name) => configs.find((config) => config.name === name),
-    only: () => (configs.length === 1 ? configs[0] : undefined),
+    named: (name) => entries.find(({ config }) => config.name === name)?.config,
+    only: () => (entries.length === 1 ? entries[0]?.config : undefined),
     all: ({ issuer, tenants }) =>
       templatePattern(issuer) === undefined ? [issuer] : tenants?.map((tenant) => issuerOfTenant(issuer, tenant)),
     warmUp() {
@@ -111,6 +136,22 @@ export function createIssuers(configs: readonly IssuerConfig[], options: Issuers
       }
     },
     status: () =>
-      entries.map(({ config, keys }) => ({ name: config.name, issuer: config.issuer, config, ...keys.status() }))
+      entries.map(({ config, keys }) => ({ name: config.name, issuer: config.issuer, config, ...keys.status() })),
+    replace(next) {
+      const before = new Map(entries.map(({ config }) => [config.name, JSON.stringify(config)]))
+      trust(next)
+      const known = next.filter(({ name }) => before.has(name))
+      return {
+        added: next.map(({ name }) => name).filter((name) => !before.has(name)),
+        removed: [...before.keys()].filter((name) => !next.some((config) => config.name === name)),
+        changed: known.filter((config) => before.get(config.name) !== JSON.stringify(config)).map(({ name }) => name)
+      }
+    }
   }
+}
+
+function haveSameKeys(one: IssuerConfig, other: IssuerConfig): boolean {
+  const source = ({ name, issuer, jwksUri, algorithms, maxStaleKeysSeconds }: IssuerConfig) =>
+    JSON.stringify([name, issuer, jwksUri, algorithms, maxStaleKeysSeconds])
+  return source(one) === source(other)
 }

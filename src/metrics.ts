@@ -25,6 +25,8 @@ export interface ConnectionCounts {
 }
 
 export interface Metrics {
+  /** Begins the series of these issuers at 0, by name. */
+  watchIssuers(names: readonly string[]): void
   /** A signal came to its end. */
   observe(outcome: Outcome): void
   /** A sweep is over. */
@@ -106,14 +108,17 @@ export function createMetrics({ issuers, spool, sources, pools, now = Date.now }
   }
 
   // A series that begins with its first event has no increase to alert on; and silence shows only where a series is.
-  for (const issuer of ['', ...issuers.status().map(({ name }) => name)]) {
-    for (const source of sources) {
-      signals.inc({ source, issuer, outcome: 'lost', reason: '' }, 0)
-      signals.inc({ source, issuer, outcome: 'failed', reason: '' }, 0)
-      signals.inc({ source, issuer, outcome: 'done', reason: '' }, 0)
-      signals.inc({ source, issuer, outcome: 'unmatched', reason: '' }, 0)
+  function watchIssuers(names: readonly string[]): void {
+    for (const issuer of names) {
+      for (const source of sources) {
+        for (const outcome of ['lost', 'failed', 'done', 'unmatched']) {
+          signals.inc({ source, issuer, outcome, reason: '' }, 0)
+        }
+      }
     }
   }
+
+  watchIssuers(['', ...issuers.status().map(({ name }) => name)])
   failedNotifications.inc(0)
 
   const secondsSince = (time: number) => Math.max(0, now() - time) / 1_000
@@ -126,6 +131,7 @@ export function createMetrics({ issuers, spool, sources, pools, now = Date.now }
     }
     spoolAge.set(oldestAt === undefined ? 0 : secondsSince(oldestAt))
     spoolWritable.set(isWritable ? 1 : 0)
+    keyAge.reset()
     keyFetches.reset()
     for (const { name, loadedAt, fetched, failed } of issuers.status()) {
       if (loadedAt !== undefined) {
@@ -157,6 +163,7 @@ export function createMetrics({ issuers, spool, sources, pools, now = Date.now }
   }
 
   return {
+    watchIssuers,
     observe(outcome) {
       const { source, issuer = '' } = outcome
       const series = outcome.isRetry ? retries : signals

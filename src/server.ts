@@ -1,19 +1,35 @@
 import { resolve } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
+import type { FastifyBaseLogger } from 'fastify'
 import type { Config } from './config.ts'
 import { withoutCredentials } from './database-url.ts'
 import type { EmbeddedPostgres } from './embedded-postgres.ts'
+import { ConfigurationError, UnavailableError } from './errors.ts'
 import { createLogger } from './logger.ts'
 import { migrateAt } from './migrate.ts'
+import { causeOf } from './outcome-log.ts'
 import { createService, type Service } from './service.ts'
 import { version } from './version.ts'
 
 const stopWithinMs = 10_000
 const maxNamed = 50
 
-/** The service as a process; SIGTERM or SIGINT ends it. */
-export async function serve(config: Config, embedded: EmbeddedPostgres | undefined): Promise<void> {
+/**
+ * The service as a process. SIGTERM or SIGINT ends it; SIGHUP has it read issuers and secrets again.
+ *
+ * @param config what it starts with
+ * @param readAgain reads the configuration anew; throws {@link ConfigurationError}
+ * @param embedded the database of its own, if there is one; it ends with the process
+ */
+export async function serve(
+  config: Config,
+  readAgain: () => Config,
+  embedded: EmbeddedPostgres | undefined
+): Promise<void> {
   const logger = createLogger(config.logLevel)
+  // Before anything takes time: by default the signal kills.
+  const reloading = createReloading(logger, readAgain)
+  process.on('SIGHUP', reloading.ask)
   if (embedded !== undefined) {
     logger.warn(
       { dataDir: embedded.dataDir },
@@ -41,6 +57,7 @@ export async function serve(config: Config, embedded: EmbeddedPostgres | undefin
       process.exit(1)
     }
     isStopping = true
+    reloading.end()
     logger.info({ signal }, 'stopping')
     service.drain()
     await delay(config.drainSeconds * 1_000)
@@ -52,6 +69,7 @@ export async function serve(config: Config, embedded: EmbeddedPostgres | undefin
   process.on('SIGTERM', stop)
   process.on('SIGINT', stop)
   logger.info(await describe(service, config, connectionString ?? ''), 'started')
+  reloading.begin(service)
 }
 
 /** What runs here, in one line, without credentials. */
@@ -68,4 +86,57 @@ async function describe({ stores, issuers, sources }: Service, config: Config, d
     database: withoutCredentials(databaseUrl),
     spool: resolve(config.spoolDir)
   }
+}
+
+/** Reads the configuration again when it is asked to, once at a time, and never ends the process. */
+function createReloading(logger: FastifyBaseLogger, readAgain: () => Config) {
+  let service: Service | undefined
+  let isAsked = false
+  let isBusy = false
+  let isOver = false
+
+  async function reload(running: Service): Promise<void> {
+    isBusy = true
+    while (isAsked && !isOver) {
+      isAsked = false
+      try {
+        logger.info(await running.reload(readAgain()), 'configuration read again')
+      } catch (error) {
+        logger.error(reasonOf(error), 'configuration not read again: all stays as it was')
+      }
+    }
+    isBusy = false
+  }
+
+  function ask(): void {
+    if (isOver) {
+      logger.info('configuration not read again: the service is stopping')
+      return
+    }
+    isAsked = true
+    if (service !== undefined && !isBusy) {
+      void reload(service)
+    }
+  }
+
+  return {
+    ask,
+    /** From now on; what was asked for before is done at once. */
+    begin(running: Service): void {
+      service = running
+      if (isAsked) {
+        void reload(running)
+      }
+    },
+    end(): void {
+      isOver = true
+    }
+  }
+}
+
+function reasonOf(error: unknown): object {
+  if (error instanceof ConfigurationError) {
+    return { code: error.code, problems: error.problems }
+  }
+  return error instanceof UnavailableError ? { code: error.code, cause: causeOf(error.cause) } : { err: error }
 }

@@ -1,11 +1,11 @@
 import type { FastifyBaseLogger } from 'fastify'
 import { budget } from './budget.ts'
 import type { Config } from './config.ts'
-import { createPool } from './database.ts'
+import { createPool, type Pool, type PoolOptions } from './database.ts'
 import { UnavailableError } from './errors.ts'
 import { type AdminOptions, createAdmin } from './http/admin.ts'
 import { createApp, type SignalRoute, signalRoutes } from './http/app.ts'
-import { createIssuers, type Issuers, type IssuersOptions } from './issuers.ts'
+import { createIssuers, type Issuers, type IssuersChange, type IssuersOptions } from './issuers.ts'
 import { createMetrics } from './metrics.ts'
 import { createNotifier } from './notifier.ts'
 import { createOperatorCheck } from './operators.ts'
@@ -32,7 +32,7 @@ export interface Edges extends IssuersOptions {
   /** The schema; default `msal_logout`. */
   readonly schema?: string
   /** Opens connections; default {@link createPool}. */
-  readonly openPool?: typeof createPool
+  readonly openPool?: (options: PoolOptions) => Pool
   /** Carries orders out; default in the database. */
   readonly commit?: CommitOrders
   /** Limits other than the usual ones. */
@@ -54,6 +54,13 @@ const slowStatementMs = 60_000
 const slowLockMs = 5_000
 const cleanUpRows = 1_000
 
+/** What a new configuration has changed. */
+export interface Reloaded {
+  readonly issuers: IssuersChange
+  readonly isAdminTokenNew: boolean
+  readonly isDatabaseUrlNew: boolean
+}
+
 /** Wires the service: the one place in which its parts meet. Nothing listens, and nothing is asked for, before `start`. */
 export function createService(config: Config, edges: Edges) {
   const { logger, connectionString, schema, now = Date.now, openPool = createPool, choresEveryMs = 10_000 } = edges
@@ -66,7 +73,7 @@ export function createService(config: Config, edges: Edges) {
   for (const pool of Object.values(pools)) {
     pool.on('error', (error) => logger.warn({ cause: error.message }, 'idle database connection lost'))
   }
-  const storeOf = (pool: ReturnType<typeof createPool>) => createStore({ pool, schema })
+  const storeOf = (pool: Pool) => createStore({ pool, schema })
   const stores = { batches: storeOf(pools.batches), signOuts: storeOf(pools.signOuts), slow: storeOf(pools.slow) }
 
   const issuersOptions = { fetch: createOutboundFetch(config.proxies).fetch, ...edges }
@@ -129,10 +136,13 @@ export function createService(config: Config, edges: Edges) {
     config.adminAccessTokens ? [config.adminAccessTokens.issuer] : [],
     issuersOptions
   )
-  const identify = createOperatorCheck({
-    token: config.adminToken,
-    accessTokens: config.adminAccessTokens && { ...config.adminAccessTokens, issuers: operatorIssuers }
-  })
+  const identifyBy = (token: string | undefined) =>
+    createOperatorCheck({
+      token,
+      accessTokens: config.adminAccessTokens && { ...config.adminAccessTokens, issuers: operatorIssuers }
+    })
+  let inForce = config
+  let identify = identifyBy(config.adminToken)
   const adminOptions: AdminOptions = {
     purge,
     // Ready is what a sign-out finds, and a probe must not wait as long as a purge may.
@@ -142,7 +152,7 @@ export function createService(config: Config, edges: Edges) {
     rejections,
     metrics,
     logger,
-    identify,
+    identify: (authorization) => identify(authorization),
     now,
     isDraining: () => isDraining
   }
@@ -153,6 +163,16 @@ export function createService(config: Config, edges: Edges) {
       await chore()
     } catch (error) {
       logger.warn({ code: error instanceof UnavailableError ? error.code : String(error) }, 'chores put off')
+    }
+  }
+
+  async function tryDatabase(databaseUrl: string): Promise<void> {
+    const pool = openPool({ connectionString: databaseUrl, max: 1, statementTimeoutMs: slowStatementMs })
+    pool.on('error', () => {}) // the statement shows it
+    try {
+      await storeOf(pool).checkReady()
+    } finally {
+      await pool.end()
     }
   }
 
@@ -195,6 +215,30 @@ export function createService(config: Config, edges: Edges) {
           return choresEveryMs
         }, 0)
       ]
+    },
+
+    /**
+     * Takes what can change while it runs from a new configuration: issuers, the operators' token, the database's URL. The
+     * rest is of the environment, and stays.
+     *
+     * @throws {UnavailableError} if the new URL leads to no database in which sign-outs can be done; nothing has changed then
+     */
+    async reload(next: Config): Promise<Reloaded> {
+      const { databaseUrl } = next
+      const isDatabaseUrlNew = databaseUrl !== undefined && databaseUrl !== inForce.databaseUrl
+      if (isDatabaseUrlNew) {
+        await tryDatabase(databaseUrl)
+        for (const pool of Object.values(pools)) {
+          pool.turnTo?.(databaseUrl)
+        }
+      }
+      const isAdminTokenNew = next.adminToken !== inForce.adminToken
+      identify = identifyBy(next.adminToken)
+      const change = issuers.replace(next.issuers)
+      metrics.watchIssuers(change.added)
+      issuers.warmUp()
+      inForce = next
+      return { issuers: change, isAdminTokenNew, isDatabaseUrlNew }
     },
 
     /** Serves on, and says that it is not ready: who sends to it is to turn to another. */

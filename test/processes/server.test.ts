@@ -1,11 +1,13 @@
 import { once } from 'node:events'
+import { writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
+import { join } from 'node:path'
 import t from 'tap'
 import { freePort } from '../../src/embedded-postgres.ts'
 import { version } from '../../src/version.ts'
 import { createDatabase, createRole, type Database } from '../fixtures/database.ts'
 import { clientId, startIdentityProvider } from '../fixtures/identity-provider.ts'
-import { runServer, type Server, startServer } from '../fixtures/server.ts'
+import { runServer, type Server, startServer, temporaryFolder } from '../fixtures/server.ts'
 import { storeLogin } from '../fixtures/service.ts'
 import { until } from '../fixtures/until.ts'
 
@@ -16,7 +18,7 @@ const post = (server: Server, token: string) =>
   })
 
 /** What was logged so. */
-const lines = (server: Server, message: string): Record<string, unknown>[] =>
+const lines = (server: Pick<Server, 'output'>, message: string): Record<string, unknown>[] =>
   server.output
     .filter((line) => line.includes(`"msg":"${message}"`))
     .map((line) => JSON.parse(line) as Record<string, unknown>)
@@ -97,6 +99,78 @@ t.test('with a current schema the least role of the service suffices', async (t)
   }
   t.same(await database.query('select * from msal_logout.token_cache'), [])
   t.notMatch(server.output.join('\n'), /"level":"(error|fatal)"/, 'and no chore lacks a right')
+})
+
+t.test('SIGHUP has it read its files again, or is declined with a line, and never ends it', async (t) => {
+  const database = await createDatabase(t)
+  const provider = await startIdentityProvider(t)
+  const folder = temporaryFolder(t)
+  const issuersFile = join(folder, 'issuers.json')
+  const tokenFile = join(folder, 'token')
+  const write = (content: string, token: string) => {
+    writeFileSync(issuersFile, content)
+    writeFileSync(tokenFile, token)
+  }
+  const issuers = (...names: string[]) =>
+    JSON.stringify({
+      issuers: names.map((name, i) => ({
+        name,
+        issuer: i === 0 ? provider.issuer : `https://${name}`,
+        clientIds: ['a']
+      }))
+    })
+  const [first, second] = ['1'.repeat(40), '2'.repeat(40)] as const
+  write(issuers('one'), first)
+  const server = await startServer(t, {
+    DATABASE_URL: database.url,
+    ISSUERS_FILE: issuersFile,
+    ADMIN_TOKEN_FILE: tokenFile
+  })
+  const statusOf = async (token: string) =>
+    (await server.fetch(`${server.adminUrl}/admin/issuers`, { headers: { authorization: `Bearer ${token}` } })).status
+  await until('it has started', () => lines(server, 'started').length === 1)
+  t.equal(await statusOf(first), 200)
+
+  write(issuers('one', 'two.example'), second)
+  server.process.kill('SIGHUP')
+  const read = await until('it is read', () => lines(server, 'configuration read again')[0])
+  t.match(read, { level: 'info', issuers: { added: ['two.example'], removed: [] }, isAdminTokenNew: true })
+  t.equal(await statusOf(second), 200)
+
+  write('{ "issuers": [] ', 'short')
+  server.process.kill('SIGHUP')
+  const declined = await until(
+    'it is declined',
+    () => lines(server, 'configuration not read again: all stays as it was')[0]
+  )
+  t.match(declined, { level: 'error', problems: [/^ADMIN_TOKEN_FILE: must have/, /^ISSUERS_FILE: is not JSON/] })
+  t.equal(await statusOf(second), 200, 'and all is as it was')
+  server.process.kill('SIGTERM')
+  t.equal(await server.exited, 0)
+})
+
+t.test('SIGHUP while it starts does not end it', async (t) => {
+  const database = await createDatabase(t, { migrated: false })
+  const blocker = await database.pool.connect()
+  await blocker.query('select pg_advisory_lock(6725418)') // nobody can migrate
+  const server = runServer(t, {
+    DATABASE_URL: database.url,
+    ISSUER: 'https://issuer.example',
+    CLIENT_IDS: clientId,
+    PORT: String(await freePort()),
+    ADMIN_PORT: String(await freePort()),
+    SPOOL_DIR: temporaryFolder(t)
+  })
+  await until('it waits for the migration', async () => {
+    const waiting = await database.query("select from pg_locks where locktype = 'advisory' and not granted")
+    return waiting.length > 0
+  })
+  server.process.kill('SIGHUP')
+  await blocker.query('select pg_advisory_unlock(6725418)')
+  blocker.release()
+  await until('it has read again what it began with', () => lines(server, 'configuration read again').length === 1)
+  server.process.kill('SIGTERM')
+  t.equal(await server.exited, 0)
 })
 
 t.test('the operators are not reachable on the public port', async (t) => {

@@ -1,0 +1,70 @@
+import t from 'tap'
+import { createPool } from '../src/database.ts'
+import { createRole } from './fixtures/database.ts'
+import { startIdentityProvider } from './fixtures/identity-provider.ts'
+import { build, issuerConfig } from './fixtures/service.ts'
+
+t.test('issuers are trusted, changed and dropped while it runs, and those that stay keep their keys', async (t) => {
+  const service = await build(t)
+  const other = await startIdentityProvider(t)
+  const main = issuerConfig({ name: 'main', issuer: service.provider.issuer })
+  const reload = (...issuers: ReturnType<typeof issuerConfig>[]) => service.reload({ ...service.config, issuers })
+  t.equal((await service.post(await other.logoutToken())).statusCode, 400)
+  t.equal((await service.post(await service.provider.logoutToken())).statusCode, 200)
+
+  const added = await reload(main, issuerConfig({ name: 'other', issuer: other.issuer }))
+  t.same(added, {
+    issuers: { added: ['other'], removed: [], changed: [] },
+    isAdminTokenNew: false,
+    isDatabaseUrlNew: false
+  })
+  t.equal((await service.post(await other.logoutToken())).statusCode, 200)
+  t.match(
+    await service.metrics.text(),
+    /signals_total\{source="frontchannel",issuer="other",outcome="lost",reason=""\} 0/
+  )
+  t.equal((await service.app.inject('/frontchannel-logout/other?sid=s1')).statusCode, 200)
+
+  t.match(await reload({ ...main, clientIds: ['another'] }), { issuers: { removed: ['other'], changed: ['main'] } })
+  t.equal((await service.post(await other.logoutToken())).statusCode, 400)
+  t.equal((await service.post(await service.provider.logoutToken())).statusCode, 400, 'for another client')
+  t.equal((await service.post(await service.provider.logoutToken({ aud: 'another' }))).statusCode, 200)
+  t.equal(service.provider.keyFetches, 1, 'of the issuer that stayed')
+  t.notMatch(await service.metrics.text(), /key_age_seconds\{issuer="other"\}/)
+})
+
+t.test("the operators' token can be another", async (t) => {
+  const service = await build(t)
+  const adminToken = 'another-operators-token-of-forty-chars-00'
+  const ask = (token: string) =>
+    service.operate('GET', '/admin/issuers', undefined, { authorization: `Bearer ${token}` })
+  t.equal((await ask(adminToken)).statusCode, 401)
+  t.match(await service.reload({ ...service.config, adminToken }), { isAdminTokenNew: true })
+  t.equal((await ask(adminToken)).statusCode, 200)
+  t.equal((await service.operate('GET', '/admin/issuers')).statusCode, 401, 'and the former one is of no use')
+})
+
+t.test("the database's URL can be another, if sign-outs can be done there", async (t) => {
+  const service = await build(t, { openPool: (_url, options) => createPool(options) })
+  const { database, config } = service
+  const role = await createRole(database, 'service')
+  const url = new URL(database.url)
+  url.username = role
+  url.password = 'test'
+  await service.login({ sid: 's1' })
+  await service.login({ sid: 's2' })
+  const roles = async () => {
+    const { rows } = await service.pools.signOuts.query<{ role: string }>('select current_user as role')
+    return rows.map((row) => row.role)
+  }
+  const before = await roles()
+  await t.rejects(service.reload({ ...config, databaseUrl: url.href, issuers: [] }), { code: 'ERR_DATABASE_FAILED' })
+  t.same(await roles(), before, 'a role without rights is not taken')
+  t.equal((await service.post(await service.provider.logoutToken({ sid: 's1' }))).statusCode, 200, 'nor its issuers')
+
+  await database.query('select msal_logout.register_service($1)', [role])
+  t.match(await service.reload({ ...config, databaseUrl: url.href }), { isDatabaseUrlNew: true })
+  t.same(await roles(), [role], 'what was connected before is closed')
+  t.equal((await service.post(await service.provider.logoutToken({ sid: 's2' }))).statusCode, 200)
+  t.same(await service.rows(), [])
+})
