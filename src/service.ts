@@ -114,7 +114,15 @@ export function createService(config: Config, edges: Edges) {
   }
 
   const receive = createReceive({ signOut, spool, senders, observe, ...(edges.workMs && { workMs: edges.workMs }) })
-  const app = createApp({ receive, routes, logger, now, trustedProxies: config.trustedProxies })
+  let isDraining = false
+  const app = createApp({
+    receive,
+    routes,
+    logger,
+    now,
+    isDraining: () => isDraining,
+    trustedProxies: config.trustedProxies
+  })
 
   const sweeps = createSweeps({
     store: stores.slow,
@@ -131,7 +139,6 @@ export function createService(config: Config, edges: Edges) {
     now,
     ...(edges.maxAccountsUnforced && { maxAccountsUnforced: edges.maxAccountsUnforced })
   })
-  let isDraining = false
   const operatorIssuers = createIssuers(
     config.adminAccessTokens ? [config.adminAccessTokens.issuer] : [],
     issuersOptions

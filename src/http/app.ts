@@ -30,6 +30,8 @@ export interface AppOptions {
   readonly logger: FastifyBaseLogger
   /** Milliseconds since 1970; default `Date.now`. */
   readonly now?: () => number
+  /** Whether the service is about to stop; default never. */
+  readonly isDraining?: () => boolean
   /** Proxies whose `X-Forwarded-For` is believed: addresses or CIDR ranges; default none. */
   readonly trustedProxies?: readonly string[]
 }
@@ -64,6 +66,7 @@ export function createApp({
   routes,
   logger,
   now = Date.now,
+  isDraining = () => false,
   trustedProxies = []
 }: AppOptions): FastifyInstance {
   const app = fastify({
@@ -90,6 +93,10 @@ export function createApp({
   )
   app.addHook('onRequest', async (_request, reply) => {
     reply.header('cache-control', 'no-store')
+    if (isDraining()) {
+      // RFC 9112 §9.6: a proxy that kept it open would send its next request into the closing, and few send a POST twice.
+      reply.header('connection', 'close')
+    }
   })
 
   const methods = new Map([['/healthz', 'GET, HEAD']])

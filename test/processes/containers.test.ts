@@ -102,6 +102,7 @@ t.test('before it stops it says so, and serves on for a while', async (t) => {
     body: new URLSearchParams({ logout_token: token })
   })
   t.equal(answer.status, 200, 'a sign-out that still comes is done')
+  t.equal(answer.headers.get('connection'), 'close', 'and the next goes to another instance')
   t.same(await database.query('select from msal_logout.token_cache'), [])
   t.equal(await server.exited, 0)
 })
