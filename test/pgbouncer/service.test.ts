@@ -1,20 +1,16 @@
 // `npm run test:pgbouncer`: the service behind PgBouncer, in both modes. Needs the program `pgbouncer` (Debian: apt-get
 // install pgbouncer).
-import { spawn } from 'node:child_process'
-import { once } from 'node:events'
-import { chmodSync, chownSync, cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { cpSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { createInterface } from 'node:readline'
 import { pathToFileURL } from 'node:url'
 import pg from 'pg'
 import t, { type Test } from 'tap'
 import { check } from '../../src/commands/check.ts'
 import { isPooled, openPool, type PoolOptions, runStatement, runTransaction } from '../../src/connections.ts'
-import { freePort } from '../../src/embedded-postgres.ts'
 import { migrateAt } from '../../src/migrate.ts'
 import { createDatabase, createRole, type Database, serverUrl } from '../fixtures/database.ts'
 import { clientId, startIdentityProvider } from '../fixtures/identity-provider.ts'
+import { startPgBouncer } from '../fixtures/pgbouncer.ts'
 import { adminToken } from '../fixtures/secrets.ts'
 import { startServer, temporaryFolder } from '../fixtures/server.ts'
 import { storeLogin } from '../fixtures/service.ts'
@@ -28,57 +24,17 @@ interface Account {
 }
 
 /** PgBouncer before the test's server, for these roles. */
-async function startPgBouncer(t: Test, mode: Mode, accounts: readonly Account[], settings = ''): Promise<number> {
+async function startPooler(t: Test, mode: Mode, accounts: readonly Account[], settings = ''): Promise<number> {
   const server = new URL(serverUrl())
-  const folder = mkdtempSync(join(tmpdir(), 'msal-logout-pgbouncer-'))
-  t.teardown(() => rmSync(folder, { recursive: true, force: true }))
-  const port = await freePort()
-  const users = join(folder, 'users.txt')
-  const file = join(folder, 'pgbouncer.ini')
-  writeFileSync(users, accounts.map(({ role, password }) => `"${role}" "${password}"\n`).join(''))
-  writeFileSync(
-    file,
-    `[databases]
-* = host=${server.hostname} port=${server.port}
-[pgbouncer]
-listen_addr = 127.0.0.1
-listen_port = ${port}
-unix_socket_dir =
-auth_type = scram-sha-256
-auth_file = ${users}
+  return startPgBouncer(t, {
+    databases: `* = host=${server.hostname} port=${server.port}`,
+    users: accounts,
+    settings: `auth_type = scram-sha-256
 pool_mode = ${mode}
 default_pool_size = ${mode === 'session' ? 20 : 3}
 max_client_conn = 200
-server_round_robin = 1
 ${settings}`
-  )
-  // It refuses to run as root, as PostgreSQL does.
-  const [, , uid, gid] = (readFileSync('/etc/passwd', 'utf8').match(/^nobody:.*$/m)?.[0] ?? '').split(':')
-  const isRoot = process.getuid?.() === 0
-  if (isRoot) {
-    chmodSync(folder, 0o755)
-    chownSync(file, Number(uid), Number(gid))
-    chownSync(users, Number(uid), Number(gid))
-  }
-  const child = spawn('pgbouncer', [file], {
-    stdio: ['ignore', 'ignore', 'pipe'],
-    ...(isRoot ? { uid: Number(uid), gid: Number(gid) } : {})
   })
-  child.once('error', () => {
-    throw new Error('pgbouncer is not installed: apt-get install pgbouncer')
-  })
-  t.teardown(async () => {
-    const exited = once(child, 'exit')
-    child.kill('SIGKILL')
-    await exited
-  })
-  for await (const line of createInterface(child.stderr)) {
-    if (line.includes('process up')) {
-      break
-    }
-  }
-  child.stderr.resume()
-  return port
 }
 
 const limits: Omit<PoolOptions, 'url'> = {
@@ -118,7 +74,7 @@ for (const mode of modes) {
     await t.test('the schema is migrated, and the service does all its work', async (t) => {
       const database = await createDatabase(t, { migrated: false })
       const account = await createAccount(database)
-      const port = await startPgBouncer(t, mode, [account, owner()])
+      const port = await startPooler(t, mode, [account, owner()])
       const provider = await startIdentityProvider(t)
       const env = { ISSUER: provider.issuer, CLIENT_IDS: clientId, ADMIN_TOKEN: adminToken }
       const first = await startServer(t, { ...env, DATABASE_URL: urlThrough(port, database, owner()) })
@@ -170,7 +126,7 @@ for (const mode of modes) {
       const database = await createDatabase(t, { migrated: false })
       const name = new URL(database.url).pathname.slice(1)
       await database.query(`alter database ${name} set statement_timeout = '50ms'`)
-      const port = await startPgBouncer(t, mode, [owner()])
+      const port = await startPooler(t, mode, [owner()])
       const folder = temporaryFolder(t)
       cpSync('migrations', folder, { recursive: true })
       writeFileSync(join(folder, '900-slow.sql'), 'select pg_sleep(0.2)')
@@ -185,7 +141,7 @@ for (const mode of modes) {
       await database.query(`alter database ${name} set default_transaction_isolation = 'serializable'`)
       await database.query(`insert into msal_logout.apps (client_id) values ('held')`)
       const account = owner()
-      const url = urlThrough(await startPgBouncer(t, mode, [account]), database, account)
+      const url = urlThrough(await startPooler(t, mode, [account]), database, account)
       const pool = open(t, url)
       const client = await pool.connect()
       t.ok(isPooled(client), 'the pooler is seen')
@@ -233,7 +189,7 @@ for (const mode of modes) {
       const account = await createAccount(database)
       await database.query('select msal_logout.register_service($1)', [account.role])
       const provider = await startIdentityProvider(t)
-      const port = await startPgBouncer(t, mode, [account])
+      const port = await startPooler(t, mode, [account])
       const env = {
         DATABASE_URL: urlThrough(port, database, account),
         ISSUER: provider.issuer,
@@ -255,12 +211,7 @@ for (const mode of modes) {
 
 t.test('one that swallows settings in the startup packet is no better, and no worse', async (t) => {
   const database = await createDatabase(t)
-  const port = await startPgBouncer(
-    t,
-    'transaction',
-    [owner()],
-    'ignore_startup_parameters = statement_timeout,options\n'
-  )
+  const port = await startPooler(t, 'transaction', [owner()], 'ignore_startup_parameters = statement_timeout,options\n')
   const pool = open(t, `${urlThrough(port, database, owner())}?options=-c%20work_mem%3D5MB`, {
     statementTimeoutMs: 200
   })
@@ -273,7 +224,7 @@ t.test('one without transactions is of no use, and check says so', async (t) => 
   const database = await createDatabase(t)
   const account = await createAccount(database)
   await database.query('select msal_logout.register_service($1)', [account.role])
-  const port = await startPgBouncer(t, 'statement', [account])
+  const port = await startPooler(t, 'statement', [account])
   const provider = await startIdentityProvider(t)
   const findings = await check({
     env: {
