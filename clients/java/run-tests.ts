@@ -3,15 +3,12 @@
 // with Spring Security. Arguments go to Maven, for the client's own tests alone: `npm run test:java -- -Dtest=RaceTest`.
 // `-- --driver` makes the program for `npm run test:conformance` alone. RACES says how many races each race test runs. MAVEN names Maven, default `mvn`.
 import { spawn, spawnSync } from 'node:child_process'
-import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
-import pg from 'pg'
 import { maven } from '../../examples/spring-app/launch.ts'
-import { startEmbeddedPostgres } from '../../src/embedded-postgres.ts'
-import { migrate } from '../../src/migrate.ts'
+import { withScratchDatabase } from '../conformance/scratch-database.ts'
 import { startWorld } from '../conformance/world.ts'
 
 const folder = fileURLToPath(new URL('.', import.meta.url))
@@ -97,27 +94,11 @@ if (process.argv[2] === '--driver') {
   writeDriver()
   process.exit()
 }
-const settings = { fsync: 'off', max_connections: '300' }
-const postgres = process.env.TEST_DATABASE_URL === undefined ? await startEmbeddedPostgres({ settings }) : undefined
-const server = process.env.TEST_DATABASE_URL ?? postgres?.url ?? ''
-const database = `test_java_${randomBytes(6).toString('hex')}`
-const url = new URL(server)
-url.pathname = `/${database}`
 const totals: Totals[] = []
 
-async function onServer(text: string): Promise<void> {
-  const client = new pg.Client({ connectionString: server })
-  await client.connect()
-  await client.query(text).finally(() => client.end())
-}
-
-try {
-  await onServer(`create database ${database}`)
-  const owner = new pg.Pool({ connectionString: url.href })
-  await migrate(owner)
-  await owner.end()
-  const world = await startWorld({ databaseUrl: url.href, clientIds: ['client-a', 'client-b'] })
-  const env = { TEST_DATABASE_URL: url.href, TEST_ENDPOINT: world.endpoint, TEST_ISSUER: world.issuer }
+await withScratchDatabase('java', async ({ url, serverUrl }) => {
+  const world = await startWorld({ databaseUrl: url, clientIds: ['client-a', 'client-b'] })
+  const env = { TEST_DATABASE_URL: url, TEST_ENDPOINT: world.endpoint, TEST_ISSUER: world.issuer }
   const build = (cwd: string, args: readonly string[]) =>
     count(maven.command, [...maven.args, ...args], { cwd, env, read: readMaven })
   try {
@@ -135,7 +116,7 @@ try {
       totals.push(
         await count(process.execPath, ['--import', 'tsx', `${springApp}/spring-app.test.ts`], {
           cwd: root,
-          env: { TEST_DATABASE_URL: server },
+          env: { TEST_DATABASE_URL: serverUrl },
           read: readSteps
         })
       )
@@ -145,10 +126,7 @@ try {
   } finally {
     await world.stop()
   }
-} finally {
-  await onServer(`drop database if exists ${database} with (force)`)
-  await postgres?.stop()
-}
+})
 
 const passed = totals.reduce((sum, each) => sum + each.passed, 0)
 const failed = totals.reduce((sum, each) => sum + each.failed, 0)

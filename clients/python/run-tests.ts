@@ -2,15 +2,12 @@
 // TEST_DATABASE_URL), the service and a provider, and runs the tests with the newest MSAL Python and with older ones.
 // Arguments go to pytest, with the newest MSAL alone. PYTHON names the interpreter, default `python3`.
 import { spawn, spawnSync } from 'node:child_process'
-import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
-import pg from 'pg'
-import { startEmbeddedPostgres } from '../../src/embedded-postgres.ts'
-import { migrate } from '../../src/migrate.ts'
+import { withScratchDatabase } from '../conformance/scratch-database.ts'
 import { startWorld } from '../conformance/world.ts'
 import { pythonEnvironment } from './environment.ts'
 import { tryExample } from './try-example.ts'
@@ -59,33 +56,17 @@ async function test(interpreter: string, args: readonly string[], env: Record<st
   return { passed, failed: failed + (code !== 0 && failed === 0 ? 1 : 0) }
 }
 
-const settings = { fsync: 'off', max_connections: '300' }
-const postgres = process.env.TEST_DATABASE_URL === undefined ? await startEmbeddedPostgres({ settings }) : undefined
-const server = process.env.TEST_DATABASE_URL ?? postgres?.url ?? ''
-const database = `test_python_${randomBytes(6).toString('hex')}`
-const url = new URL(server)
-url.pathname = `/${database}`
 const totals: Totals[] = []
 
-async function onServer(text: string): Promise<void> {
-  const client = new pg.Client({ connectionString: server })
-  await client.connect()
-  await client.query(text).finally(() => client.end())
-}
-
-try {
+await withScratchDatabase('python', async ({ url }) => {
   const newest = pythonEnvironment('newest', requirements)
   const older = olderMsals.map((version) => ({
     version,
     interpreter: pythonEnvironment(`msal-${version}`, withEveryMsal.replace(/^msal$/m, `msal==${version}`))
   }))
-  await onServer(`create database ${database}`)
-  const owner = new pg.Pool({ connectionString: url.href })
-  await migrate(owner)
-  await owner.end()
-  const world = await startWorld({ databaseUrl: url.href, clientIds: ['client-a', 'client-b'] })
+  const world = await startWorld({ databaseUrl: url, clientIds: ['client-a', 'client-b'] })
   try {
-    const env = { TEST_DATABASE_URL: url.href, TEST_ENDPOINT: world.endpoint, TEST_ISSUER: world.issuer }
+    const env = { TEST_DATABASE_URL: url, TEST_ENDPOINT: world.endpoint, TEST_ISSUER: world.issuer }
     const args = process.argv.slice(2)
     if (args.length > 0) {
       totals.push(await test(newest, args, env))
@@ -100,7 +81,7 @@ try {
         totals.push(await test(interpreter, ['tests/test_cache.py', 'tests/test_vectors.py'], env))
       }
       console.log('\nexamples/flask-app at a real provider:')
-      const expectations = await tryExample(url.href)
+      const expectations = await tryExample(url)
       for (const { what, isMet } of expectations) {
         console.log(`${isMet ? 'ok' : 'not ok'} - ${what}`)
       }
@@ -110,10 +91,7 @@ try {
   } finally {
     await world.stop()
   }
-} finally {
-  await onServer(`drop database if exists ${database} with (force)`)
-  await postgres?.stop()
-}
+})
 
 const passed = totals.reduce((sum, each) => sum + each.passed, 0)
 const failed = totals.reduce((sum, each) => sum + each.failed, 0)
