@@ -11,11 +11,38 @@ export interface Minute {
   readonly at: string
   /** Which sources there are is for the service to say: one with a new name needs no change of this page. */
   readonly bySource: Readonly<Record<string, number>>
+  /** What became of the signals of the instance that answers. */
+  readonly byOutcome: OutcomeCounts
+}
+
+export interface OutcomeCounts {
+  readonly done: number
+  readonly unmatched: number
+  readonly duplicate: number
+  readonly deferred: number
+  readonly lost: number
+  readonly rejected: number
+  readonly failed: number
+}
+
+/** An answer to "does it work?": a sentence, and what to do. */
+export interface Verdict {
+  readonly state: 'works' | 'quiet' | 'fails'
+  readonly code: string
+  /** The name of its configuration; null of signals that name none. */
+  readonly issuer: string | null
+  readonly message: string
+  readonly advice: string | null
 }
 
 export interface Stats {
   readonly minutes: readonly Minute[]
   readonly isComplete: boolean
+  /** When the instance that answers began to count. */
+  readonly since: string
+  readonly verdicts: readonly Verdict[]
+  /** How many signals that instance rejected. */
+  readonly rejected: number
 }
 
 export interface Rejection {
@@ -127,6 +154,8 @@ export interface StoredRecord {
   readonly at: string
   readonly source: string
   readonly status: 'running' | 'done'
+  /** `unmatched`: no session was there to end. */
+  readonly outcome: 'running' | 'done' | 'unmatched'
   readonly done: number
   readonly total: number
   readonly accounts: number

@@ -6,7 +6,7 @@ import { createPolling } from './polling.js'
 import { createPurges } from './purges.js'
 import { createRecords } from './records.js'
 import { createRejections } from './rejections.js'
-import { keepAgesCurrent } from './units.js'
+import { keepAgesCurrent, number } from './units.js'
 
 const signInPart = find('sign-in', HTMLElement)
 const signInForm = find('sign-in-form', HTMLFormElement)
@@ -85,6 +85,7 @@ signInForm.addEventListener('submit', async (event) => {
   tokenInput.value = ''
   signInPart.hidden = true
   signedInPart.hidden = false
+  badgePolling.start()
   const resume = afterSignIn ?? showView
   afterSignIn = undefined
   resume()
@@ -163,6 +164,25 @@ function showReadiness(isReady, text) {
     readiness.textContent = text
   }
 }
+
+const badge = find('rejected-badge', HTMLElement)
+const rejectedCount = find('rejected-count', HTMLElement)
+const badgePolling = createPolling(30_000, async () => {
+  if (signedInPart.hidden) {
+    return // nobody is to be asked for a token by a badge
+  }
+  try {
+    const { rejected } = await api.stats(60)
+    badge.hidden = rejected === 0
+    badge.textContent = rejected > 99 ? '99+' : number(rejected)
+    rejectedCount.textContent = rejected === 0 ? '' : `${number(rejected)} in the last hour`
+  } catch (error) {
+    if (!(error instanceof Problem)) {
+      throw error
+    }
+    badge.hidden = true // each view shows a problem of its own
+  }
+})
 
 createPolling(10_000, lookAtReadiness).start()
 keepAgesCurrent()

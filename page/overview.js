@@ -1,5 +1,5 @@
 /** @import { Api } from './api.js' */
-/** @import { Issuer, Spool } from './answers.js' */
+/** @import { Issuer, Spool, Verdict } from './answers.js' */
 /** @import { Column } from './elements.js' */
 import { fill, find, make, makeFacts, makeTable } from './elements.js'
 import { createPlot } from './plot.js'
@@ -45,6 +45,7 @@ const issuerColumns = [
 export function createOverview(api) {
   const range = find('range', HTMLSelectElement)
   const stats = createPart('stats')
+  const verdicts = createPart('verdicts')
   const issuers = createPart('issuers')
   const spool = createPart('spool')
   const plot = createPlot()
@@ -56,6 +57,7 @@ export function createOverview(api) {
       const answer = await api.stats(minutes)
       if (Number(range.value) === minutes) {
         plot.draw(answer)
+        fill(verdicts.content, describeVerdicts(answer.verdicts), describeCount(answer.since))
       }
     })
 
@@ -73,6 +75,34 @@ export function createOverview(api) {
   })
   range.addEventListener('change', drawStats)
   return { show: polling.start, hide: polling.stop }
+}
+
+/** @param {readonly Verdict[]} verdicts */
+function describeVerdicts(verdicts) {
+  const mark = { works: 'good', quiet: 'quiet', fails: 'bad' }
+  const word = { works: 'Works', quiet: 'Quiet', fails: 'Fails' }
+  return make(
+    'ul',
+    { class: 'verdicts' },
+    ...verdicts.map(({ state, message, advice }) =>
+      make(
+        'li',
+        {},
+        make('b', { class: mark[state] }, word[state]),
+        make('div', {}, `${sentence(message)}`, advice !== null && make('p', { class: 'quiet' }, sentence(advice)))
+      )
+    )
+  )
+}
+
+/** @param {string} since */
+function describeCount(since) {
+  return make('p', { class: 'quiet' }, 'As this instance has counted, which started ', age(since), '.')
+}
+
+/** @param {string} text */
+function sentence(text) {
+  return `${text.charAt(0).toUpperCase()}${text.slice(1)}.`
 }
 
 /** @param {Spool} spool */

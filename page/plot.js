@@ -29,7 +29,7 @@ export function createPlot() {
   // From the back of the stack to its front. A source keeps its place, and with it its colour, as long as the page is open.
   /** @type {string[]} */
   const sources = []
-  /** @type {Stats} */
+  /** @type {Pick<Stats, 'minutes' | 'isComplete'>} */
   let shown = { minutes: [], isComplete: true }
   /** @type {uPlot | undefined} */
   let plot

@@ -1,15 +1,19 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+import type { Census } from './census.ts'
 import { RejectedError, UnavailableError } from './errors.ts'
 import type { Issuers } from './issuers.ts'
 import type { CarriedOut, Outcome } from './receive.ts'
 import type { Deleted, SignOutResult } from './sign-out.ts'
 import type { Spool } from './spool.ts'
+import { foreignIssuerCodes } from './verdicts.ts'
 import { version } from './version.ts'
 
 /** What is read when the metrics are asked for. */
 export interface MetricsSources {
   readonly issuers: Pick<Issuers, 'status'>
   readonly spool: Pick<Spool, 'status'>
+  /** The stored sessions, as they were counted last. */
+  readonly census: { latest(): Census | undefined }
   /** The kinds of signals that come in: their series begin at 0. */
   readonly sources: readonly string[]
   /** By name: connections to the database, of `pg`. */
@@ -50,7 +54,7 @@ const delayBuckets = [0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300, 600]
 const batchBuckets = [1, 2, 4, 8, 16, 32, 64, 128]
 
 /** Counts what happens, and reads what is, for Prometheus. */
-export function createMetrics({ issuers, spool, sources, pools, now = Date.now }: MetricsSources): Metrics {
+export function createMetrics({ issuers, spool, census, sources, pools, now = Date.now }: MetricsSources): Metrics {
   const registry = new Registry()
   const registers = [registry]
 
@@ -97,6 +101,14 @@ export function createMetrics({ issuers, spool, sources, pools, now = Date.now }
   const keyAge = gauge('key_age_seconds', "Age of an issuer's keys; absent if there are none", ['issuer'])
   const keyFetches = counter('key_fetches_total', "Fetches of an issuer's keys, by their end", ['issuer', 'outcome'])
   gauge('build_info', '1, with the release that runs', ['version']).set({ version: version() }, 1)
+  const sessions = gauge('sessions', 'Sessions that apps have stored; of a large table an estimate', [
+    'issuer',
+    'client_id'
+  ])
+  const sessionsWithoutSid = gauge('sessions_without_sid', 'Those of them that bear no sid: a sid alone ends none', [
+    'issuer',
+    'client_id'
+  ])
   const connections = gauge('pool_connections', 'Connections to the database', ['pool', 'state'])
 
   function counter<Label extends string>(name: string, help: string, labelNames: Label[]) {
@@ -113,6 +125,9 @@ export function createMetrics({ issuers, spool, sources, pools, now = Date.now }
       for (const source of sources) {
         for (const outcome of ['lost', 'failed', 'done', 'unmatched']) {
           signals.inc({ source, issuer, outcome, reason: '' }, 0)
+        }
+        for (const reason of issuer === '' ? foreignIssuerCodes : []) {
+          signals.inc({ source, issuer, outcome: 'rejected', reason }, 0)
         }
       }
     }
@@ -131,6 +146,12 @@ export function createMetrics({ issuers, spool, sources, pools, now = Date.now }
     }
     spoolAge.set(oldestAt === undefined ? 0 : secondsSince(oldestAt))
     spoolWritable.set(isWritable ? 1 : 0)
+    sessions.reset()
+    sessionsWithoutSid.reset()
+    for (const { issuerName: issuer = '', clientId: client_id, ...counted } of census.latest()?.counts ?? []) {
+      sessions.inc({ issuer, client_id }, counted.sessions)
+      sessionsWithoutSid.inc({ issuer, client_id }, counted.withoutSid)
+    }
     keyAge.reset()
     keyFetches.reset()
     for (const { name, loadedAt, fetched, failed } of issuers.status()) {

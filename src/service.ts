@@ -1,5 +1,6 @@
 import type { FastifyBaseLogger } from 'fastify'
 import { budget } from './budget.ts'
+import { createCensus } from './census.ts'
 import type { Config } from './config.ts'
 import { createPool, type Pool, type PoolOptions } from './database.ts'
 import { UnavailableError } from './errors.ts'
@@ -10,6 +11,7 @@ import { createMetrics } from './metrics.ts'
 import { createNotifier } from './notifier.ts'
 import { createOperatorCheck } from './operators.ts'
 import { createOutboundFetch } from './outbound-fetch.ts'
+import { createOutcomeCounts } from './outcome-counts.ts'
 import { createOutcomeLog } from './outcome-log.ts'
 import { createReceive, type Outcome } from './receive.ts'
 import { createRejections } from './rejections.ts'
@@ -53,6 +55,7 @@ export type Service = ReturnType<typeof createService>
 const slowStatementMs = 60_000
 const slowLockMs = 5_000
 const cleanUpRows = 1_000
+const censusEveryMs = 60_000
 
 /** What a new configuration has changed. */
 export interface Reloaded {
@@ -86,13 +89,16 @@ export function createService(config: Config, edges: Edges) {
   const signals = [...new Set(routes.map(({ signal }) => signal))]
   const sources = signals.map(({ source }) => source)
 
-  const metrics = createMetrics({ issuers, spool, sources, pools, now })
+  const census = createCensus({ store: stores.slow, issuers, now })
+  const outcomes = createOutcomeCounts({ now })
+  const metrics = createMetrics({ issuers, spool, census, sources, pools, now })
   const rejections = createRejections({ now })
   const senders = edges.senders ?? createSenders({ logger, now, isBusy: () => isBusy() })
   const log = createOutcomeLog({ logger, lines: senders.lines })
   const observe = (outcome: Outcome) => {
     metrics.observe(outcome)
     rejections.add(outcome)
+    outcomes.add(outcome)
     log(outcome)
   }
 
@@ -157,6 +163,8 @@ export function createService(config: Config, edges: Edges) {
     spool,
     issuers,
     rejections,
+    outcomes,
+    census,
     metrics,
     logger,
     identify: (authorization) => identify(authorization),
@@ -200,6 +208,7 @@ export function createService(config: Config, edges: Edges) {
     spool,
     metrics,
     rejections,
+    census,
     receive,
     signOut,
     sweeps,
@@ -220,6 +229,10 @@ export function createService(config: Config, edges: Edges) {
           await attempt(sweeps.resume)
           await attempt(() => cleanUp(signal))
           return choresEveryMs
+        }, 0),
+        repeat(async () => {
+          await attempt(census.refresh)
+          return censusEveryMs
         }, 0)
       ]
     },

@@ -313,6 +313,7 @@ t.test('a record holds no secret, and no more members than are documented', asyn
     'jti',
     'matchedAccounts',
     'objectId',
+    'outcome',
     'reason',
     'revokeBefore',
     'rows',
@@ -775,6 +776,52 @@ t.test(
     }
   }
 )
+
+t.test('whether it works is a sentence for each issuer, with what to do', async (t) => {
+  const service = await build(t)
+  const { provider, operate, post } = service
+  const stats = async () =>
+    (await operate('GET', '/admin/stats?minutes=60')).json() as {
+      minutes: { byOutcome: Record<string, number> }[]
+      verdicts: object[]
+      rejected: number
+      sessions: object[]
+    }
+  t.match(await stats(), { verdicts: [{ state: 'quiet', issuer: 'main' }], rejected: 0, sessions: [] })
+  await service.login({ sid: null })
+  await service.census.refresh()
+  for (let times = 0; times < 3; times += 1) {
+    await post(await provider.logoutToken())
+  }
+  await post(await provider.logoutToken({ iss: 'https://evil.example' }))
+  const answer = await stats()
+  t.match(answer, {
+    verdicts: [
+      {
+        state: 'fails',
+        code: 'matches_nothing',
+        message:
+          '3 of 3 sign-outs of main in the last hour ended nothing: its sessions bear no sid (1 of 1 stored, by client-a)'
+      },
+      { state: 'fails', code: 'foreign_issuer', issuer: null }
+    ],
+    rejected: 1,
+    sessions: [{ issuer: provider.issuer, issuerName: 'main', clientId: 'client-a', sessions: 1, withoutSid: 1 }]
+  })
+  const sum = (name: string) => answer.minutes.reduce((total, { byOutcome }) => total + (byOutcome[name] ?? 0), 0)
+  t.same([sum('unmatched'), sum('rejected'), sum('done')], [3, 1, 0])
+  const { records } = (await operate('GET', `/admin/records?issuer=${provider.issuer}`)).json() as { records: object[] }
+  t.match(records, [{ outcome: 'unmatched' }, { outcome: 'unmatched' }, { outcome: 'unmatched' }])
+
+  await service.login({ sid: 's1' })
+  await post(await provider.logoutToken({ sid: 's1' }))
+  t.match(await stats(), {
+    verdicts: [
+      { state: 'works', message: '1 of 4 sign-outs of main in the last hour ended something' },
+      { state: 'quiet', code: 'foreign_issuer' }
+    ]
+  })
+})
 
 t.test('openapi.json is valid, names every route, and docs shows it without another host', async (t) => {
   const service = await build(t)

@@ -179,6 +179,31 @@ t.test('the release that runs is shown', async (t) => {
   t.equal(counts.get(`build_info{version="${version()}"}`), 1)
 })
 
+t.test('stored sessions are counted by issuer and app, and those without a sid', async (t) => {
+  const service = await build(t)
+  await service.login({ clientId: 'a', sid: 's1' })
+  await service.login({ clientId: 'a' })
+  await service.login({ clientId: 'b' })
+  await service.login({ clientId: 'b', issuer: 'http://elsewhere.internal' })
+  t.notOk((await scrape(service)).has('sessions{issuer="main",client_id="a"}'), 'not before they were counted')
+  await service.census.refresh()
+  const counts = await scrape(service)
+  for (const [labels, sessions, withoutSid] of [
+    ['issuer="main",client_id="a"', 2, 1],
+    ['issuer="main",client_id="b"', 1, 1],
+    ['issuer="",client_id="b"', 1, 1]
+  ] as const) {
+    t.equal(counts.get(`sessions{${labels}}`), sessions)
+    t.equal(counts.get(`sessions_without_sid{${labels}}`), withoutSid)
+  }
+})
+
+t.test('an issuer that is not configured is counted from 0, also in a set-up that never worked', async (t) => {
+  const counts = await scrape(await build(t))
+  t.equal(counts.get(signal('backchannel', '', 'rejected', 'ERR_TOKEN_ISSUER')), 0)
+  t.equal(counts.get(signal('frontchannel', '', 'rejected', 'ERR_REQUEST_ISSUER_NAME')), 0)
+})
+
 t.test('what must not happen is 0 from the start, so that its first time is an increase', async (t) => {
   const told = await scrape(await build(t))
   t.equal(told.get(signal('backchannel', 'main', 'lost')), 0)

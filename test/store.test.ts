@@ -473,3 +473,22 @@ t.test('a mistake of ours is no outage', async (t) => {
     )
   }
 })
+
+t.test('the sessions of a large table are estimated from a part of its pages', async (t) => {
+  const database = await createDatabase(t)
+  await database.query(
+    `insert into msal_logout.sessions (issuer, session_key, client_id, partition_key, subject, account_issuer,
+      home_account_id, issued_at, expires_at)
+    select 'https://op.example', 'sub=' || n, 'a', n::text, n::text, '', n::text, 1, now() + interval '1 hour'
+    from generate_series(1, 3000) n`
+  )
+  const store = createStore({ pool: database.pool })
+  t.same(await store.countSessions(), {
+    counts: [{ issuer: 'https://op.example', clientId: 'a', sessions: 3_000, withoutSid: 3_000 }],
+    isEstimate: false
+  })
+  const { counts, isEstimate } = await store.countSessions(20)
+  t.equal(isEstimate, true)
+  const sum = counts.reduce((total, { sessions }) => total + sessions, 0)
+  t.ok(sum < 9_000, `about as many: ${sum}`)
+})

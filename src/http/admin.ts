@@ -14,11 +14,13 @@ import fastify, {
   type RawServerDefault
 } from 'fastify'
 import type { Static } from 'typebox'
+import type { Census } from '../census.ts'
 import { UnavailableError } from '../errors.ts'
 import type { Issuers } from '../issuers.ts'
 import { isIdentifier } from '../jwt.ts'
 import type { Metrics } from '../metrics.ts'
 import type { IdentifyOperator } from '../operators.ts'
+import { type CountedOutcomes, noCounts, type OutcomeCounts } from '../outcome-counts.ts'
 import { causeOf } from '../outcome-log.ts'
 import type { Rejections } from '../rejections.ts'
 import { createSenders, type Senders } from '../senders.ts'
@@ -26,6 +28,7 @@ import type { Account, Deleted } from '../sign-out.ts'
 import { operatorSource, type Purge, type PurgeResult, type PurgeSelector } from '../signals/operator.ts'
 import { type Spool, SpoolError } from '../spool.ts'
 import type { AccountQuery, MinuteCount, Store, StoredRecord } from '../store.ts'
+import { judge } from '../verdicts.ts'
 import { version } from '../version.ts'
 import { contentPolicy, servePage } from './page.ts'
 import * as schemas from './schemas.ts'
@@ -39,6 +42,8 @@ export interface AdminOptions {
   readonly spool: Pick<Spool, 'checkReady' | 'status'>
   readonly issuers: Pick<Issuers, 'status'>
   readonly rejections: Pick<Rejections, 'list' | 'limited'>
+  readonly outcomes: Pick<CountedOutcomes, 'perMinute' | 'byIssuer' | 'since'>
+  readonly census: { current(): Promise<Census | undefined> }
   readonly metrics: Pick<Metrics, 'text' | 'contentType' | 'operatorRejected'>
   readonly logger: FastifyBaseLogger
   readonly identify: IdentifyOperator
@@ -342,7 +347,10 @@ function purgeRoutes(app: Listener, { purge, store, now = Date.now }: AdminOptio
   }
 }
 
-function viewRoutes(app: Listener, { store, spool, issuers, rejections, now = Date.now }: AdminOptions): void {
+function viewRoutes(
+  app: Listener,
+  { store, spool, issuers, rejections, outcomes, census, now = Date.now }: AdminOptions
+): void {
   app.get(
     '/admin/accounts',
     {
@@ -397,7 +405,7 @@ function viewRoutes(app: Listener, { store, spool, issuers, rejections, now = Da
     '/admin/stats',
     {
       schema: {
-        summary: 'Sign-outs and purges per minute',
+        summary: 'How it goes: sign-outs and purges per minute, what became of signals, and whether each issuer works',
         security,
         querystring: schemas.StatsQuery,
         response: schemas.answers({ 200: schemas.Stats })
@@ -408,8 +416,28 @@ function viewRoutes(app: Listener, { store, spool, issuers, rejections, now = Da
       if (minutes === undefined) {
         return problem(reply, 400, 'invalid_request', '"minutes" must be 1 to 1440')
       }
-      const { counts, isComplete } = await store.recordsPerMinute(minutes, maxCounted)
-      return { minutes: everyMinute(minutes, counts, now()), isComplete }
+      const [{ counts, isComplete }, latest] = await Promise.all([
+        store.recordsPerMinute(minutes, maxCounted),
+        census.current()
+      ])
+      const perMinute = outcomes.perMinute(minutes)
+      const byIssuer = outcomes.byIssuer(minutes)
+      const names = issuers.status().map(({ name }) => name)
+      return {
+        minutes: everyMinute(minutes, counts, now()).map(({ at, bySource }) => ({
+          at,
+          bySource,
+          byOutcome: shownCounts(perMinute.get(at.getTime()) ?? noCounts())
+        })),
+        isComplete,
+        since: new Date(outcomes.since),
+        verdicts: judge({ names, counts: byIssuer, minutes, census: latest }),
+        rejected: [...byIssuer.values()].reduce((sum, { rejected }) => sum + rejected, 0),
+        sessions: (latest?.counts ?? [])
+          .toSorted((a, b) => b.sessions - a.sessions)
+          .slice(0, maxListed)
+          .map(({ issuerName = null, ...counted }) => ({ ...counted, issuerName }))
+      }
     }
   )
 
@@ -473,6 +501,10 @@ function viewRoutes(app: Listener, { store, spool, issuers, rejections, now = Da
       }
     }
   )
+}
+
+function shownCounts({ done, unmatched, duplicate, deferred, lost, rejected, failed }: OutcomeCounts) {
+  return { done, unmatched, duplicate, deferred, lost, rejected, failed }
 }
 
 /** The number in a query; undefined if it is out of bounds. */
@@ -591,8 +623,10 @@ function answer(reply: FastifyReply, result: PurgeResult, dryRun: boolean): Fast
 
 /** A record as operators see it. */
 function shown({ byClient, matched, requestHash: _requestHash, ...record }: StoredRecord) {
+  const isUnmatched = record.status === 'done' && record.accounts === 0 && record.sessions === 0
   return {
     ...record,
+    outcome: isUnmatched ? ('unmatched' as const) : record.status,
     done: record.accounts,
     rowsByClient: rowsByClient({ ...record, byClient }),
     matchedAccounts: matched.slice(0, maxListed).map(shownAccount)

@@ -115,6 +115,7 @@ const record = {
   at: time,
   source: Type.String({ description: 'The kind of signal' }),
   status: Type.Enum(['running', 'done']),
+  outcome: Type.Enum(['running', 'done', 'unmatched'], { description: 'unmatched: no session was there to end' }),
   done: Type.Integer({ minimum: 0, description: 'Accounts that are over' }),
   total: Type.Integer({ minimum: 0, description: 'Accounts that matched when it began' }),
   ...purged,
@@ -169,9 +170,53 @@ export const Account = answer('What is stored of an account; never a payload', {
   ),
   isComplete: Type.Boolean({ description: 'False if there are more than 1,000 of either' })
 })
-export const Stats = answer('Sign-outs and purges of each minute, the oldest first', {
-  minutes: Type.Array(Type.Object({ at: time, bySource: Type.Record(Type.String(), count) })),
-  isComplete: Type.Boolean({ description: 'False if there were too many to count them all' })
+const byOutcome = Type.Object(
+  {
+    done: Type.Integer({ minimum: 0, description: 'Ended something' }),
+    unmatched: Type.Integer({ minimum: 0, description: 'No session was there to end' }),
+    duplicate: Type.Integer({ minimum: 0, description: 'Done before' }),
+    deferred: Type.Integer({ minimum: 0, description: 'On disk, done later, and counted once more then' }),
+    lost: Type.Integer({ minimum: 0, description: 'Neither done nor deferred' }),
+    rejected: Type.Integer({ minimum: 0, description: "The sender's fault" }),
+    failed: Type.Integer({ minimum: 0, description: 'A mistake of ours' })
+  },
+  { description: 'What became of the signals of this process' }
+)
+export const Stats = answer('How it goes', {
+  minutes: Type.Array(
+    Type.Object({
+      at: time,
+      bySource: Type.Record(Type.String(), count, { description: 'Records of all processes' }),
+      byOutcome
+    }),
+    { description: 'The oldest first' }
+  ),
+  isComplete: Type.Boolean({ description: 'False if there were too many records to count them all' }),
+  since: Type.Unsafe<Date>({ type: 'string', format: 'date-time', description: 'When this process began to count' }),
+  verdicts: Type.Array(
+    Type.Object({
+      state: Type.Enum(['works', 'quiet', 'fails']),
+      code: Type.String({ description: 'For programs, and stable' }),
+      issuer: Type.Unsafe<string | null>({
+        type: ['string', 'null'],
+        description: 'The name of its configuration; null of signals that name none'
+      }),
+      message: Type.String(),
+      advice: textOrNull
+    }),
+    { description: 'Whether each issuer works, as this process sees it; what fails first' }
+  ),
+  rejected: Type.Integer({ minimum: 0, description: 'Signals that this process rejected, 429 included' }),
+  sessions: Type.Array(
+    Type.Object({
+      issuer: Type.String(),
+      issuerName: Type.Unsafe<string | null>({ type: ['string', 'null'], description: 'null: it is not configured' }),
+      clientId: Type.String(),
+      sessions: count,
+      withoutSid: count
+    }),
+    { description: 'The sessions that each app has stored, the first 1,000; of a large table an estimate' }
+  )
 })
 export const RejectionList = answer('The signals that this process rejected of late, the newest first', {
   rejections: Type.Array(

@@ -1,0 +1,132 @@
+import type { Outcome } from './receive.ts'
+import { operatorSource } from './signals/operator.ts'
+
+/** What became of signals, by how many. What is answered 429 counts as rejected. */
+export type OutcomeCounts = Record<Outcome['outcome'], number>
+
+export interface IssuerCounts extends OutcomeCounts {
+  /** Of the unmatched ones: those that named a sid and no subject, so that a session without a sid is none of theirs. */
+  unmatchedBySidAlone: number
+  /** Of the rejected ones: how many had which code. */
+  readonly codes: Map<string, number>
+}
+
+export interface CountedOutcomes {
+  add(outcome: Outcome): void
+  /** By the start of each minute in which something came, in milliseconds since 1970. */
+  perMinute(minutes: number): ReadonlyMap<number, OutcomeCounts>
+  /** By the name of the issuer's configuration; '' if a signal names none that is trusted. */
+  byIssuer(minutes: number): ReadonlyMap<string, IssuerCounts>
+  /** When this process began to count, milliseconds since 1970. */
+  readonly since: number
+}
+
+const minuteMs = 60_000
+/** How many minutes are remembered. */
+export const maxMinutes = 1_440
+
+/**
+ * Counts what became of the signals of this process, by minute and issuer, in memory: what ended nothing leaves no record
+ * everywhere, and what was rejected never does. Operators' purges are no signals of an issuer.
+ *
+ * @param now milliseconds since 1970; default `Date.now`
+ */
+export function createOutcomeCounts({ now = Date.now }: { readonly now?: () => number } = {}): CountedOutcomes {
+  const minutes = new Map<number, Map<string, IssuerCounts>>()
+
+  function ofMinute(at: number): Map<string, IssuerCounts> {
+    const minute = Math.floor(at / minuteMs) * minuteMs
+    const known = minutes.get(minute)
+    if (known !== undefined) {
+      return known
+    }
+    for (const old of minutes.keys()) {
+      if (old <= minute - maxMinutes * minuteMs) {
+        minutes.delete(old)
+      }
+    }
+    const begun = new Map<string, IssuerCounts>()
+    minutes.set(minute, begun)
+    return begun
+  }
+
+  function since(count: number): [number, Map<string, IssuerCounts>][] {
+    const first = Math.floor(now() / minuteMs - count + 1) * minuteMs
+    return [...minutes].filter(([minute]) => minute >= first)
+  }
+
+  return {
+    since: now(),
+    add(outcome) {
+      if (outcome.source === operatorSource) {
+        return
+      }
+      const byIssuer = ofMinute(now())
+      const name = outcome.issuer ?? ''
+      const counts = byIssuer.get(name) ?? noCounts()
+      byIssuer.set(name, counts)
+      counts[outcome.outcome] += 1
+      if (outcome.outcome === 'rejected') {
+        addTo(counts.codes, outcome.error.code, 1)
+      }
+      if (outcome.outcome === 'unmatched' && outcome.results.every(({ order }) => namesSidAlone(order.selector))) {
+        counts.unmatchedBySidAlone += 1
+      }
+    },
+    perMinute(count) {
+      return new Map(
+        since(count).map(([minute, byIssuer]) => {
+          const { codes, unmatchedBySidAlone, ...counts } = [...byIssuer.values()].reduce(sum, noCounts())
+          return [minute, counts]
+        })
+      )
+    },
+    byIssuer(count) {
+      const sums = new Map<string, IssuerCounts>()
+      for (const [name, counts] of since(count).flatMap(([, byIssuer]) => [...byIssuer])) {
+        sums.set(name, sum(sums.get(name) ?? noCounts(), counts))
+      }
+      return sums
+    }
+  }
+}
+
+function namesSidAlone(selector: { readonly kind: string; readonly subject?: string | undefined }): boolean {
+  return selector.kind === 'session' && selector.subject === undefined
+}
+
+export function noCounts(): IssuerCounts {
+  return {
+    done: 0,
+    unmatched: 0,
+    duplicate: 0,
+    deferred: 0,
+    lost: 0,
+    rejected: 0,
+    failed: 0,
+    unmatchedBySidAlone: 0,
+    codes: new Map()
+  }
+}
+
+function sum(a: IssuerCounts, b: IssuerCounts): IssuerCounts {
+  const codes = new Map(a.codes)
+  for (const [code, count] of b.codes) {
+    addTo(codes, code, count)
+  }
+  return {
+    done: a.done + b.done,
+    unmatched: a.unmatched + b.unmatched,
+    duplicate: a.duplicate + b.duplicate,
+    deferred: a.deferred + b.deferred,
+    lost: a.lost + b.lost,
+    rejected: a.rejected + b.rejected,
+    failed: a.failed + b.failed,
+    unmatchedBySidAlone: a.unmatchedBySidAlone + b.unmatchedBySidAlone,
+    codes
+  }
+}
+
+function addTo(counts: Map<string, number>, key: string, count: number): void {
+  counts.set(key, (counts.get(key) ?? 0) + count)
+}
