@@ -55,6 +55,10 @@ export interface Rejection {
   readonly address: string | null
   /** What the token says of itself: `iss`, `aud`, `typ`, `alg`, `kid`. Nothing of it is true. */
   readonly details: Readonly<Record<string, string>>
+  /** What is accepted in place of the offending value. */
+  readonly accepted: string | null
+  /** The likeliest mistake. */
+  readonly hint: string | null
 }
 
 export interface Rejections {

@@ -21,7 +21,17 @@ const columns = [
     cell: ({ issuer }) => issuer ?? make('span', { class: 'quiet' }, 'not one of ours')
   },
   { title: 'From', isShort: true, cell: ({ address }) => (address === null ? '–' : make('code', {}, address)) },
-  { title: 'The token says', cell: ({ details }) => makeDetails(details) }
+  { title: 'The signal says', cell: ({ details }) => makeDetails(details) },
+  {
+    title: 'Accepted is',
+    cell: ({ accepted, hint }) =>
+      make(
+        'div',
+        {},
+        accepted === null ? make('span', { class: 'quiet' }, '–') : make('code', { class: 'long' }, accepted),
+        hint !== null && make('p', {}, hint)
+      )
+  }
 ]
 
 /** @param {Api} api */

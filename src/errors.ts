@@ -56,19 +56,38 @@ const rejections = {
 
 export type RejectionCode = keyof typeof rejections
 
-/** What a rejected token says of itself: each at most 200 characters, with control characters escaped. Nothing of it is true. */
+/**
+ * What a rejected signal says of itself: each at most 200 characters, with control characters escaped, and without anything that
+ * looks like a token. Nothing of it is true.
+ */
 export interface RejectionDetails {
   readonly iss?: string
   readonly aud?: string
   readonly typ?: string
   readonly alg?: string
   readonly kid?: string
+  /** By `iat`, when it arrived; negative if it lies in the future. */
+  readonly age?: string
+  /** How long ago it had expired. */
+  readonly expired?: string
+  /** Those that are not times in seconds, as they are. */
+  readonly iat?: string
+  readonly exp?: string
+  readonly nbf?: string
+  /** The names of the events in it. */
+  readonly events?: string
+  /** Of a front-channel call: the issuer's name in the path. */
+  readonly name?: string
 }
 
 export interface RejectionOptions extends ErrorOptions {
   /** The name of the configured issuer that the request names. */
   readonly issuer?: string | undefined
   readonly details?: RejectionDetails
+  /** What is accepted in place of the offending value, of the configuration. */
+  readonly accepted?: string | undefined
+  /** The likeliest mistake. */
+  readonly hint?: string | undefined
 }
 
 /** The sender's fault: answered by 400. The message is fixed for each code and quotes nothing of the token. */
@@ -76,8 +95,12 @@ export class RejectedError extends Error {
   readonly code: RejectionCode
   /** The name of the configured issuer that the request names; undefined as long as none is known. */
   readonly issuer: string | undefined
-  /** For operators alone, never for the answer. */
+  /** For operators alone, never for the answer; as what follows. */
   readonly details: RejectionDetails
+  /** What is accepted in place of the offending value; undefined if nothing of the kind is configured. */
+  readonly accepted: string | undefined
+  /** The likeliest mistake, if one is likely. */
+  readonly hint: string | undefined
 
   constructor(code: RejectionCode, options: RejectionOptions = {}) {
     super(rejections[code], options)
@@ -85,6 +108,8 @@ export class RejectedError extends Error {
     this.code = code
     this.issuer = options.issuer
     this.details = options.details ?? {}
+    this.accepted = options.accepted
+    this.hint = options.hint
   }
 }
 

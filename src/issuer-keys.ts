@@ -27,6 +27,8 @@ export interface IssuerKeys {
 export interface KeysStatus {
   /** How many keys are at hand. */
   readonly keys: number
+  /** The ids of the keys that have one. */
+  readonly kids: readonly string[]
   /** Published keys that are of no use, as of the last fetch, and why. */
   readonly unusable: readonly UnusableKey[]
   /** When they were fetched, milliseconds since 1970; undefined where there never were any. */
@@ -85,6 +87,7 @@ export function createIssuerKeys(
   // The fetch under way, as those see it that wait for it: rejected when they give up, here until it has ended.
   let loading: Promise<KeySet> | undefined
   let lastError: unknown
+  let kids: readonly string[] = []
   const counts = { keys: 0, fetched: 0, failed: 0 }
   let unusable: readonly UnusableKey[] = []
   let lastFailure: KeysStatus['lastFailure']
@@ -102,6 +105,7 @@ export function createIssuerKeys(
     keys = loaded
     failedAt = Number.NEGATIVE_INFINITY
     counts.keys = published.usable.length
+    kids = published.usable.flatMap(({ kid }) => (typeof kid === 'string' ? [kid] : []))
     counts.fetched += 1
     return loaded
   }
@@ -179,7 +183,7 @@ export function createIssuerKeys(
       }
       return reload(Math.max(now(), at + 1))
     },
-    status: () => ({ ...counts, unusable, loadedAt: keys === undefined ? undefined : loadedAt, lastFailure })
+    status: () => ({ ...counts, kids, unusable, loadedAt: keys === undefined ? undefined : loadedAt, lastFailure })
   }
 }
 

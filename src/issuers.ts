@@ -1,3 +1,4 @@
+import { createIssuerHints, type IssuerHint } from './issuer-hints.ts'
 import { createIssuerKeys, type IssuerKeys, type IssuerKeysOptions, type KeysStatus } from './issuer-keys.ts'
 import { issuerOfTenant, templatePattern } from './issuer-template.ts'
 
@@ -50,6 +51,8 @@ export interface Issuers {
   only(): IssuerConfig | undefined
   /** All the issuers that a configuration stands for; undefined for a template without `tenants`. */
   all(config: IssuerConfig): string[] | undefined
+  /** What is configured, beside an `iss` that is not, and the likeliest mistake. */
+  hintsFor(iss: string): IssuerHint
   /**
    * Begins to load the keys of every issuer that has none, or old ones, so that no token need wait for them. It does no
    * harm to call it again and again: the keys of an issuer that sends little stay young then.
@@ -96,6 +99,7 @@ export function createIssuers(configs: readonly IssuerConfig[], options: Issuers
   let entries: readonly Entry[] = []
   let exact = new Map<string, Issuer>()
   let templates: readonly Entry[] = []
+  let hintsFor = createIssuerHints([])
 
   function trust(next: readonly IssuerConfig[]): void {
     entries = next.map((config) => ({
@@ -103,6 +107,7 @@ export function createIssuers(configs: readonly IssuerConfig[], options: Issuers
       keys: entries.find((known) => haveSameKeys(known.config, config))?.keys ?? createIssuerKeys(config, options),
       pattern: templatePattern(config.issuer)
     }))
+    hintsFor = createIssuerHints(next.map(({ issuer }) => issuer))
     templates = entries.filter(({ pattern }) => pattern !== undefined)
     exact = new Map(
       entries
@@ -130,6 +135,7 @@ export function createIssuers(configs: readonly IssuerConfig[], options: Issuers
     only: () => (entries.length === 1 ? entries[0]?.config : undefined),
     all: ({ issuer, tenants }) =>
       templatePattern(issuer) === undefined ? [issuer] : tenants?.map((tenant) => issuerOfTenant(issuer, tenant)),
+    hintsFor: (iss) => hintsFor(iss),
     warmUp() {
       for (const { keys } of entries) {
         keys.current().catch(() => {}) // in the status, and for the token that needs them

@@ -2,7 +2,7 @@ import { compactVerify, errors } from 'jose'
 import { RejectedError, type RejectionCode, type RejectionDetails, UnavailableError } from './errors.ts'
 import type { KeySet } from './issuer-keys.ts'
 import type { Issuer, Issuers } from './issuers.ts'
-import { printable } from './printable.ts'
+import { printable, printableClaim } from './printable.ts'
 
 /** A JWT that names an issuer we trust. Nothing of it is true before {@link verifySignature}. */
 export interface Jwt {
@@ -24,7 +24,7 @@ const maxSeconds = 10_000_000_000
  * @param issuers whom we trust
  * @throws {RejectedError} if it is no signed JWT, or its issuer is not trusted
  */
-export function readJwt(raw: string, issuers: Pick<Issuers, 'find'>): Jwt {
+export function readJwt(raw: string, issuers: Pick<Issuers, 'find' | 'hintsFor'>): Jwt {
   const parts = raw.split('.')
   if (parts.length === 5) {
     throw rejectionOf({}, 'ERR_TOKEN_ENCRYPTED') // RFC 7516 §7.1
@@ -44,7 +44,8 @@ export function readJwt(raw: string, issuers: Pick<Issuers, 'find'>): Jwt {
   }
   const issuer = issuers.find(iss)
   if (issuer === undefined) {
-    throw rejectionOf({ header, payload }, 'ERR_TOKEN_ISSUER')
+    const details = detailsOf({ header, payload })
+    throw new RejectedError('ERR_TOKEN_ISSUER', { details, ...issuers.hintsFor(iss) })
   }
   return { raw, header, payload, issuer }
 }
@@ -123,7 +124,7 @@ export function checkIssuedAt(jwt: Jwt, at: number): number {
     throw rejectionOf(jwt, 'ERR_TOKEN_IAT_MALFORMED')
   }
   if (iat > at / 1_000 + jwt.issuer.config.clockToleranceSeconds) {
-    throw rejectionOf(jwt, 'ERR_TOKEN_IAT_FUTURE')
+    throw rejectionOf(jwt, 'ERR_TOKEN_IAT_FUTURE', { at })
   }
   return Math.floor(iat)
 }
@@ -147,13 +148,13 @@ export function checkValidity(jwt: Jwt, at: number, { requireExp }: { readonly r
     throw rejectionOf(jwt, 'ERR_TOKEN_EXP_MALFORMED')
   }
   if (isTime(exp) && exp <= seconds - tolerance) {
-    throw rejectionOf(jwt, 'ERR_TOKEN_EXPIRED')
+    throw rejectionOf(jwt, 'ERR_TOKEN_EXPIRED', { at })
   }
   if ('nbf' in payload && !isTime(nbf)) {
     throw rejectionOf(jwt, 'ERR_TOKEN_NBF_MALFORMED')
   }
   if (isTime(nbf) && nbf > seconds + tolerance) {
-    throw rejectionOf(jwt, 'ERR_TOKEN_NBF_FUTURE')
+    throw rejectionOf(jwt, 'ERR_TOKEN_NBF_FUTURE', { at })
   }
 }
 
@@ -226,11 +227,21 @@ export function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
-/** The error for a token, with what is known of it: the issuer's name, and what an operator needs to find the cause. */
-export function rejectionOf(jwt: Partial<Jwt>, code: RejectionCode, cause?: unknown): RejectedError {
+/**
+ * The error for a token, with what is known of it: the issuer's name, and what an operator needs to find the cause.
+ *
+ * @param options.at when it arrived, milliseconds since 1970, if its age is at fault
+ */
+export function rejectionOf(
+  jwt: Partial<Jwt>,
+  code: RejectionCode,
+  { at, cause }: { readonly at?: number; readonly cause?: unknown } = {}
+): RejectedError {
+  const { issuer } = jwt
   return new RejectedError(code, {
-    issuer: jwt.issuer?.config.name,
-    details: detailsOf(jwt),
+    issuer: issuer?.config.name,
+    details: { ...detailsOf(jwt), ...timesOf(jwt, code, at), ...eventsOf(jwt, code) },
+    accepted: issuer && acceptedOf(issuer, code),
     ...(cause === undefined ? {} : { cause })
   })
 }
@@ -239,7 +250,67 @@ function detailsOf({ header = {}, payload = {} }: Partial<Jwt>): RejectionDetail
   const { typ, alg, kid } = header
   const { iss, aud } = payload
   const present = Object.entries({ iss, aud, typ, alg, kid }).filter(([, value]) => value !== undefined)
-  return Object.fromEntries(present.map(([name, value]) => [name, printable(value)]))
+  return Object.fromEntries(present.map(([name, value]) => [name, printableClaim(value)]))
+}
+
+/** Times in seconds until it arrived; what is no time, as it is. */
+function timesOf({ payload = {} }: Partial<Jwt>, code: RejectionCode, at: number | undefined): RejectionDetails {
+  const [, claim = ''] = /^ERR_TOKEN_(IAT|EXP|NBF)_MALFORMED$/.exec(code) ?? []
+  if (claim !== '') {
+    return { [claim.toLowerCase()]: printableClaim(payload[claim.toLowerCase()]) }
+  }
+  if (at === undefined) {
+    return {}
+  }
+  const { iat, exp } = payload
+  const since = (time: number) => `${Math.round(at / 1_000 - time)} s`
+  return {
+    ...(isTime(iat) && { age: since(iat) }),
+    ...(isTime(exp) && code === 'ERR_TOKEN_EXPIRED' && { expired: `${since(exp)} ago` })
+  }
+}
+
+function eventsOf({ payload = {} }: Partial<Jwt>, code: RejectionCode): RejectionDetails {
+  const { events } = payload
+  return code === 'ERR_TOKEN_EVENTS' && isObject(events) ? { events: printableClaim(Object.keys(events)) } : {}
+}
+
+const maxAcceptedLength = 500
+
+/** What the issuer's configuration accepts in place of what is at fault. */
+function acceptedOf({ config, keys }: Issuer, code: RejectionCode): string | undefined {
+  const { clientIds, algorithms, types, maxTokenAgeSeconds, clockToleranceSeconds, requireExp } = config
+  const list = (values: readonly (string | null)[]) =>
+    printable(
+      values.map((value) => value ?? 'none'),
+      maxAcceptedLength
+    )
+  const tolerance = `${clockToleranceSeconds} s between the clocks`
+  if (code.startsWith('ERR_TOKEN_AUDIENCE')) {
+    return list(clientIds)
+  }
+  if (code.startsWith('ERR_TOKEN_ALGORITHM')) {
+    return list(algorithms)
+  }
+  if (code.startsWith('ERR_TOKEN_TYPE')) {
+    return list(types)
+  }
+  switch (code) {
+    case 'ERR_TOKEN_KEY':
+      return `kid ${list(keys.status().kids)}`
+    case 'ERR_TOKEN_TOO_OLD':
+      return `${maxTokenAgeSeconds} s, and ${tolerance}`
+    case 'ERR_TOKEN_EXPIRED':
+    case 'ERR_TOKEN_IAT_FUTURE':
+    case 'ERR_TOKEN_NBF_FUTURE':
+      return tolerance
+    case 'ERR_TOKEN_EXP_MISSING':
+      return `"requireExp": ${requireExp}`
+    case 'ERR_TOKEN_EVENTS':
+      return 'http://schemas.openid.net/event/backchannel-logout'
+    default:
+      return undefined
+  }
 }
 
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
@@ -323,16 +394,16 @@ async function signatureFault(jwt: Jwt, keys: KeySet): Promise<RejectedError | u
  */
 function faultOf(jwt: Jwt, error: unknown): RejectedError {
   if (error instanceof errors.JWKSNoMatchingKey) {
-    return rejectionOf(jwt, 'ERR_TOKEN_KEY', error)
+    return rejectionOf(jwt, 'ERR_TOKEN_KEY', { cause: error })
   }
   if (error instanceof errors.JWSSignatureVerificationFailed) {
-    return rejectionOf(jwt, 'ERR_TOKEN_SIGNATURE', error)
+    return rejectionOf(jwt, 'ERR_TOKEN_SIGNATURE', { cause: error })
   }
   if (error instanceof errors.JWSInvalid) {
-    throw rejectionOf(jwt, 'ERR_TOKEN_MALFORMED', error)
+    throw rejectionOf(jwt, 'ERR_TOKEN_MALFORMED', { cause: error })
   }
   if (error instanceof errors.JOSEAlgNotAllowed) {
-    throw rejectionOf(jwt, 'ERR_TOKEN_ALGORITHM', error)
+    throw rejectionOf(jwt, 'ERR_TOKEN_ALGORITHM', { cause: error })
   }
   throw new UnavailableError('ERR_KEYS_UNAVAILABLE', { issuer: jwt.issuer.config.name, cause: error })
 }

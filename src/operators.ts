@@ -30,7 +30,7 @@ export interface OperatorCheckOptions {
 
 export interface AccessTokenPolicy {
   /** Whose tokens are accepted: the one issuer of the operators. */
-  readonly issuers: Pick<Issuers, 'find'>
+  readonly issuers: Pick<Issuers, 'find' | 'hintsFor'>
   readonly audience: string
   /** Looked for in the claim `roles`. */
   readonly role: string

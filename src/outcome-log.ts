@@ -26,7 +26,8 @@ export function createOutcomeLog({ logger, lines }: OutcomeLogOptions) {
       case 'rejected':
         // What is beyond the limit of its sender is counted there.
         if (outcome.retryAfterSeconds === 0) {
-          lines.warn({ ...about, code: outcome.error.code, address: sender, ...outcome.error.details, ms }, 'rejected')
+          const { code, details, accepted, hint } = outcome.error
+          lines.warn({ ...about, code, address: sender, ...details, accepted, hint, ms }, 'rejected')
         }
         return
       case 'deferred':

@@ -1,4 +1,12 @@
 /**
+ * A claim that somebody else wrote, as {@link printable}; what looks like a token in it is left out, since somebody may have
+ * put one there.
+ */
+export function printableClaim(value: unknown): string {
+  return printable(printable(value, 1_000).replace(/eyJ[\w-]{8,}[\w.-]*/g, '[a token]'))
+}
+
+/**
  * A value that somebody else wrote, fit for a log line, a terminal and a page: bounded, with control characters, direction
  * marks and half characters escaped. Of an object nothing is shown.
  *

@@ -16,6 +16,10 @@ export interface Rejection {
   readonly address: string | null
   /** The offending values, cut and escaped. Nothing of them is true. */
   readonly details: RejectionDetails
+  /** What is accepted in place of the offending value. */
+  readonly accepted: string | null
+  /** The likeliest mistake. */
+  readonly hint: string | null
 }
 
 export interface Rejections {
@@ -48,10 +52,11 @@ export function createRejections({ max = 500, now = Date.now }: RejectionsOption
         return
       }
       const { source, issuer = null, sender, error } = outcome
-      const { code, message: description, details } = error
+      const { code, message: description, details, accepted = null, hint = null } = error
       const address = sender === undefined ? null : printAddress(sender)
       position += 1
-      latest.push({ position, at: new Date(now()), code, description, source, issuer, address, details })
+      const at = new Date(now())
+      latest.push({ position, at, code, description, source, issuer, address, details, accepted, hint })
       if (latest.length > max) {
         latest.shift()
       }

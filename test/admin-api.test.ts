@@ -715,7 +715,9 @@ t.test('rejected signals are listed with reasons and the offending values, the n
       source: 'frontchannel',
       issuer: null,
       address: '192.0.2.7',
-      details: {}
+      details: { name: 'nobody' },
+      accepted: 'main',
+      hint: null
     },
     { code: 'ERR_TOKEN_TYPE', details: { typ: 'at+jwt', kid: 'made up', alg: 'RS256' } },
     { code: 'ERR_TOKEN_AUDIENCE', issuer: 'main', details: { iss: issuer } },
@@ -776,6 +778,90 @@ t.test(
     }
   }
 )
+
+t.test('a rejection shows what is accepted beside what came, in the log too, and never a token', async (t) => {
+  const service = await build(t, { policy: { types: ['logout+jwt', null], maxTokenAgeSeconds: 300 } })
+  const { provider, operate, app } = service
+  const { issuer } = provider
+  const kid = provider.keys[0]?.kid
+  const event = 'https://schemas.openid.net/secevent/caep/event-type/session-revoked'
+  const made = await provider.logoutToken()
+  const cases: [string, () => Promise<unknown>, details: object, accepted: unknown, hint?: RegExp][] = [
+    ['an aud', async () => service.post(await provider.logoutToken({ aud: 'z' })), { aud: 'z' }, clientId],
+    [
+      'an alg',
+      async () => service.post(await provider.logoutToken({}, {}, await createSigningKey('ES256'))),
+      { alg: 'ES256' },
+      'RS256'
+    ],
+    [
+      'a typ',
+      async () => service.post(await provider.logoutToken({}, { typ: 'at+jwt' })),
+      { typ: 'at+jwt' },
+      'logout+jwt, none'
+    ],
+    ['a kid', async () => service.post(await provider.logoutToken({}, { kid: 'x' })), { kid: 'x' }, `kid ${kid}`],
+    [
+      'an age',
+      async () => service.post(await provider.logoutToken({ iat: nowSeconds() - 3_600 })),
+      { age: /^36\d\d s$/ },
+      '300 s, and 60 s between the clocks'
+    ],
+    [
+      'an exp',
+      async () => service.post(await provider.logoutToken({ iat: nowSeconds() - 200, exp: nowSeconds() - 100 })),
+      { age: /^2\d\d s$/, expired: /^1\d\d s ago$/ },
+      '60 s between the clocks'
+    ],
+    [
+      'a clock ahead',
+      async () => service.post(await provider.logoutToken({ iat: nowSeconds() + 200 })),
+      { age: /^-(200|199|19\d) s$/ },
+      '60 s between the clocks'
+    ],
+    [
+      'milliseconds',
+      async () => service.post(await provider.logoutToken({ iat: 1_795_622_000_000 })),
+      { iat: '1795622000000' },
+      null
+    ],
+    ['no exp', async () => service.post(await provider.logoutToken({ exp: undefined })), {}, '"requireExp": true'],
+    [
+      'another event',
+      async () => service.post(await provider.logoutToken({ events: { [event]: {} } })),
+      { events: event },
+      'http://schemas.openid.net/event/backchannel-logout'
+    ],
+    [
+      'an iss with a slash',
+      async () => service.post(await provider.logoutToken({ iss: `${issuer}/` })),
+      { iss: `${issuer}/` },
+      issuer,
+      /by a slash at the end/
+    ],
+    [
+      'an iss in the query',
+      async () => app.inject(`/frontchannel-logout?${new URLSearchParams({ iss: `${issuer}/`, sid: 's' })}`),
+      { iss: `${issuer}/` },
+      issuer,
+      /by a slash at the end/
+    ],
+    [
+      'a token in the kid',
+      async () => service.post(await provider.logoutToken({}, { kid: made })),
+      { kid: '[a token]' },
+      `kid ${kid}`
+    ]
+  ]
+  for (const [name, act, details, accepted, hint] of cases) {
+    service.logs.length = 0
+    await act()
+    const { rejections } = (await operate('GET', '/admin/rejections?limit=1')).json() as { rejections: object[] }
+    t.match(rejections, [{ details, accepted, hint: hint ?? null }], name)
+    const line = service.logs.map((each) => JSON.parse(each)).find(({ msg }) => msg === 'rejected')
+    t.match(line, { ...details, accepted: accepted ?? undefined }, `${name}: in the log`)
+  }
+})
 
 t.test('whether it works is a sentence for each issuer, with what to do', async (t) => {
   const service = await build(t)

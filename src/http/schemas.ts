@@ -234,10 +234,22 @@ export const RejectionList = answer('The signals that this process rejected of l
           aud: Type.Optional(Type.String()),
           typ: Type.Optional(Type.String()),
           alg: Type.Optional(Type.String()),
-          kid: Type.Optional(Type.String())
+          kid: Type.Optional(Type.String()),
+          age: Type.Optional(Type.String({ description: 'By iat, when it arrived' })),
+          expired: Type.Optional(Type.String()),
+          iat: Type.Optional(Type.String()),
+          exp: Type.Optional(Type.String()),
+          nbf: Type.Optional(Type.String()),
+          events: Type.Optional(Type.String()),
+          name: Type.Optional(Type.String({ description: "The issuer's name in the path of a front-channel call" }))
         },
-        { description: 'What the token says of itself, cut; nothing of it is verified' }
-      )
+        { description: 'What the signal says of itself, cut and escaped; nothing of it is verified' }
+      ),
+      accepted: Type.Unsafe<string | null>({
+        type: ['string', 'null'],
+        description: 'What is accepted in place of the offending value'
+      }),
+      hint: Type.Unsafe<string | null>({ type: ['string', 'null'], description: 'The likeliest mistake' })
     })
   ),
   limited: Type.Integer({ minimum: 0, description: 'How many more were answered 429, since the start' })

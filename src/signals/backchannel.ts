@@ -40,7 +40,7 @@ const logoutEvent = 'http://schemas.openid.net/event/backchannel-logout'
  *
  * @param options.issuers whom we trust
  */
-export function createBackchannel(options: { readonly issuers: Pick<Issuers, 'find'> }): Signal {
+export function createBackchannel(options: { readonly issuers: Pick<Issuers, 'find' | 'hintsFor'> }): Signal {
   return {
     source: 'backchannel',
     isSigned: true,
@@ -106,7 +106,7 @@ export function orderOf({ issuer, clientId, jti, issuedAt, sid, subject, config 
 export async function readLogoutToken(
   raw: string,
   at: number,
-  { issuers }: { readonly issuers: Pick<Issuers, 'find'> }
+  { issuers }: { readonly issuers: Pick<Issuers, 'find' | 'hintsFor'> }
 ): Promise<LogoutToken> {
   const jwt = readJwt(raw, issuers)
   checkHeader(jwt)
@@ -147,7 +147,7 @@ export function checkLogoutClaims(jwt: Jwt, at: number): LogoutToken {
 function checkAge(jwt: Jwt, issuedAt: number, at: number): void {
   const { maxTokenAgeSeconds, clockToleranceSeconds } = jwt.issuer.config
   if (issuedAt < at / 1_000 - maxTokenAgeSeconds - clockToleranceSeconds) {
-    throw rejectionOf(jwt, 'ERR_TOKEN_TOO_OLD')
+    throw rejectionOf(jwt, 'ERR_TOKEN_TOO_OLD', { at })
   }
 }
 

@@ -1,6 +1,7 @@
 import { RejectedError, type RejectionCode, UnavailableError } from '../errors.ts'
 import type { IssuerConfig, Issuers } from '../issuers.ts'
 import { isIdentifier } from '../jwt.ts'
+import { printable, printableClaim } from '../printable.ts'
 import { type Order, orderId } from '../sign-out.ts'
 import type { Store } from '../store.ts'
 import type { Signal } from './signal.ts'
@@ -22,6 +23,7 @@ export interface FrontchannelOptions {
 const rememberSeconds = 3_600
 const maxSidBytes = 255
 const maxTenantsNamed = 100
+const maxAcceptedLength = 500
 
 /**
  * Front-channel calls: OpenID Connect Front-Channel Logout 1.0 §3, and the form of it that Entra ID sends, `sid` alone. A call
@@ -50,18 +52,30 @@ export function createFrontchannel({ issuers, store }: FrontchannelOptions): Sig
   function configOf({ name, iss }: Call): IssuerConfig {
     const named = name === undefined ? undefined : issuers.named(name)
     if (name !== undefined && named === undefined) {
-      throw new RejectedError('ERR_REQUEST_ISSUER_NAME')
+      const names = issuers.status().map((issuer) => issuer.name)
+      throw new RejectedError('ERR_REQUEST_ISSUER_NAME', {
+        details: { name: printableClaim(name) },
+        accepted: printable(names, maxAcceptedLength)
+      })
     }
     const trusted = iss === undefined ? undefined : issuers.find(iss)?.config
     if (iss !== undefined && trusted === undefined) {
-      throw new RejectedError('ERR_REQUEST_ISS', { issuer: named?.name })
+      throw new RejectedError('ERR_REQUEST_ISS', {
+        issuer: named?.name,
+        details: { iss: printableClaim(iss) },
+        ...issuers.hintsFor(iss)
+      })
     }
     const config = named ?? trusted ?? issuers.only()
     if (config === undefined) {
       throw new RejectedError('ERR_REQUEST_ISS_MISSING')
     }
     if (trusted !== undefined && trusted !== config) {
-      throw new RejectedError('ERR_REQUEST_ISS_DIFFERS', { issuer: config.name })
+      throw new RejectedError('ERR_REQUEST_ISS_DIFFERS', {
+        issuer: config.name,
+        details: { iss: printableClaim(iss), name: printableClaim(name) },
+        accepted: config.issuer
+      })
     }
     if (!config.frontChannel) {
       throw new RejectedError('ERR_REQUEST_FRONT_CHANNEL_OFF', { issuer: config.name })
