@@ -158,6 +158,22 @@ Examples:
     .command('check')
     .description('look at all that the service needs, and say what to do; it changes nothing')
     .option('--json', 'one JSON object on standard output, and nothing else')
+    .optionsGroup('A real signal, at a running service:')
+    .option(
+      '--wait <issuer>',
+      "wait for one of this issuer, by its name, and explain what comes of it; needs the operators' credentials"
+    )
+    .option('--for <seconds>', 'how long', '300')
+    .option(
+      '--url <url>',
+      "the operators' address of an instance, again for each; else the variable ADMIN_URL",
+      collect
+    )
+    .addOption(
+      new Option('--token-file <path>', "the operators' credentials; else the variable ADMIN_TOKEN").env(
+        'ADMIN_TOKEN_FILE'
+      )
+    )
     .addHelpText(
       'after',
       `
@@ -165,10 +181,20 @@ It looks at the configuration, the database, the schema, the role, the spool, ea
 clock, and the operators' credentials, with the environment that the service would have.
 
 Exit codes:
-  0  nothing failed; there may be warnings
-  1  something failed`
+  0  nothing failed; there may be warnings; with --wait: the signal ended something
+  1  something failed; with --wait: the signal ended nothing, or none came
+
+Example:
+  msal-logout check --wait contoso`
     )
-    .action(async ({ json = false }: { json?: boolean }) => {
+    .action(async ({ json = false, ...waiting }: CheckOptions) => {
+      if (waiting.wait !== undefined) {
+        const { waitForSignal } = await import('./commands/wait.ts')
+        const { wait, url = [env.ADMIN_URL ?? defaultAdminUrl] } = waiting
+        const signal = surroundings.takeInterrupts()
+        exitWith(await waitForSignal({ ...waiting, wait, url, json }, { ...surroundings, signal }, limits.pollMs))
+        return
+      }
       const { check, toldFindings } = await import('./commands/check.ts')
       const findings = await check({ env })
       const ok = findings.every(({ status }) => status !== 'failed')
@@ -222,6 +248,18 @@ Exit codes:
     })
 
   return program
+}
+
+interface CheckOptions {
+  readonly json?: boolean
+  readonly wait?: string
+  readonly for: string
+  readonly url?: readonly string[]
+  readonly tokenFile?: string
+}
+
+function collect(value: string, before: readonly string[] = []): readonly string[] {
+  return [...before, value]
 }
 
 function countOf(value: string): number {

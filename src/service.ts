@@ -14,6 +14,7 @@ import { createOutboundFetch } from './outbound-fetch.ts'
 import { createOutcomeCounts } from './outcome-counts.ts'
 import { createOutcomeLog } from './outcome-log.ts'
 import { createReceive, type Outcome } from './receive.ts'
+import { createRecentSignals } from './recent-signals.ts'
 import { createRejections } from './rejections.ts'
 import { type Repetition, repeat } from './repeat.ts'
 import { createSenders, type Senders } from './senders.ts'
@@ -91,6 +92,7 @@ export function createService(config: Config, edges: Edges) {
 
   const census = createCensus({ store: stores.slow, issuers, now })
   const outcomes = createOutcomeCounts({ now })
+  const recent = createRecentSignals({ now })
   const metrics = createMetrics({ issuers, spool, census, sources, pools, now })
   const rejections = createRejections({ now })
   const senders = edges.senders ?? createSenders({ logger, now, isBusy: () => isBusy() })
@@ -99,6 +101,7 @@ export function createService(config: Config, edges: Edges) {
     metrics.observe(outcome)
     rejections.add(outcome)
     outcomes.add(outcome)
+    recent.add(outcome)
     log(outcome)
   }
 
@@ -164,6 +167,7 @@ export function createService(config: Config, edges: Edges) {
     issuers,
     rejections,
     outcomes,
+    recent,
     census,
     metrics,
     logger,

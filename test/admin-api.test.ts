@@ -527,6 +527,7 @@ t.test('every rejection is a problem of one form, and asks for credentials first
     '/admin/accounts/u.t',
     '/admin/stats',
     '/admin/rejections',
+    '/admin/signals',
     '/admin/issuers',
     '/admin/spool'
   ]) {
@@ -642,6 +643,11 @@ t.test('the views show how the service stands', async (t) => {
         issuer: provider.issuer,
         clientIds: [clientId],
         frontChannel: true,
+        algorithms: ['RS256'],
+        types: ['logout+jwt', 'JWT', null],
+        maxTokenAgeSeconds: 600,
+        clockToleranceSeconds: 60,
+        sidAndSubject: 'session',
         keys: 0,
         keysLoadedAt: null,
         keysAgeSeconds: null,
@@ -924,6 +930,7 @@ t.test('openapi.json is valid, names every route, and docs shows it without anot
     '/admin/records',
     '/admin/records/{id}',
     '/admin/rejections',
+    '/admin/signals',
     '/admin/spool',
     '/admin/stats',
     '/metrics',

@@ -40,6 +40,56 @@ const ProblemSchema = Type.Object({ code: Type.String(), detail: Type.String() }
 
 export type Counts = Static<typeof CountsSchema>
 
+const textOrNull = Type.Union([Type.String(), Type.Null()])
+const SignalSchema = Type.Object({
+  position: Type.Number(),
+  at: Type.String(),
+  source: Type.String(),
+  issuer: textOrNull,
+  outcome: Type.String(),
+  isRetry: Type.Boolean(),
+  tookMs: Type.Number(),
+  code: textOrNull,
+  description: textOrNull,
+  details: Type.Record(Type.String(), Type.String()),
+  accepted: textOrNull,
+  hint: textOrNull,
+  why: textOrNull,
+  advice: textOrNull,
+  orders: Type.Array(
+    Type.Object({
+      record: textOrNull,
+      clientId: textOrNull,
+      hasSid: Type.Boolean(),
+      hasSubject: Type.Boolean(),
+      revokeBefore: Type.String(),
+      accounts: Type.Number(),
+      sessions: Type.Number(),
+      rows: Type.Number(),
+      rowsByClient: Type.Record(Type.String(), Type.Number())
+    })
+  )
+})
+const SignalsSchema = Type.Object({ position: Type.Number(), signals: Type.Array(SignalSchema) })
+const IssuerSchema = Type.Object({
+  name: Type.String(),
+  issuer: Type.String(),
+  clientIds: Type.Array(Type.String()),
+  frontChannel: Type.Boolean(),
+  algorithms: Type.Array(Type.String()),
+  types: Type.Array(textOrNull),
+  maxTokenAgeSeconds: Type.Number(),
+  clockToleranceSeconds: Type.Number(),
+  sidAndSubject: Type.String()
+})
+const IssuersSchema = Type.Object({ issuers: Type.Array(IssuerSchema) })
+
+/** What came of a signal. */
+export type Signal = Static<typeof SignalSchema>
+
+/** An issuer as the service has it configured. */
+export type TrustedIssuer = Static<typeof IssuerSchema>
+
 /** A purge as far as it is done. */
 export interface Progress extends Counts {
   readonly id: string
@@ -138,6 +188,23 @@ export function createOperatorClient({ url, token, signal }: OperatorClientOptio
     /** Orders a purge; the same key with the same body again begins nothing anew. */
     async order(body: PurgeBody, idempotencyKey: string): Promise<Progress> {
       return progressOf(await order({ ...body, dryRun: false }, { 'idempotency-key': idempotencyKey }), url)
+    },
+
+    async issuers(): Promise<readonly TrustedIssuer[]> {
+      const answer = await call('admin/issuers', { timeoutMs: readTimeoutMs })
+      if (!Value.Check(IssuersSchema, answer)) {
+        throw unexpected(url)
+      }
+      return answer.issuers
+    },
+
+    /** What came after this position, and the position of the last. */
+    async signals(after: number): Promise<Static<typeof SignalsSchema>> {
+      const answer = await call(`admin/signals?after=${after}`, { timeoutMs: readTimeoutMs })
+      if (!Value.Check(SignalsSchema, answer)) {
+        throw unexpected(url)
+      }
+      return answer
     },
 
     async find(id: string): Promise<Progress> {

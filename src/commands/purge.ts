@@ -1,10 +1,10 @@
 import { randomUUID } from 'node:crypto'
-import { readFileSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import type { Readable } from 'node:stream'
 import { setTimeout as pause } from 'node:timers/promises'
 import { maxAccountsUnforced as usualMaxAccountsUnforced } from '../signals/operator.ts'
 import { CommandError, interrupted, printable } from './command-error.ts'
+import { addressOf, secondsOf, tokenSource, usage } from './operator-access.ts'
 import { type Counts, createOperatorClient, type Progress, type PurgeBody, UnansweredError } from './operator-client.ts'
 import { createProgress } from './progress.ts'
 
@@ -80,10 +80,10 @@ export async function purge(
     }
     const client = createOperatorClient({
       url: addressOf(options.url),
-      token: tokenSource(options, surroundings),
+      token: tokenSource(options.tokenFile, surroundings.env),
       signal
     })
-    const waitMs = secondsOf(options.wait) * 1_000
+    const waitMs = secondsOf('--wait', options.wait) * 1_000
     const progress = createProgress(stderr)
 
     /** Bears a service that restarts: tries again until it was silent for too long. */
@@ -168,74 +168,6 @@ export async function purge(
     }
     throw error
   }
-}
-
-function usage(message: string): CommandError {
-  return new CommandError(2, 'usage', message)
-}
-
-function addressOf(url: string): URL {
-  let address: URL
-  try {
-    address = new URL(url)
-  } catch (error) {
-    throw new CommandError(
-      2,
-      'usage',
-      'the address in --url or ADMIN_URL is no URL: it looks like http://127.0.0.1:3001',
-      {
-        cause: error
-      }
-    )
-  }
-  if (!/^https?:$/.test(address.protocol) || address.username !== '' || address.password !== '') {
-    throw usage('the address in --url or ADMIN_URL must be http: or https:, without credentials')
-  }
-  return address
-}
-
-function secondsOf(wait: string): number {
-  if (!/^\d{1,6}$/.test(wait)) {
-    throw usage('--wait takes a number of seconds')
-  }
-  return Number(wait)
-}
-
-/** The credentials, which never are an argument's value: every user of the machine sees those. */
-function tokenSource({ tokenFile }: PurgeOptions, { env }: CommandSurroundings): () => string {
-  const read = () => {
-    if (!tokenFile) {
-      return env.ADMIN_TOKEN?.trim() ?? ''
-    }
-    try {
-      return readFileSync(tokenFile, 'utf8').trim()
-    } catch (error) {
-      throw new CommandError(2, 'credentials_missing', `the file "${tokenFile}" of --token-file cannot be read`, {
-        cause: error
-      })
-    }
-  }
-  const checked = () => {
-    const token = read()
-    if (token === '') {
-      throw new CommandError(
-        2,
-        'credentials_missing',
-        'no credentials: set ADMIN_TOKEN, or give --token-file <path> or ADMIN_TOKEN_FILE'
-      )
-    }
-    if (!/^[\x21-\x7e]+$/.test(token)) {
-      const source = tokenFile === undefined ? 'ADMIN_TOKEN' : `the file "${tokenFile}"`
-      throw new CommandError(
-        2,
-        'credentials_missing',
-        `${source} holds no token: it has blanks or other characters in it`
-      )
-    }
-    return token
-  }
-  checked() // before anything is asked
-  return checked
 }
 
 function bodyOf(options: PurgeOptions): PurgeBody {

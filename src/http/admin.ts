@@ -22,13 +22,14 @@ import type { Metrics } from '../metrics.ts'
 import type { IdentifyOperator } from '../operators.ts'
 import { type CountedOutcomes, noCounts, type OutcomeCounts } from '../outcome-counts.ts'
 import { causeOf } from '../outcome-log.ts'
+import type { RecentSignal, RecentSignals } from '../recent-signals.ts'
 import type { Rejections } from '../rejections.ts'
 import { createSenders, type Senders } from '../senders.ts'
 import type { Account, Deleted } from '../sign-out.ts'
 import { operatorSource, type Purge, type PurgeResult, type PurgeSelector } from '../signals/operator.ts'
 import { type Spool, SpoolError } from '../spool.ts'
 import type { AccountQuery, MinuteCount, Store, StoredRecord } from '../store.ts'
-import { judge } from '../verdicts.ts'
+import { explainUnmatched, judge } from '../verdicts.ts'
 import { version } from '../version.ts'
 import { contentPolicy, servePage } from './page.ts'
 import * as schemas from './schemas.ts'
@@ -43,6 +44,7 @@ export interface AdminOptions {
   readonly issuers: Pick<Issuers, 'status'>
   readonly rejections: Pick<Rejections, 'list' | 'limited'>
   readonly outcomes: Pick<CountedOutcomes, 'perMinute' | 'byIssuer' | 'since'>
+  readonly recent: Pick<RecentSignals, 'since' | 'position'>
   readonly census: { current(): Promise<Census | undefined> }
   readonly metrics: Pick<Metrics, 'text' | 'contentType' | 'operatorRejected'>
   readonly logger: FastifyBaseLogger
@@ -349,7 +351,7 @@ function purgeRoutes(app: Listener, { purge, store, now = Date.now }: AdminOptio
 
 function viewRoutes(
   app: Listener,
-  { store, spool, issuers, rejections, outcomes, census, now = Date.now }: AdminOptions
+  { store, spool, issuers, rejections, outcomes, recent, census, now = Date.now }: AdminOptions
 ): void {
   app.get(
     '/admin/accounts',
@@ -460,6 +462,23 @@ function viewRoutes(
   )
 
   app.get(
+    '/admin/signals',
+    {
+      schema: {
+        summary: 'What came of the last signals of this process, the oldest first',
+        security,
+        querystring: schemas.SignalsQuery,
+        response: schemas.answers({ 200: schemas.Signals })
+      }
+    },
+    async ({ query }) => {
+      const signals = recent.since(Number(query.after ?? 0))
+      const counted = signals.some(({ outcome }) => outcome === 'unmatched') ? await census.current() : undefined
+      return { position: recent.position(), signals: signals.map((signal) => shownSignal(signal, counted)) }
+    }
+  )
+
+  app.get(
     '/admin/issuers',
     {
       schema: {
@@ -474,6 +493,11 @@ function viewRoutes(
         issuer,
         clientIds: [...config.clientIds],
         frontChannel: config.frontChannel,
+        algorithms: [...config.algorithms],
+        types: [...config.types],
+        maxTokenAgeSeconds: config.maxTokenAgeSeconds,
+        clockToleranceSeconds: config.clockToleranceSeconds,
+        sidAndSubject: config.sidAndSubject,
         keys,
         keysLoadedAt: loadedAt === undefined ? null : new Date(loadedAt),
         keysAgeSeconds: loadedAt === undefined ? null : Math.max(0, Math.round((now() - loadedAt) / 1_000)),
@@ -501,6 +525,26 @@ function viewRoutes(
       }
     }
   )
+}
+
+function shownSignal({ orders, ...signal }: RecentSignal, census: Census | undefined) {
+  const bySidAlone = orders.every(({ hasSid, hasSubject }) => hasSid && !hasSubject) ? 1 : 0
+  const explained =
+    signal.outcome === 'unmatched' && signal.issuer !== null
+      ? explainUnmatched(signal.issuer, { unmatched: 1, unmatchedBySidAlone: bySidAlone }, census)
+      : { why: null, advice: null }
+  return {
+    ...signal,
+    ...explained,
+    orders: orders.map(({ result, ...order }) => ({
+      ...order,
+      outcome: result?.outcome ?? null,
+      accounts: result?.accounts ?? 0,
+      sessions: result?.sessions ?? 0,
+      rows: result?.rows ?? 0,
+      rowsByClient: rowsByClient({ byClient: result?.byClient ?? {} })
+    }))
+  }
 }
 
 function shownCounts({ done, unmatched, duplicate, deferred, lost, rejected, failed }: OutcomeCounts) {
@@ -638,7 +682,7 @@ function shownAccount({ homeAccountId, issuer }: Account) {
 }
 
 /** Each app of which rows were deleted. */
-function rowsByClient({ byClient }: Deleted): Record<string, number> {
+function rowsByClient({ byClient }: Pick<Deleted, 'byClient'>): Record<string, number> {
   const counts = Object.entries(byClient).filter(([, { rows }]) => rows > 0)
   return Object.fromEntries(counts.map(([clientId, { rows }]) => [clientId, rows]))
 }

@@ -218,6 +218,30 @@ export const Stats = answer('How it goes', {
     { description: 'The sessions that each app has stored, the first 1,000; of a large table an estimate' }
   )
 })
+const offending = {
+  details: Type.Object(
+    {
+      iss: Type.Optional(Type.String()),
+      aud: Type.Optional(Type.String()),
+      typ: Type.Optional(Type.String()),
+      alg: Type.Optional(Type.String()),
+      kid: Type.Optional(Type.String()),
+      age: Type.Optional(Type.String({ description: 'By iat, when it arrived' })),
+      expired: Type.Optional(Type.String()),
+      iat: Type.Optional(Type.String()),
+      exp: Type.Optional(Type.String()),
+      nbf: Type.Optional(Type.String()),
+      events: Type.Optional(Type.String()),
+      name: Type.Optional(Type.String({ description: "The issuer's name in the path of a front-channel call" }))
+    },
+    { description: 'What the signal says of itself, cut and escaped; nothing of it is verified' }
+  ),
+  accepted: Type.Unsafe<string | null>({
+    type: ['string', 'null'],
+    description: 'What is accepted in place of the offending value'
+  }),
+  hint: Type.Unsafe<string | null>({ type: ['string', 'null'], description: 'The likeliest mistake' })
+}
 export const RejectionList = answer('The signals that this process rejected of late, the newest first', {
   rejections: Type.Array(
     Type.Object({
@@ -228,31 +252,59 @@ export const RejectionList = answer('The signals that this process rejected of l
       source: Type.String(),
       issuer: Type.Unsafe<string | null>({ type: ['string', 'null'], description: 'The name of its configuration' }),
       address: textOrNull,
-      details: Type.Object(
-        {
-          iss: Type.Optional(Type.String()),
-          aud: Type.Optional(Type.String()),
-          typ: Type.Optional(Type.String()),
-          alg: Type.Optional(Type.String()),
-          kid: Type.Optional(Type.String()),
-          age: Type.Optional(Type.String({ description: 'By iat, when it arrived' })),
-          expired: Type.Optional(Type.String()),
-          iat: Type.Optional(Type.String()),
-          exp: Type.Optional(Type.String()),
-          nbf: Type.Optional(Type.String()),
-          events: Type.Optional(Type.String()),
-          name: Type.Optional(Type.String({ description: "The issuer's name in the path of a front-channel call" }))
-        },
-        { description: 'What the signal says of itself, cut and escaped; nothing of it is verified' }
-      ),
-      accepted: Type.Unsafe<string | null>({
-        type: ['string', 'null'],
-        description: 'What is accepted in place of the offending value'
-      }),
-      hint: Type.Unsafe<string | null>({ type: ['string', 'null'], description: 'The likeliest mistake' })
+      ...offending
     })
   ),
   limited: Type.Integer({ minimum: 0, description: 'How many more were answered 429, since the start' })
+})
+export const SignalsQuery = Type.Object(
+  {
+    after: Type.Optional(
+      Type.Unsafe<string>({
+        type: 'string',
+        pattern: '^[0-9]{1,16}$',
+        description: 'The position of the last one seen; default 0'
+      })
+    )
+  },
+  closed
+)
+export const Signals = answer('What came of the last signals of this process', {
+  position: Type.Integer({
+    minimum: 0,
+    description: 'Of the last one; less than before: the process has started anew'
+  }),
+  signals: Type.Array(
+    Type.Object({
+      position: count,
+      at: time,
+      source: Type.String({ description: 'The kind of signal' }),
+      issuer: Type.Unsafe<string | null>({ type: ['string', 'null'], description: 'The name of its configuration' }),
+      outcome: Type.Enum(['done', 'unmatched', 'duplicate', 'deferred', 'lost', 'rejected', 'failed']),
+      isRetry: Type.Boolean({ description: 'It was deferred before' }),
+      tookMs: count,
+      code: textOrNull,
+      description: textOrNull,
+      ...offending,
+      why: Type.Unsafe<string | null>({ type: ['string', 'null'], description: 'Why nothing matched, most likely' }),
+      advice: textOrNull,
+      orders: Type.Array(
+        Type.Object({
+          record: textOrNull,
+          clientId: textOrNull,
+          selector: Type.String(),
+          hasSid: Type.Boolean(),
+          hasSubject: Type.Boolean(),
+          revokeBefore: time,
+          outcome: Type.Unsafe<'done' | 'unmatched' | 'duplicate' | null>({ type: ['string', 'null'] }),
+          accounts: count,
+          sessions: count,
+          rows: count,
+          rowsByClient
+        })
+      )
+    })
+  )
 })
 export const IssuerList = answer('The trusted issuers and their keys, as this process has them', {
   issuers: Type.Array(
@@ -261,6 +313,11 @@ export const IssuerList = answer('The trusted issuers and their keys, as this pr
       issuer: Type.String(),
       clientIds: Type.Array(Type.String()),
       frontChannel: Type.Boolean(),
+      algorithms: Type.Array(Type.String()),
+      types: Type.Array(textOrNull, { description: 'null stands for none' }),
+      maxTokenAgeSeconds: count,
+      clockToleranceSeconds: count,
+      sidAndSubject: Type.Enum(['session', 'subject']),
       keys: count,
       keysLoadedAt: timeOrNull,
       keysAgeSeconds: Type.Unsafe<number | null>({ type: ['integer', 'null'], minimum: 0 }),
