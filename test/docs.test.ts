@@ -12,7 +12,14 @@ import { createRole } from './fixtures/database.ts'
 import { type IdentityProvider, startIdentityProvider } from './fixtures/identity-provider.ts'
 import { adminToken, build, type Service } from './fixtures/service.ts'
 
-const pages = ['README.md', 'docs/entra-id.md', 'docs/operating.md', 'docs/providers.md', 'docs/troubleshooting.md']
+const pages = [
+  'README.md',
+  'docs/entra-id.md',
+  'docs/operating.md',
+  'docs/providers.md',
+  'docs/providers/keycloak.md',
+  'docs/troubleshooting.md'
+]
 const entraIssuer = 'https://login.microsoftonline.com/11111111-1111-1111-1111-111111111111/v2.0'
 const issuer = 'https://login.example.com'
 const sid = 'the-sid'
