@@ -80,7 +80,7 @@ export function createMetrics({ issuers, spool, census, sources, pools, now = Da
   }
   const delay = new Histogram({
     name: `${prefix}issued_to_committed_seconds`,
-    help: "From a logout token's iat, of whole seconds, to the commit of what it ends",
+    help: 'From when the issuer says that a signal was issued, in whole seconds, to the commit of what it ends',
     labelNames: ['issuer'],
     buckets: delayBuckets,
     registers
@@ -178,8 +178,8 @@ export function createMetrics({ issuers, spool, census, sources, pools, now = Da
   }
 
   function observeDelay({ outcome, order }: CarriedOut): void {
-    if (order.jti !== undefined && outcome !== 'duplicate') {
-      delay.observe({ issuer: order.issuerName ?? '' }, Math.max(0, now() / 1_000 - order.revokeBefore))
+    if (order.issuedAt !== undefined && outcome !== 'duplicate') {
+      delay.observe({ issuer: order.issuerName ?? '' }, Math.max(0, now() / 1_000 - order.issuedAt))
     }
   }
 

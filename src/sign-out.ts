@@ -48,6 +48,8 @@ export interface Order {
   /** The app that a logout token was for. */
   readonly clientId?: string | undefined
   readonly jti?: string | undefined
+  /** When its issuer says that it was issued, seconds since 1970; undefined if it does not say so. */
+  readonly issuedAt?: number | undefined
   readonly reason?: string | undefined
   readonly actor?: string | undefined
   /** What an Idempotency-Key stands for, in hexadecimal. */

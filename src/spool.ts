@@ -422,6 +422,7 @@ const OrderSchema = Type.Object({
   rememberSeconds: Type.Integer({ minimum: 0 }),
   clientId: Type.Optional(text),
   jti: Type.Optional(text),
+  issuedAt: Type.Optional(Type.Number()),
   reason: Type.Optional(text),
   actor: Type.Optional(text),
   requestHash: Type.Optional(text)

@@ -2,6 +2,7 @@ import { type AddressInfo, connect } from 'node:net'
 import t from 'tap'
 import { createSenders } from '../src/senders.ts'
 import { paperNotes } from './fixtures/made-up-signal.ts'
+import { nowSeconds } from './fixtures/orders.ts'
 import { build, type Service } from './fixtures/service.ts'
 
 const form = { 'content-type': 'application/x-www-form-urlencoded' }
@@ -284,8 +285,11 @@ t.test('the front channel', async (t) => {
 
   await t.test('a sid that comes before its login is stored still wins', async (t) => {
     const service = await build(t)
+    const before = nowSeconds()
     await get(service, '/frontchannel-logout/main?sid=s1')
     t.match(await service.login({ sid: 's1' }), { accepted: false })
+    t.match(await service.login({ sid: 's1', issuedAt: before + 2 }), { accepted: false }, 'by a clock that is ahead')
+    t.match(await service.login({ sid: 's1', issuedAt: nowSeconds() + 3 }), { accepted: true })
   })
 
   await t.test('at a template, sid alone ends the session in the tenant where it is', async (t) => {

@@ -1,7 +1,10 @@
 import { readFileSync } from 'node:fs'
 import t from 'tap'
+import { createMetrics } from '../src/metrics.ts'
 import { createSenders } from '../src/senders.ts'
+import type { Order } from '../src/sign-out.ts'
 import { version } from '../src/version.ts'
+import { makeOrder } from './fixtures/orders.ts'
 import { build, type Service } from './fixtures/service.ts'
 import { until } from './fixtures/until.ts'
 
@@ -72,6 +75,36 @@ t.test('a sign-out moves what it did, by issuer, app and source; a duplicate mov
     Object.keys(again).filter((name) => /^(purged|issued)/.test(name)),
     []
   )
+})
+
+t.test('the delay counts from when the issuer says that it was issued, of every signal that says so', async (t) => {
+  const { issuers, spool } = await build(t)
+  const metrics = createMetrics({ issuers, spool, sources: [], pools: {}, now: () => 100_000 })
+  const observe = (order: Partial<Order>) =>
+    metrics.observe({
+      source: 'made-up',
+      issuer: 'main',
+      sender: undefined,
+      isRetry: false,
+      outcome: 'done',
+      results: [
+        {
+          id: '',
+          outcome: 'done',
+          matched: [],
+          accounts: 0,
+          sessions: 0,
+          rows: 0,
+          byClient: {},
+          order: makeOrder({ kind: 'session', issuer: 'x', sid: 's1' }, { issuerName: 'main', ...order })
+        }
+      ]
+    })
+  observe({ issuedAt: 97, revokeBefore: 99 })
+  observe({ jti: 'of an operator', revokeBefore: 1 })
+  const found = samples(await metrics.text())
+  t.equal(found.get('issued_to_committed_seconds_sum{issuer="main"}'), 3)
+  t.equal(found.get('issued_to_committed_seconds_count{issuer="main"}'), 1)
 })
 
 t.test('a front-channel call and an operator differ by source', async (t) => {

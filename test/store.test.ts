@@ -114,6 +114,48 @@ t.test('a subject spares sessions whose ID token is newer than the logout token'
   t.same(await service.rows(), ['a/new.t'])
 })
 
+t.test(
+  'nodes of one issuer may differ by two seconds: what was issued before the logout ends, what came after lives',
+  async (t) => {
+    const at = now()
+    const cases = [
+      ['the whole subject', { sid: undefined, sub: 'u' }, 's1'],
+      ['a login without a sid', { sid: 'another', sub: 'u' }, null]
+    ] as const
+    for (const [name, claims, sid] of cases) {
+      await t.test(name, async (t) => {
+        const service = await build(t)
+        const login = (ahead: number) =>
+          service.login({
+            homeAccountId: `${ahead}.t`,
+            sid: sid && `${sid}-${ahead}`,
+            subject: 'u',
+            issuedAt: at + ahead
+          })
+        for (const ahead of [0, 2, 3]) {
+          await service.login({
+            homeAccountId: `stored-${ahead}.t`,
+            clientId: `app-${ahead}`,
+            sid: sid && `${sid}-stored-${ahead}`,
+            subject: 'u',
+            issuedAt: at + ahead
+          })
+        }
+        t.match(await service.post(await service.provider.logoutToken({ ...claims, iat: at })), { statusCode: 200 })
+        t.same(await service.rows(), ['app-3/stored-3.t'])
+        t.match(await login(2), { accepted: false }, 'nor is one stored that was under way')
+        t.match(await login(3), { accepted: true })
+      })
+    }
+    await t.test('a login of the session that was under way', async (t) => {
+      const service = await build(t)
+      await service.post(await service.provider.logoutToken({ sid: 's1', iat: at }))
+      t.match(await service.login({ sid: 's1', issuedAt: at + 2 }), { accepted: false })
+      t.match(await service.login({ sid: 's1', issuedAt: at + 3 }), { accepted: true })
+    })
+  }
+)
+
 t.test('with a sid and a subject', async (t) => {
   async function three(service: Service) {
     await service.login({ clientId: 'a', homeAccountId: 'one.t', sid: 's1', subject: 'u' })

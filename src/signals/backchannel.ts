@@ -14,7 +14,7 @@ import {
 } from '../jwt.ts'
 import { type Order, orderId } from '../sign-out.ts'
 import { traced } from '../traces.ts'
-import type { Signal } from './signal.ts'
+import { nodeToleranceSeconds, type Signal } from './signal.ts'
 
 // Longer than any ID token that a login under way could bear.
 const rememberSeconds = 86_400
@@ -81,7 +81,7 @@ export function orderOf({ issuer, clientId, jti, issuedAt, sid, subject, config 
     selector: isSession
       ? { kind: 'session', issuer, sid, subject }
       : { kind: 'subject', issuer, subject: subject ?? '', sid },
-    revokeBefore: issuedAt,
+    revokeBefore: issuedAt + nodeToleranceSeconds,
     purgeScope: config.purgeScope,
     sparesNewer: !isSession,
     isSigned: true,
@@ -89,7 +89,8 @@ export function orderOf({ issuer, clientId, jti, issuedAt, sid, subject, config 
     recordUnmatched: true,
     rememberSeconds,
     clientId,
-    jti
+    jti,
+    issuedAt
   }
 }
 

@@ -4,7 +4,7 @@ import { isIdentifier } from '../jwt.ts'
 import { printable, printableClaim } from '../printable.ts'
 import { type Order, orderId } from '../sign-out.ts'
 import type { Store } from '../store.ts'
-import type { Signal } from './signal.ts'
+import { nodeToleranceSeconds, type Signal } from './signal.ts'
 
 /** What a route takes from a front-channel call. */
 export interface FrontchannelInput {
@@ -129,14 +129,14 @@ function identifier(value: unknown, code: RejectionCode): string {
 }
 
 function orderOf(issuer: string, sid: string, { name, purgeScope }: IssuerConfig, receivedAt: number): Order {
-  const revokeBefore = Math.floor(receivedAt / 1_000)
+  const calledAt = Math.floor(receivedAt / 1_000)
   return {
     // The same call within a second is the same signal. It needs no guard: nothing that it ended can have come back by then.
-    id: orderId('frontchannel', issuer, sid, String(revokeBefore)),
+    id: orderId('frontchannel', issuer, sid, String(calledAt)),
     source: 'frontchannel',
     issuerName: name,
     selector: { kind: 'session', issuer, sid },
-    revokeBefore,
+    revokeBefore: calledAt + nodeToleranceSeconds,
     purgeScope,
     sparesNewer: false,
     isSigned: false,

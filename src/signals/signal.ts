@@ -1,6 +1,14 @@
 import type { Order } from '../sign-out.ts'
 
 /**
+ * How far a signal reaches beyond its time, in seconds. The nodes of an issuer have clocks of their own, and cut them to whole seconds:
+ * an ID token that was issued before the sign-out may bear a later `iat`. Whole seconds cost one; clocks that are set by NTP differ
+ * by far less than another. Longer would end a session that began after the sign-out: nobody signs in again within two seconds, and
+ * if somebody does, it costs one sign-in more. A session that is spared keeps its tokens.
+ */
+export const nodeToleranceSeconds = 2
+
+/**
  * A kind of signal: the port through which every one of them comes in. What it is called is data: it becomes the `source` of
  * records, metrics and logs, and nothing else need know it.
  */
