@@ -35,11 +35,12 @@ begin
     return false;
   end if;
 
-  -- A sweep has the row's lock alone.
+  -- A sweep has the row's lock alone. What it has yet to reach is as good as gone.
   select c.expires_at into row_expires_at
   from msal_logout.token_cache c
   where c.partition_key = add_session.partition_key and c.client_id is not distinct from add_session.client_id
     and c.account_issuer = owner_issuer and c.home_account_id = owner_id and c.expires_at > now()
+    and not msal_logout.is_due(c.client_id, c.tenant_id, c.generation)
   for share;
   if not found then
     return false;

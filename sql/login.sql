@@ -11,6 +11,8 @@ declare
   known_oid text := nullif(lower(login.oid), '');
   known_tid text := nullif(lower(login.tid), '');
   account_issuer text := case when login.home_account_id = login.subject then login.issuer else '' end;
+  asked_at timestamptz := now();
+  deletions msal_logout.deletion[];
 begin
   perform msal_logout.authorize(login.client_id);
   perform msal_logout.check_payload(login.partition_key, login.payload, login.encoding, login.ttl);
@@ -28,24 +30,26 @@ begin
     return;
   end if;
 
+  deletions := msal_logout.end_due_row(login.client_id, login.partition_key);
+
   -- A live row keeps its generation: the account's other sessions go on. An expired one is as good as none.
   insert into msal_logout.token_cache as t (
     client_id, partition_key, kind, account_issuer, home_account_id, generation, payload, encoding, expires_at)
   values (
     login.client_id, login.partition_key, login.kind, account_issuer, login.home_account_id, msal_logout.new_generation(),
-    login.payload, login.encoding, now() + login.ttl)
+    login.payload, login.encoding, asked_at + login.ttl)
   on conflict (partition_key, client_id) do update set
     kind = excluded.kind,
     account_issuer = excluded.account_issuer,
     home_account_id = excluded.home_account_id,
-    generation = case when t.expires_at > now() then t.generation else greatest(t.generation + 1, excluded.generation) end,
+    generation = case when t.expires_at > asked_at then t.generation else greatest(t.generation + 1, excluded.generation) end,
     version = t.version + 1,
     payload = excluded.payload,
     encoding = excluded.encoding,
-    created_at = case when t.expires_at > now() then t.created_at else excluded.created_at end,
+    created_at = case when t.expires_at > asked_at then t.created_at else excluded.created_at end,
     updated_at = excluded.updated_at,
     expires_at = excluded.expires_at
-  where t.expires_at <= now()
+  where t.expires_at <= asked_at
     or (t.kind, t.account_issuer, t.home_account_id)
       = (excluded.kind, excluded.account_issuer, excluded.home_account_id)
   returning t.generation, t.version into generation, version;
@@ -61,6 +65,7 @@ begin
   end if;
   perform msal_logout.store_session(
     login.client_id, login.partition_key, account_issuer, login.home_account_id,
-    login.issuer, known_sid, login.subject, login.issued_at, known_oid, known_tid, now() + login.ttl);
+    login.issuer, known_sid, login.subject, login.issued_at, known_oid, known_tid, asked_at + login.ttl);
+  perform msal_logout.publish_revocations(deletions);
 end
 $$;

@@ -4,13 +4,15 @@ create function msal_logout.store_app(
 ) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
+declare
+  asked_at timestamptz := now();
 begin
   perform msal_logout.authorize(store_app.client_id);
   perform msal_logout.check_payload(store_app.partition_key, store_app.payload, store_app.encoding, store_app.ttl);
   insert into msal_logout.token_cache as t (client_id, partition_key, kind, generation, payload, encoding, expires_at)
   values (
     store_app.client_id, store_app.partition_key, 'app', msal_logout.new_generation(),
-    store_app.payload, store_app.encoding, now() + store_app.ttl)
+    store_app.payload, store_app.encoding, asked_at + store_app.ttl)
   on conflict (partition_key, client_id) do update set
     kind = excluded.kind,
     account_issuer = excluded.account_issuer,
@@ -20,7 +22,7 @@ begin
     encoding = excluded.encoding,
     updated_at = excluded.updated_at,
     expires_at = excluded.expires_at
-  where t.kind = 'app' or t.expires_at <= now();
+  where t.kind = 'app' or t.expires_at <= asked_at;
   if not found then
     raise exception 'partition belongs to an account' using errcode = 'ML001';
   end if;

@@ -304,6 +304,11 @@ for (const folder of ['migrations', 'sql']) {
         /'[^'\n]*\\[^'\n]*'/,
         `${file}: a backslash in a literal means something else under standard_conforming_strings = off`
       )
+      t.notMatch(
+        code,
+        /do update set[^;]*\bnow\(\)/,
+        `${file}: a cluster takes no now() in "do update set": use a variable`
+      )
     }
   })
 }

@@ -74,6 +74,15 @@ function sweepsOf({ stores }: Service, options: Partial<SweepsOptions> = {}) {
   return createSweeps({ store: stores.slow, logger: pino({ level: 'silent' }), ...options })
 }
 
+async function untilWaiting({ database }: Service, who: string): Promise<void> {
+  await until(`${who} waits for a lock`, async () => {
+    const waiting = await database.query(
+      `select from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()`
+    )
+    return waiting.length > 0
+  })
+}
+
 const sessionsOf = ({ database }: Service) =>
   database.query('select client_id, sid from msal_logout.sessions order by 1, 2')
 
@@ -125,13 +134,75 @@ t.test('an account whose rows go in several steps is counted once', async (t) =>
 
 for (const selector of [{ tenantId: 't' }, { clientId: 'a' }]) {
   const name = JSON.stringify(selector)
-  t.test(`a later login into a row that ${name} meets leaves no session without its row`, async (t) => {
+  t.test(`a later login into a row that ${name} has yet to reach lives, and what was there before it goes`, async (t) => {
+    const service = await build(t)
+    const login = { clientId: 'a', homeAccountId: 'one.t' }
+    const early = await service.login({ ...login, sid: 'early' })
+    await service.login({ ...login, sid: 'early-2', payload: '{"is":"of before"}' })
+    const id = await begin(service, selector)
+    const late = { ...login, sid: 'late', issuedAt: nowSeconds() + 5 }
+    const stored = await service.login(late)
+    t.match(stored, { accepted: true, version: '1' })
+    t.not(stored.generation, early.generation, 'it is another row')
+    t.same(await sessionsOf(service), [{ client_id: 'a', sid: 'late' }])
+    const [saved] = await service.database.query(
+      `select outcome from msal_logout.save('a', 'one.t', $1, 2, '{}', 'json', '1 hour')`,
+      [early.generation]
+    )
+    t.match(saved, { outcome: 'gone' }, 'no refresh of before reaches it')
+    t.same(
+      (await service.database.query(`select sid from msal_logout.ended_since('a', 0)`)).map(({ sid }) => sid).sort(),
+      ['early', 'early-2'],
+      'and the app reads whom it ended'
+    )
+    t.match(await service.login({ ...late, sid: 'later' }), { version: '2', generation: stored.generation })
+    t.equal((await finish(service, id)).at(-1), 'done')
+    t.same(await service.rows(), ['a/one.t'])
+    t.same(await sessionsOf(service), [
+      { client_id: 'a', sid: 'late' },
+      { client_id: 'a', sid: 'later' }
+    ])
+  })
+
+  t.test(`a login beside a step of ${name} is stored after it, or before it and lives`, async (t) => {
+    for (const isSweepFirst of [true, false]) {
+      const service = await build(t)
+      await service.login({ clientId: 'a', homeAccountId: 'one.t', sid: 'early' })
+      const id = await begin(service, selector)
+      const first = await service.database.pool.connect()
+      t.teardown(() => first.release())
+      await first.query('begin')
+      const late = { clientId: 'a', homeAccountId: 'one.t', sid: 'late', issuedAt: nowSeconds() + 5 }
+      if (isSweepFirst) {
+        await first.query('select msal_logout.sweep_step($1, 100)', [id])
+        const login = service.login(late)
+        await untilWaiting(service, 'the login')
+        await first.query('commit')
+        t.match(await login, { accepted: true, version: '1' })
+      } else {
+        await first.query(
+          `select msal_logout.login('a', 'one.t', 'one.t', $1, 'late', 'subject', $2, '{}', 'json', '1 hour')`,
+          [service.provider.issuer, late.issuedAt]
+        )
+        t.equal(await service.stores.slow.sweepStep(id, 100), 'held', 'it waits for no row')
+        await first.query('commit')
+      }
+      t.equal((await finish(service, id)).at(-1), 'done')
+      t.same(await service.rows(), ['a/one.t'])
+      t.same(await sessionsOf(service), [{ client_id: 'a', sid: 'late' }])
+    }
+  })
+
+  t.test(`a further session of a row that ${name} has yet to reach goes with it`, async (t) => {
     const service = await build(t)
     await service.login({ clientId: 'a', homeAccountId: 'one.t', sid: 'early' })
     const id = await begin(service, selector)
-    const late = { clientId: 'a', homeAccountId: 'one.t', sid: 'late', issuedAt: nowSeconds() + 5 }
-    t.match(await service.login(late), { accepted: true })
-    t.same(await finish(service, id), ['more', 'more', 'done'])
+    const [added] = await service.database.query<{ added: boolean }>(
+      `select msal_logout.add_session('a', 'one.t', $1, 'guest', 'guest', $2) as added`,
+      [`${service.provider.issuer}/other`, nowSeconds() + 5]
+    )
+    t.equal(added?.added, false, 'of a refresh of what the sweep ends')
+    t.equal((await finish(service, id)).at(-1), 'done')
     t.same(await service.rows(), [])
     t.same(await sessionsOf(service), [])
   })
@@ -185,12 +256,7 @@ t.test('a login under way when a sweep begins is stored before it, or rejected',
     [service.provider.issuer]
   )
   const begun = begin(service, { tenantId: 't' })
-  await until('the sweep waits for the login', async () => {
-    const waiting = await service.database.query(
-      `select from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()`
-    )
-    return waiting.length > 0
-  })
+  await untilWaiting(service, 'the sweep')
   const [{ waiting } = { waiting: '' }] = await service.database.query<{ waiting: string }>(
     'select clock_timestamp()::text as waiting'
   )
