@@ -30,8 +30,8 @@ export interface RecentOrder {
   readonly selector: string
   readonly hasSid: boolean
   readonly hasSubject: boolean
-  /** What was issued up to then is ended. */
-  readonly revokeBefore: Date
+  /** When the signal says that it was issued; null if it does not say. */
+  readonly issuedAt: Date | null
   /** Null as long as it is not carried out. */
   readonly result: Pick<CarriedOut, 'outcome' | 'accounts' | 'sessions' | 'rows' | 'byClient'> | null
 }
@@ -103,7 +103,7 @@ function ordersOf(outcome: Outcome): RecentOrder[] {
   const results: readonly CarriedOut[] = 'results' in outcome ? outcome.results : []
   const orders = 'orders' in outcome ? outcome.orders : results.map(({ order }) => order)
   return orders.map((order, i) => {
-    const { selector, clientId = null, revokeBefore, recordUnmatched } = order
+    const { selector, clientId = null, issuedAt, recordUnmatched } = order
     const result = results[i]
     const leavesRecord = recordUnmatched || result === undefined || result.outcome !== 'unmatched'
     return {
@@ -112,7 +112,7 @@ function ordersOf(outcome: Outcome): RecentOrder[] {
       selector: selector.kind,
       hasSid: 'sid' in selector && selector.sid !== undefined,
       hasSubject: 'subject' in selector && selector.subject !== undefined,
-      revokeBefore: new Date(revokeBefore * 1_000),
+      issuedAt: issuedAt === undefined ? null : new Date(issuedAt * 1_000),
       result: result ?? null
     }
   })

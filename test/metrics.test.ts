@@ -79,13 +79,21 @@ t.test('a sign-out moves what it did, by issuer, app and source; a duplicate mov
 
 t.test('the delay counts from when the issuer says that it was issued, of every signal that says so', async (t) => {
   const { issuers, spool } = await build(t)
-  const metrics = createMetrics({ issuers, spool, sources: [], pools: {}, now: () => 100_000 })
+  const metrics = createMetrics({
+    issuers,
+    spool,
+    census: { latest: () => undefined },
+    sources: [],
+    pools: {},
+    now: () => 100_000
+  })
   const observe = (order: Partial<Order>) =>
     metrics.observe({
       source: 'made-up',
       issuer: 'main',
       sender: undefined,
       isRetry: false,
+      tookMs: 1,
       outcome: 'done',
       results: [
         {

@@ -134,35 +134,38 @@ t.test('an account whose rows go in several steps is counted once', async (t) =>
 
 for (const selector of [{ tenantId: 't' }, { clientId: 'a' }]) {
   const name = JSON.stringify(selector)
-  t.test(`a later login into a row that ${name} has yet to reach lives, and what was there before it goes`, async (t) => {
-    const service = await build(t)
-    const login = { clientId: 'a', homeAccountId: 'one.t' }
-    const early = await service.login({ ...login, sid: 'early' })
-    await service.login({ ...login, sid: 'early-2', payload: '{"is":"of before"}' })
-    const id = await begin(service, selector)
-    const late = { ...login, sid: 'late', issuedAt: nowSeconds() + 5 }
-    const stored = await service.login(late)
-    t.match(stored, { accepted: true, version: '1' })
-    t.not(stored.generation, early.generation, 'it is another row')
-    t.same(await sessionsOf(service), [{ client_id: 'a', sid: 'late' }])
-    const [saved] = await service.database.query(
-      `select outcome from msal_logout.save('a', 'one.t', $1, 2, '{}', 'json', '1 hour')`,
-      [early.generation]
-    )
-    t.match(saved, { outcome: 'gone' }, 'no refresh of before reaches it')
-    t.same(
-      (await service.database.query(`select sid from msal_logout.ended_since('a', 0)`)).map(({ sid }) => sid).sort(),
-      ['early', 'early-2'],
-      'and the app reads whom it ended'
-    )
-    t.match(await service.login({ ...late, sid: 'later' }), { version: '2', generation: stored.generation })
-    t.equal((await finish(service, id)).at(-1), 'done')
-    t.same(await service.rows(), ['a/one.t'])
-    t.same(await sessionsOf(service), [
-      { client_id: 'a', sid: 'late' },
-      { client_id: 'a', sid: 'later' }
-    ])
-  })
+  t.test(
+    `a later login into a row that ${name} has yet to reach lives, and what was there before it goes`,
+    async (t) => {
+      const service = await build(t)
+      const login = { clientId: 'a', homeAccountId: 'one.t' }
+      const early = await service.login({ ...login, sid: 'early' })
+      await service.login({ ...login, sid: 'early-2', payload: '{"is":"of before"}' })
+      const id = await begin(service, selector)
+      const late = { ...login, sid: 'late', issuedAt: nowSeconds() + 5 }
+      const stored = await service.login(late)
+      t.match(stored, { accepted: true, version: '1' })
+      t.not(stored.generation, early.generation, 'it is another row')
+      t.same(await sessionsOf(service), [{ client_id: 'a', sid: 'late' }])
+      const [saved] = await service.database.query(
+        `select outcome from msal_logout.save('a', 'one.t', $1, 2, '{}', 'json', '1 hour')`,
+        [early.generation]
+      )
+      t.match(saved, { outcome: 'gone' }, 'no refresh of before reaches it')
+      t.same(
+        (await service.database.query(`select sid from msal_logout.ended_since('a', 0)`)).map(({ sid }) => sid).sort(),
+        ['early', 'early-2'],
+        'and the app reads whom it ended'
+      )
+      t.match(await service.login({ ...late, sid: 'later' }), { version: '2', generation: stored.generation })
+      t.equal((await finish(service, id)).at(-1), 'done')
+      t.same(await service.rows(), ['a/one.t'])
+      t.same(await sessionsOf(service), [
+        { client_id: 'a', sid: 'late' },
+        { client_id: 'a', sid: 'later' }
+      ])
+    }
+  )
 
   t.test(`a login beside a step of ${name} is stored after it, or before it and lives`, async (t) => {
     for (const isSweepFirst of [true, false]) {

@@ -1,3 +1,5 @@
+import { backchannelSource } from '../signals/backchannel.ts'
+import { frontchannelSource } from '../signals/frontchannel.ts'
 import type { Signal, TrustedIssuer } from './operator-client.ts'
 
 /** One step on a signal's way, and how it went. */
@@ -54,8 +56,8 @@ const tokenStages: readonly Stage[] = [
     step: 'times',
     codes: /^ERR_TOKEN_(IAT|TOO_OLD|EXP|NBF)/,
     describe: ({ at, tookMs, orders }, issuer) => {
-      const [order] = orders
-      const age = order && Math.round((Date.parse(at) - tookMs - Date.parse(order.revokeBefore)) / 1_000)
+      const issuedAt = orders[0]?.issuedAt ?? null
+      const age = issuedAt === null ? undefined : Math.round((Date.parse(at) - tookMs - Date.parse(issuedAt)) / 1_000)
       return `${age === undefined ? '' : `issued ${age} s before it arrived; `}accepted up to ${issuer?.maxTokenAgeSeconds} s`
     }
   },
@@ -137,10 +139,10 @@ export function explainSignal(signal: Signal, issuer: TrustedIssuer | undefined)
 }
 
 function stagesOf(source: string): readonly Stage[] {
-  if (source === 'backchannel') {
+  if (source === backchannelSource) {
     return tokenStages
   }
-  return source === 'frontchannel' ? callStages : otherStages
+  return source === frontchannelSource ? callStages : otherStages
 }
 
 function rejectedAt(step: string, { code, description, details, accepted, hint }: Signal): Step {

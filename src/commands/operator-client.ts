@@ -62,7 +62,7 @@ const SignalSchema = Type.Object({
       clientId: textOrNull,
       hasSid: Type.Boolean(),
       hasSubject: Type.Boolean(),
-      revokeBefore: Type.String(),
+      issuedAt: textOrNull,
       accounts: Type.Number(),
       sessions: Type.Number(),
       rows: Type.Number(),

@@ -295,7 +295,7 @@ export const Signals = answer('What came of the last signals of this process', {
           selector: Type.String(),
           hasSid: Type.Boolean(),
           hasSubject: Type.Boolean(),
-          revokeBefore: time,
+          issuedAt: timeOrNull,
           outcome: Type.Unsafe<'done' | 'unmatched' | 'duplicate' | null>({ type: ['string', 'null'] }),
           accounts: count,
           sessions: count,

@@ -16,6 +16,8 @@ import { type Order, orderId } from '../sign-out.ts'
 import { traced } from '../traces.ts'
 import { nodeToleranceSeconds, type Signal } from './signal.ts'
 
+export const backchannelSource = 'backchannel'
+
 // Longer than any ID token that a login under way could bear.
 const rememberSeconds = 86_400
 
@@ -42,7 +44,7 @@ const logoutEvent = 'http://schemas.openid.net/event/backchannel-logout'
  */
 export function createBackchannel(options: { readonly issuers: Pick<Issuers, 'find' | 'hintsFor'> }): Signal {
   return {
-    source: 'backchannel',
+    source: backchannelSource,
     isSigned: true,
     async read(input, receivedAt) {
       const token = await traced('verify', () => readLogoutToken(formToken(input), receivedAt, options))
@@ -76,7 +78,7 @@ export function orderOf({ issuer, clientId, jti, issuedAt, sid, subject, config 
   const isSession = sid !== undefined && (subject === undefined || config.sidAndSubject === 'session')
   return {
     id: orderId(issuer, jti),
-    source: 'backchannel',
+    source: backchannelSource,
     issuerName: config.name,
     selector: isSession
       ? { kind: 'session', issuer, sid, subject }

@@ -6,6 +6,8 @@ import { type Order, orderId } from '../sign-out.ts'
 import type { Store } from '../store.ts'
 import { nodeToleranceSeconds, type Signal } from './signal.ts'
 
+export const frontchannelSource = 'frontchannel'
+
 /** What a route takes from a front-channel call. */
 export interface FrontchannelInput {
   /** The issuer's name in the path. */
@@ -31,7 +33,7 @@ const maxAcceptedLength = 500
  */
 export function createFrontchannel({ issuers, store }: FrontchannelOptions): Signal {
   return {
-    source: 'frontchannel',
+    source: frontchannelSource,
     isSigned: false,
     async read(input, receivedAt) {
       const call = narrow(input)
@@ -132,8 +134,8 @@ function orderOf(issuer: string, sid: string, { name, purgeScope }: IssuerConfig
   const calledAt = Math.floor(receivedAt / 1_000)
   return {
     // The same call within a second is the same signal. It needs no guard: nothing that it ended can have come back by then.
-    id: orderId('frontchannel', issuer, sid, String(calledAt)),
-    source: 'frontchannel',
+    id: orderId(frontchannelSource, issuer, sid, String(calledAt)),
+    source: frontchannelSource,
     issuerName: name,
     selector: { kind: 'session', issuer, sid },
     revokeBefore: calledAt + nodeToleranceSeconds,
