@@ -1,4 +1,5 @@
-// What a role or a database may be set to, and what all of it must work under.
+// What a role or a database may be set to, and what all of it must work under: as many settings at once as go together, or
+// each by itself with SETTINGS=each (`npm run test:settings`).
 import { randomBytes } from 'node:crypto'
 import { readdirSync, readFileSync } from 'node:fs'
 import pg from 'pg'
@@ -40,6 +41,20 @@ const settings: [name: string, settings: Settings][] = [
 const ofTheServiceAlone: [name: string, settings: Settings][] = [
   ['short limits', { statement_timeout: '100ms', lock_timeout: '1ms', idle_in_transaction_session_timeout: '1ms' }]
 ]
+
+/** Puts settings together, but for those that would take the place of others. */
+function combine(all: typeof settings): typeof settings {
+  const combined: [name: string, settings: Settings][] = []
+  for (const [name, set] of all) {
+    const free = combined.findIndex(([, taken]) => Object.keys(set).every((key) => !(key in taken)))
+    const [names, taken] = combined[free] ?? []
+    combined.splice(free < 0 ? combined.length : free, 1, [
+      names === undefined ? name : `${names}, ${name}`,
+      { ...taken, ...set }
+    ])
+  }
+  return combined
+}
 
 interface SetUp {
   readonly service: Service
@@ -231,7 +246,7 @@ async function doAll(t: Test, { service, app }: SetUp): Promise<void> {
   t.ok((await service.stores.slow.cleanUp(100)) !== undefined, 'what has expired is removed')
 }
 
-for (const [name, set] of settings) {
+for (const [name, set] of process.env.SETTINGS === 'each' ? settings : combine(settings)) {
   t.test(`all works under ${name}`, async (t) => {
     await doAll(t, await setUp(t, set, set))
   })
