@@ -154,13 +154,13 @@ t.test('stopped while it connects again, it holds no connection', async (t) => {
       if (property !== 'connect') {
         return typeof value === 'function' ? value.bind(pool) : value
       }
-      return async () => {
+      return async (callback: Parameters<typeof pool.connect>[0]) => {
         connects += 1
         if (connects === 2) {
           events.emit('waiting')
           await gate
         }
-        return pool.connect()
+        pool.connect(callback)
       }
     }
   })

@@ -1,9 +1,10 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import { TokenCacheDatabaseError, TokenCacheMisuseError } from './errors.ts'
 import { memberOf } from './objects.ts'
 
 /** As much of a `pg.Pool` as is used: types of our own, so that an app needs none of pg's for ours. */
 export interface Pool {
-  connect(): Promise<PoolClient>
+  connect(callback: (error: Error | undefined, client: PoolClient | undefined) => void): void
   query(text: string): Promise<unknown>
   on(event: 'error', listener: () => void): unknown
   listenerCount(event: 'error'): number
@@ -12,7 +13,10 @@ export interface Pool {
 
 /** A connection that is taken from the pool. */
 export interface PoolClient {
-  query<Row extends object>(statement: Statement): Promise<{ rows: Row[] }>
+  query<Row extends object>(
+    statement: Statement,
+    callback: (error: Error | null | undefined, result: { rows: Row[] } | undefined) => void
+  ): void
   on(event: 'error' | 'end' | 'notification', listener: () => void): unknown
   off(event: 'error' | 'end' | 'notification', listener: () => void): unknown
   release(error?: Error | boolean): void
@@ -38,7 +42,8 @@ export interface DatabaseOptions {
   readonly warn: (message: string) => void
 }
 
-const maxTries = 5
+const maxTries = 20
+const maxBackOffMs = 50
 
 /**
  * The calls of a pool, each with a time limit of its own. A pool waits for ever for a connection, and a connection for an
@@ -58,81 +63,94 @@ export function createDatabase({ pool, timeoutMs, warn }: DatabaseOptions): Data
     }
   }
 
-  async function within<Result>(work: (expired: Promise<never>) => Promise<Result>): Promise<Result> {
-    let timer: NodeJS.Timeout | undefined
-    const expired = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => reject(new TimeLimitError(timeoutMs)), timeoutMs)
-    })
-    expired.catch(() => {}) // nobody may wait for it when it comes
-    try {
-      return await work(expired)
-    } finally {
-      clearTimeout(timer)
-    }
-  }
-
-  async function connect(expired: Promise<never>): Promise<PoolClient> {
-    const connecting = pool.connect()
-    try {
-      return await Promise.race([connecting, expired])
-    } catch (error) {
-      if (error instanceof TimeLimitError) {
-        connecting.then(
-          (client) => client.release(), // too late for this call, and good for the next one
-          () => {}
-        )
-      }
-      throw error
-    }
-  }
-
-  async function perform<Row extends object>(
+  /**
+   * Carries out a statement, and hands the connection on as soon as there is an answer. By callbacks, as `pool.query`
+   * itself: each request of an app waits for it, and promises for each step made a silent token 3 % slower.
+   */
+  function perform<Row extends object>(
     statement: Statement,
-    expired: Promise<never>
-  ): Promise<{ client: PoolClient; rows: Row[] }> {
-    const client = await connect(expired)
-    // A connection that is lost tells of it twice: by the statement, and by an event that ends the process unheard.
-    client.on('error', ignore)
-    try {
-      const { rows } = await Promise.race([client.query<Row>(statement), expired])
-      return { client, rows }
-    } catch (error) {
-      client.release(isOfStatement(error) ? undefined : true)
-      throw error
-    } finally {
-      client.off('error', ignore)
-    }
+    limitMs: number,
+    finish: (client: PoolClient) => void
+  ): Promise<Row[]> {
+    return new Promise((resolve, reject) => {
+      let client: PoolClient | undefined
+      let isOver = false
+      const timer = setTimeout(end, limitMs)
+
+      /** Once, by whoever is first: the answer, a failure, or, without either, the limit. */
+      function end(error?: unknown, rows?: Row[]): void {
+        if (isOver) {
+          return
+        }
+        isOver = true
+        clearTimeout(timer)
+        client?.off('error', ignore)
+        if (client !== undefined && rows !== undefined) {
+          finish(client)
+          resolve(rows)
+          return
+        }
+        const reason = error ?? new TimeLimitError(timeoutMs)
+        client?.release(isOfStatement(reason) ? undefined : true)
+        reject(reason)
+      }
+
+      pool.connect((connectError, connected) => {
+        if (connected === undefined) {
+          end(connectError)
+        } else if (isOver) {
+          connected.release() // too late for this call, and good for the next one
+        } else {
+          client = connected
+          // A connection that is lost tells of it twice: by the statement, and by an event that ends the process unheard.
+          client.on('error', ignore)
+          client.query<Row>(statement, (error, result) => end(error ?? undefined, result?.rows))
+        }
+      })
+    })
   }
 
   return {
     async query<Row extends object>(statement: Statement): Promise<Row[]> {
       look()
-      return within(async (expired) => {
-        for (let tries = 1; ; tries += 1) {
-          try {
-            const { client, rows } = await perform<Row>(statement, expired)
-            client.release()
-            return rows
-          } catch (error) {
-            const mayTryAgain = isLost(error) ? tries === 1 : isOfConcurrency(error) && tries < maxTries
-            if (!mayTryAgain) {
-              throw translate(error)
-            }
+      const startedAt = performance.now()
+      let limitMs = timeoutMs
+      for (let tries = 1; ; tries += 1) {
+        try {
+          return await perform<Row>(statement, limitMs, release)
+        } catch (error) {
+          limitMs = startedAt + timeoutMs - performance.now()
+          const mayTryAgain = isLost(error) ? tries === 1 : isOfConcurrency(error) && tries < maxTries
+          if (!mayTryAgain || limitMs <= 0) {
+            throw translate(error)
+          }
+          if (tries > 1) {
+            await delay(Math.random() * Math.min(2 ** tries, maxBackOffMs)) // not all of them at once again
           }
         }
-      })
+      }
     },
 
     async connect(statement) {
       look()
+      let client: PoolClient | undefined
       try {
-        const { client } = await within((expired) => perform(statement, expired))
-        return client
+        await perform(statement, timeoutMs, (connected) => {
+          client = connected
+        })
       } catch (error) {
         throw translate(error)
       }
+      if (client === undefined) {
+        throw new Error('a statement was carried out without a connection')
+      }
+      return client
     }
   }
+}
+
+function release(client: PoolClient): void {
+  client.release()
 }
 
 class TimeLimitError extends Error {

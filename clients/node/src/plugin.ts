@@ -43,11 +43,30 @@ export interface PluginOptions {
   readonly warn: (message: string) => void
 }
 
-/** What a row held when it was last read or written. */
-interface Loaded extends RowVersion {
-  readonly contents: Contents
-  /** The same, serialized: what MSAL reads once more. */
+/** What a row holds: as MSAL reads it, and parsed when somebody asks, since a silent token needs the text alone. */
+class Read {
   readonly text: string
+  readonly #warn: PluginOptions['warn']
+  #contents: Contents | undefined
+
+  constructor(text: string, warn: PluginOptions['warn'], contents?: Contents) {
+    this.text = text
+    this.#warn = warn
+    this.#contents = contents
+  }
+
+  get contents(): Contents {
+    this.#contents ??= parseContents(this.text)
+    if (this.#contents === undefined) {
+      this.#warn(undecodable)
+      this.#contents = {}
+    }
+    return this.#contents
+  }
+}
+
+interface Loaded extends RowVersion {
+  readonly read: Read
 }
 
 const maxTries = 32 // each lost try is another writer's success
@@ -66,6 +85,8 @@ export function createLoginPlugin(options: PluginOptions, checks: LoginChecks = 
   let signedIn: ReturnType<typeof createAccountRow> | undefined
   return createPlugin(options, {
     load: async () => signedIn?.load(),
+    isOwn: (entities) => signedIn?.isOwn(entities) ?? false,
+    own: (contents) => signedIn?.own(contents) ?? {},
     async store(ours, base) {
       if (signedIn !== undefined) {
         return signedIn.store(ours, base)
@@ -98,13 +119,15 @@ export function createAssertionPlugin(options: PluginOptions, assertion: string)
   return createPlugin(options, {
     async load() {
       const stored = await readRow(options, partitionKey)
-      const [homeAccountId] = stored === undefined ? [] : accountsOf(stored.contents)
+      const [homeAccountId] = stored === undefined ? [] : accountsOf(stored.read.contents)
       if (homeAccountId === undefined) {
         return undefined
       }
       row ??= createAccountRow(options, partitionKey, homeAccountId)
       return row.load()
     },
+    isOwn: (entities) => row?.isOwn(entities) ?? false,
+    own: (contents) => row?.own(contents) ?? {},
     async store(ours, base) {
       if (row !== undefined) {
         return row.store(ours, base)
@@ -127,8 +150,10 @@ export function createAppPlugin(options: PluginOptions, partitionKey: string): C
   return createPlugin(options, {
     async load() {
       const row = await rows.load(partitionKey)
-      return row && contentsOf(await codec.decode(row, place), options.warn)
+      return row && readOf(await codec.decode(row, place), options.warn)
     },
+    isOwn: () => true,
+    own: (contents) => contents,
     async store(ours) {
       if (accountsOf(ours).size > 0) {
         throw new TokenCacheMisuseError('forApp is for client credentials: use forLogin or forAccount for a user')
@@ -146,16 +171,19 @@ function createAccountRow(options: PluginOptions, partitionKey: string, homeAcco
   let pinned: string | null | undefined
   let version: string | undefined
 
-  async function load(): Promise<Loaded | undefined> {
+  async function load(): Promise<Read | undefined> {
     const row = await readRow(options, partitionKey)
     pinned ??= row?.generation ?? null
     if (row === undefined || row.generation !== pinned) {
       return undefined
     }
     version = row.version
-    // Whatever another program may have put there: MSAL is never shown another account's tokens.
-    const contents = leaveOneOfEach(ownContents(row.contents, homeAccountId, 0), undefined)
-    return contents === row.contents ? row : { ...row, contents, text: JSON.stringify(contents) }
+    return row.read
+  }
+
+  /** Whatever another program may have put there: MSAL is never shown another account's tokens. */
+  function own(contents: Contents): Contents {
+    return leaveOneOfEach(ownContents(contents, homeAccountId, 0), undefined)
   }
 
   function checkSid({ sid }: SessionClaims): void {
@@ -177,8 +205,8 @@ function createAccountRow(options: PluginOptions, partitionKey: string, homeAcco
   async function save(generation: string, change: Change): Promise<void> {
     let contents = change.ours
     for (let tries = 0; tries < maxTries && version !== undefined; tries += 1) {
-      const own = leaveOneOfEach(ownContents(contents, homeAccountId, Date.now() / 1_000), change)
-      const encoded = await codec.encode(JSON.stringify(own), { clientId, partitionKey, generation })
+      const kept = leaveOneOfEach(ownContents(contents, homeAccountId, Date.now() / 1_000), change)
+      const encoded = await codec.encode(JSON.stringify(kept), { clientId, partitionKey, generation })
       const saved = await rows.save(partitionKey, { generation, version }, encoded)
       if (saved.outcome === 'saved') {
         version = saved.version
@@ -188,7 +216,7 @@ function createAccountRow(options: PluginOptions, partitionKey: string, homeAcco
       if (theirs === undefined) {
         throw new SignedOutError()
       }
-      contents = mergeContents(change.base, change.ours, theirs.contents)
+      contents = mergeContents(change.base, change.ours, own(theirs.contents))
     }
     throw new TokenCacheDatabaseError(`the row was changed by others ${maxTries} times in a row`, {
       isUnavailable: true
@@ -197,7 +225,24 @@ function createAccountRow(options: PluginOptions, partitionKey: string, homeAcco
 
   return {
     load,
+    own,
     addSession,
+
+    /** Whether `own` would leave all of it, as MSAL has it in memory: nearly always, and found without parsing again. */
+    isOwn(entities: readonly unknown[]): boolean {
+      let idTokens = 0
+      let refreshTokens = 0
+      for (const entity of entities) {
+        const owner = memberOf(entity, 'homeAccountId')
+        if (owner !== undefined && owner !== homeAccountId) {
+          return false
+        }
+        const type = memberOf(entity, 'credentialType')
+        idTokens += type === 'IdToken' ? 1 : 0
+        refreshTokens += type === 'RefreshToken' ? 1 : 0
+      }
+      return idTokens < 2 && refreshTokens < 2
+    },
 
     /**
      * Stores a login. A payload that is encrypted depends on the row's generation, which a new row is given by this very
@@ -205,13 +250,13 @@ function createAccountRow(options: PluginOptions, partitionKey: string, homeAcco
      * meanwhile. What dies in between leaves an empty row: the user signs in again. A row that is there is never emptied,
      * since its generation is known before.
      */
-    async login(own: Contents, session: SessionClaims, kind: Login['kind']): Promise<void> {
+    async login(contents: Contents, session: SessionClaims, kind: Login['kind']): Promise<void> {
       checkSid(session)
       const generation = codec.bindsGeneration ? (await rows.load(partitionKey))?.generation : 'any'
       const encoded =
         generation === undefined
           ? pendingPayload
-          : await codec.encode(JSON.stringify(own), { clientId, partitionKey, generation })
+          : await codec.encode(JSON.stringify(contents), { clientId, partitionKey, generation })
       const row = await rows.login({ partitionKey, homeAccountId, session, kind }, encoded)
       if (row === undefined) {
         throw new SignedOutError()
@@ -220,7 +265,7 @@ function createAccountRow(options: PluginOptions, partitionKey: string, homeAcco
       version = row.version
       if (codec.bindsGeneration && generation !== row.generation) {
         try {
-          await save(row.generation, { ours: own, base: {} })
+          await save(row.generation, { ours: contents, base: {} })
         } catch (error) {
           // The row of a login that failed is of no use; where it cannot be deleted either, it stays empty.
           await rows.forget(partitionKey, row.generation).catch(() => {})
@@ -267,17 +312,10 @@ async function readRow(
   }
   const { generation, version } = row
   const decoded = await codec.decode(row, { clientId, partitionKey, generation })
-  return { generation, version, ...contentsOf(decoded, warn) }
+  return { generation, version, read: readOf(decoded, warn) }
 }
 
-type Read = Pick<Loaded, 'contents' | 'text'>
-
-const emptyRow: Read = { contents: {}, text: '{}' }
-
-function contentsOf(decoded: Decoded, warn: PluginOptions['warn']): Read {
-  if (decoded.kind === 'pending') {
-    return emptyRow
-  }
+function readOf(decoded: Decoded, warn: PluginOptions['warn']): Read {
   if (decoded.kind === 'plain') {
     warn(
       decoded.text === undefined
@@ -285,20 +323,22 @@ function contentsOf(decoded: Decoded, warn: PluginOptions['warn']): Read {
         : 'a row of the token cache is not encrypted; the next save encrypts it. Remove "allowPlain" when no row is plain any more: select encoding, count(*) from msal_logout.token_cache group by encoding'
     )
   }
-  const text = decoded.kind === 'undecodable' ? undefined : decoded.text
-  const contents = text === undefined ? undefined : parseContents(text)
-  if (text !== undefined && contents !== undefined) {
-    return { contents, text }
+  if (decoded.kind === 'undecodable') {
+    warn(undecodable)
   }
-  if (decoded.kind !== 'plain') {
-    warn('a row of the token cache cannot be decoded (another key, or damaged); it is treated as empty')
-  }
-  return emptyRow
+  const text = decoded.kind === 'text' || decoded.kind === 'plain' ? (decoded.text ?? '{}') : '{}'
+  return new Read(text, warn)
 }
+
+const undecodable = 'a row of the token cache cannot be decoded (another key, or damaged); it is treated as empty'
 
 interface Source {
   /** What is stored now, or undefined where nothing is. */
   load(): Promise<Read | undefined>
+  /** What MSAL may be shown of it. */
+  own(contents: Contents): Contents
+  /** Whether that is all of it, by the entities that MSAL has read. */
+  isOwn(entities: readonly unknown[]): boolean
   /** Stores what MSAL has now; `base` is what was loaded for this operation. */
   store(ours: Contents, base: Contents | undefined): Promise<void>
   /** MSAL has removed the account. */
@@ -306,10 +346,27 @@ interface Source {
 }
 
 /** MSAL's two hooks around a source: empties the memory before each load, and never writes after a load that failed. */
-function createPlugin({ clientId }: PluginOptions, source: Source): CachePlugin {
+function createPlugin({ clientId, warn }: PluginOptions, source: Source): CachePlugin {
   let owner: CacheContext['tokenCache'] | undefined
   let current: CacheContext | undefined
-  let base: Contents | undefined
+  let base: Read | undefined
+
+  /** Puts what was loaded into MSAL's memory, which is empty. */
+  function show(context: CacheContext, loaded: Read): Read {
+    if (loaded.text.startsWith('{')) {
+      try {
+        context.tokenCache.deserialize(loaded.text)
+        if (source.isOwn(Object.values(storeOf(context)))) {
+          return loaded
+        }
+      } catch {} // no JSON, or not as MSAL writes it: what is left of it is shown below
+    }
+    const contents = source.own(loaded.contents)
+    const text = JSON.stringify(contents)
+    empty(context)
+    context.tokenCache.deserialize(text)
+    return new Read(text, warn, contents)
+  }
 
   return {
     async beforeCacheAccess(context) {
@@ -328,9 +385,11 @@ function createPlugin({ clientId }: PluginOptions, source: Source): CachePlugin 
       current = context
       try {
         const loaded = await source.load()
-        base = loaded?.contents
         empty(context)
-        context.tokenCache.deserialize(loaded?.text ?? '')
+        if (loaded === undefined) {
+          context.tokenCache.deserialize('') // else MSAL puts back what it was shown last
+        }
+        base = loaded && show(context, loaded)
       } catch (error) {
         current = undefined
         throw error
@@ -347,10 +406,10 @@ function createPlugin({ clientId }: PluginOptions, source: Source): CachePlugin 
       }
       const ours = parseContents(context.tokenCache.serialize()) ?? {}
       try {
-        if (base !== undefined && accountsOf(base).size > 0 && accountsOf(ours).size === 0) {
+        if (base !== undefined && accountsOf(base.contents).size > 0 && accountsOf(ours).size === 0) {
           await source.remove()
         } else {
-          await source.store(ours, base)
+          await source.store(ours, base?.contents)
         }
       } catch (error) {
         if (error instanceof SignedOutError) {
@@ -386,20 +445,22 @@ function otherClient(found: readonly string[], clientId: string): string {
 }
 
 /** MSAL's `deserialize` only ever adds to its memory: what is stale there must be taken out by hand. */
-function empty({ tokenCache }: CacheContext): void {
-  const store: unknown =
-    'getKVStore' in tokenCache && typeof tokenCache.getKVStore === 'function' ? tokenCache.getKVStore() : undefined
-  if (typeof store !== 'object' || store === null) {
-    throw new TokenCacheMisuseError(
-      'this version of @azure/msal-node has no getKVStore on its token cache: tell us its number'
-    )
-  }
+function empty(context: CacheContext): void {
+  const store = storeOf(context)
   for (const [key, entity] of Object.entries(store)) {
-    const isEntity = typeof entity === 'object' && entity !== null && 'homeAccountId' in entity
-    if (isEntity || key.startsWith('appmetadata-')) {
+    if (memberOf(entity, 'homeAccountId') !== undefined || key.startsWith('appmetadata-')) {
       Reflect.deleteProperty(store, key)
     }
   }
+}
+
+function storeOf({ tokenCache }: CacheContext): object {
+  const store: unknown =
+    'getKVStore' in tokenCache && typeof tokenCache.getKVStore === 'function' ? tokenCache.getKVStore() : undefined
+  if (typeof store !== 'object' || store === null) {
+    throw new TokenCacheMisuseError('this version of @azure/msal-node has no getKVStore on its token cache')
+  }
+  return store
 }
 
 function onlyAccount(contents: Contents): string {

@@ -39,9 +39,6 @@ export interface RowsOptions {
   readonly preparedStatements: boolean
 }
 
-// As text: an app may have set its own parser for 64-bit numbers, one that rounds them.
-const rowVersion = 'generation::text, version::text'
-
 /** Every call is one statement and one round trip. */
 export function createRows({ database, clientId, ttlSeconds, preparedStatements }: RowsOptions) {
   const ttl = `${ttlSeconds} seconds`
@@ -52,11 +49,8 @@ export function createRows({ database, clientId, ttlSeconds, preparedStatements 
 
   return {
     async load(partitionKey: string): Promise<Row | undefined> {
-      const [row] = await query<Row>('load', `select ${rowVersion}, payload, encoding from msal_logout.load($1, $2)`, [
-        clientId,
-        partitionKey
-      ])
-      return row
+      const [row] = await query<Stored>('load', 'select * from msal_logout.load($1, $2)', [clientId, partitionKey])
+      return row && (hasText(row) ? row : { ...row, ...versionOf(row) })
     },
 
     /** Undefined where the session was ended. */
@@ -65,12 +59,12 @@ export function createRows({ database, clientId, ttlSeconds, preparedStatements 
       { payload, encoding }: Encoded
     ): Promise<RowVersion | undefined> {
       const { issuer, sid, subject, issuedAt, oid, tid } = session
-      const [row] = await query<{ accepted: boolean } & RowVersion>(
+      const [row] = await query<{ accepted: boolean } & Numbers>(
         'login',
-        `select accepted, ${rowVersion} from msal_logout.login($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::interval, $11, $12, $13)`,
+        'select * from msal_logout.login($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::interval, $11, $12, $13)',
         [clientId, partitionKey, homeAccountId, issuer, sid, subject, issuedAt, payload, encoding, ttl, kind, oid, tid]
       )
-      return row?.accepted ? { generation: row.generation, version: row.version } : undefined
+      return row?.accepted ? versionOf(row) : undefined
     },
 
     async save(
@@ -78,13 +72,13 @@ export function createRows({ database, clientId, ttlSeconds, preparedStatements 
       { generation, version }: RowVersion,
       { payload, encoding }: Encoded
     ): Promise<Saved> {
-      const [row] = await query<{ outcome: Saved['outcome']; version: string }>(
+      const [row] = await query<{ outcome: Saved['outcome']; version: unknown }>(
         'save',
-        'select outcome, version::text from msal_logout.save($1, $2, $3, $4, $5, $6, $7::interval)',
+        'select * from msal_logout.save($1, $2, $3, $4, $5, $6, $7::interval)',
         [clientId, partitionKey, generation, version, payload, encoding, ttl]
       )
       return row?.outcome === 'saved'
-        ? { outcome: 'saved', version: row.version }
+        ? { outcome: 'saved', version: String(row.version) }
         : { outcome: row?.outcome === 'conflict' ? 'conflict' : 'gone' }
     },
 
@@ -129,11 +123,29 @@ export function createRows({ database, clientId, ttlSeconds, preparedStatements 
 
     /** Sessions that were ended after this position, in order; null: the last one alone, to begin with. */
     async revokedSince(after: string | null): Promise<(RevokedSession & { position: string })[]> {
-      return query<RevokedSession & { position: string }>(
+      const rows = await query<RevokedSession & { position: unknown }>(
         'ended_since',
-        `select position::text, issuer, sid, subject, home_account_id as "homeAccountId" from msal_logout.ended_since($1, $2)`,
+        `select position, issuer, sid, subject, home_account_id as "homeAccountId" from msal_logout.ended_since($1, $2)`,
         [clientId, after]
       )
+      return rows.map((row) => ({ ...row, position: String(row.position) }))
     }
   }
+}
+
+/** 64-bit numbers, as the app has them parsed: text, a number or a bigint. */
+interface Numbers {
+  readonly generation: unknown
+  readonly version: unknown
+}
+
+interface Stored extends Encoded, Numbers {}
+
+/** As `pg` gives them by itself, and nearly every app leaves them. */
+function hasText(row: Stored): row is Row {
+  return typeof row.generation === 'string' && typeof row.version === 'string'
+}
+
+function versionOf({ generation, version }: Numbers): RowVersion {
+  return { generation: String(generation), version: String(version) }
 }
