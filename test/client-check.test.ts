@@ -1,10 +1,11 @@
 import { randomBytes } from 'node:crypto'
+import type { Configuration } from '@azure/msal-node'
 import pg from 'pg'
 import t, { type Test } from 'tap'
 import type { TokenCacheOptions } from '../clients/node/src/index.ts'
 import { createTokenCache } from './fixtures/client.ts'
 import { createDatabase, createRole, type Database } from './fixtures/database.ts'
-import { audience, createTokenEndpoint, redeem } from './fixtures/msal.ts'
+import { audience, authority, createTokenEndpoint, redeem } from './fixtures/msal.ts'
 
 function connect(t: Test, database: Database, { role, options }: { role?: string; options?: string } = {}): pg.Pool {
   const url = new URL(database.url)
@@ -22,7 +23,7 @@ function connect(t: Test, database: Database, { role, options }: { role?: string
 }
 
 /** What `check` says: its error, and what it warns of. */
-async function look(pool: pg.Pool, options: Partial<TokenCacheOptions> = {}) {
+async function look(pool: pg.Pool, options: Partial<TokenCacheOptions> = {}, configuration?: Configuration) {
   const warnings: string[] = []
   const tokenCache = createTokenCache({
     pool,
@@ -30,7 +31,7 @@ async function look(pool: pg.Pool, options: Partial<TokenCacheOptions> = {}) {
     onWarning: (message) => warnings.push(message),
     ...options
   })
-  const error: unknown = await tokenCache.check().then(
+  const error: unknown = await tokenCache.check(configuration && { configuration }).then(
     () => undefined,
     (error: unknown) => error
   )
@@ -68,6 +69,44 @@ t.test('a pool that waits for ever, and one without a listener, are warned of', 
   t.equal(error, undefined)
   t.match(warnings, [/no listener for "error"/, /"connectionTimeoutMillis"/])
 })
+
+t.test('with the configuration of MSAL its client id and its authority are looked at, too', async (t) => {
+  const database = await createDatabase(t)
+  const role = await createRole(database, 'app')
+  await database.query('select msal_logout.register_app($1, $2)', [audience, role])
+  const pool = connect(t, database, { role })
+  const answers = (status: number, body: object, auth: object = {}) =>
+    createConfiguration(async () => ({ headers: {}, status, body }), auth)
+  t.same(await look(pool, {}, answers(200, { issuer: authority })), { error: undefined, warnings: [] })
+
+  const noTenant = 'https://login.microsoftonline.com/no-tenant'
+  for (const [name, configuration, message] of [
+    ['another issuer', answers(200, { issuer: 'https://other.example' }), /no OpenID issuer.*https:\/\/other/],
+    ['no document', answers(404, {}), /answers 404: give the issuer as "authority"/],
+    ['another client id', answers(200, { issuer: authority }, { clientId: 'another' }), /has "another": give both/],
+    ['a tenant that is not there', answers(400, {}, { authority: noTenant }), /no-tenant\/v2\.0\/.* answers 400/],
+    ['no URL', answers(200, {}, { authority: 'login.example' }), /"login\.example" is no URL/]
+  ] as const) {
+    t.match((await look(pool, {}, configuration)).error, { code: 'ERR_TOKEN_CACHE_MISUSE', message }, name)
+  }
+
+  const away = createConfiguration(() => Promise.reject(new Error('no such host')))
+  const { error } = await look(pool, {}, away)
+  t.match(error, { code: 'ERR_PROVIDER_UNAVAILABLE', message: /no such host.*NODE_EXTRA_CA_CERTS/ }, 'an outage')
+  const stranger = await createRole(database, 'stranger')
+  const both = await look(connect(t, database, { role: stranger }), {}, away)
+  t.match(
+    both.error,
+    { code: 'ERR_TOKEN_CACHE_MISUSE', message: /\n- .*register_app.*\n- .*no such host/ },
+    'and a mistake'
+  )
+})
+
+/** MSAL's, whose network answers a request for a document in this way. */
+function createConfiguration(answer: () => Promise<unknown>, auth: object = {}): Configuration {
+  const networkClient = { ...createTokenEndpoint(), sendGetRequestAsync: answer as never }
+  return { auth: { clientId: audience, clientSecret: 'secret', authority, ...auth }, system: { networkClient } }
+}
 
 t.test('what is missing is told with its remedy', async (t) => {
   const misuse = 'ERR_TOKEN_CACHE_MISUSE'

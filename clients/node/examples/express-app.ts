@@ -17,7 +17,7 @@ const signIn = createSignIn({
   authority: AUTHORITY,
   baseUrl: `http://localhost:${PORT}`
 })
-await signIn.tokenCache.check()
+await signIn.check()
 
 const app = express()
 // Cookies know no ports: two apps on one host need two names. Behind HTTPS add "secure" to the cookie.

@@ -19,7 +19,7 @@ await app.register(signInPlugin, {
   authority: AUTHORITY,
   baseUrl: `http://localhost:${PORT}`
 }) // /sign-in, /callback, /sign-out, and the guard
-await app.signIn.tokenCache.check()
+await app.signIn.check()
 
 app.get('/', async (request) => (request.user ? `signed in as ${request.user.homeAccountId}\n` : 'not signed in\n'))
 

@@ -1,3 +1,5 @@
+import type { Configuration } from '@azure/msal-node'
+import { fetchMetadata } from './authority.ts'
 import { type Database, hasNoListener, missingListener, type Pool } from './database.ts'
 import type { Codec } from './encoding.ts'
 import { TokenCacheMisuseError } from './errors.ts'
@@ -8,6 +10,8 @@ export interface CheckOptions {
   readonly pool: Pool
   readonly clientId: string
   readonly codec: Codec
+  /** MSAL's; undefined: nothing is said of the authority. */
+  readonly configuration: Configuration | undefined
   readonly warn: (message: string) => void
 }
 
@@ -58,8 +62,13 @@ const question = `
   from (select 1) one
   left join pg_namespace n on n.nspname = 'msal_logout'`
 
-/** @throws {TokenCacheMisuseError} with every problem and its remedy */
-export async function checkTokenCache({ database, pool, clientId, codec, warn }: CheckOptions): Promise<void> {
+/**
+ * @throws {TokenCacheMisuseError} with every problem and its remedy
+ * @throws {TokenCacheDatabaseError} where the database cannot be reached
+ * @throws {ProviderUnavailableError} where the provider cannot be reached, and nothing else is wrong
+ */
+export async function checkTokenCache(options: CheckOptions): Promise<void> {
+  const { database, pool, clientId, codec, configuration, warn } = options
   const problems: string[] = []
   const [facts] = await database.query<Facts>({ text: question, values: [functions] })
   if (facts !== undefined) {
@@ -80,11 +89,52 @@ export async function checkTokenCache({ database, pool, clientId, codec, warn }:
   }
   if (problems.length === 0) {
     // What the catalogue does not say: whether the client id is for this role. It rejects with the remedy.
-    await database.query({ text: "select msal_logout.session_active($1, 'check', 'check')", values: [clientId] })
-    await checkCodec(codec, clientId)
-    return
+    problems.push(
+      ...(await problemOf(() =>
+        database.query({ text: "select msal_logout.session_active($1, 'check', 'check')", values: [clientId] })
+      ))
+    )
   }
-  throw new TokenCacheMisuseError(`the token cache cannot work:${problems.map((problem) => `\n- ${problem}`).join('')}`)
+  problems.push(...(await problemOf(() => checkCodec(codec, clientId))))
+  let outage: unknown
+  if (configuration !== undefined) {
+    problems.push(...clientIdProblem(configuration, clientId))
+    problems.push(
+      ...(await problemOf(() => fetchMetadata(configuration)).catch((error: unknown) => {
+        outage = error
+        return [String(memberOf(error, 'message'))]
+      }))
+    )
+  }
+  if (outage !== undefined && problems.length === 1) {
+    throw outage // which may be over in a moment
+  }
+  if (problems.length > 0) {
+    throw new TokenCacheMisuseError(
+      `the token cache cannot work:${problems.map((problem) => `\n- ${problem}`).join('')}`
+    )
+  }
+}
+
+/** What a check rejects with as a mistake that can be mended; everything else is thrown. */
+async function problemOf(check: () => Promise<unknown>): Promise<string[]> {
+  try {
+    await check()
+    return []
+  } catch (error) {
+    if (error instanceof TokenCacheMisuseError) {
+      return [error.message]
+    }
+    throw error
+  }
+}
+
+function clientIdProblem({ auth }: Configuration, clientId: string): string[] {
+  return auth?.clientId === clientId
+    ? []
+    : [
+        `the token cache is for the client id "${clientId}", and MSAL's configuration has "${auth?.clientId}": give both the same`
+      ]
 }
 
 function problemsOf(facts: Facts, clientId: string): string[] {

@@ -27,6 +27,8 @@ export interface Clients {
   forApp(partitionKey: string): Promise<ConfidentialClientApplication>
   /** For one on-behalf-of operation; its row is loaded already. */
   forAssertion(assertion: string): Promise<ConfidentialClientApplication>
+  /** The token cache's `check`, with this configuration: the authority, too. */
+  check(): Promise<void>
 }
 
 /**
@@ -80,7 +82,8 @@ export function createClients(options: ClientsOptions): Clients {
         const client = await create(tokenCache.forAssertion(assertion))
         await client.getTokenCache().getAllAccounts() // MSAL looks for on-behalf-of tokens in memory alone
         return client
-      })
+      }),
+    check: () => tokenCache.check({ configuration })
   }
 }
 

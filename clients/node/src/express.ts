@@ -156,6 +156,7 @@ export function createSignIn(options: SignInOptions): ExpressSignIn {
     clients,
     paths,
     baseUrl,
+    check: core.check,
 
     required: ((request, response, next) => {
       if (stateOf(request)?.user === undefined) {

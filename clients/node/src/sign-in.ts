@@ -110,6 +110,12 @@ export interface SignIn {
   token(user: SignedInUser, scopes?: readonly string[]): Promise<string>
   /** Forgets the user's tokens in this app; resolves with the URL where the provider ends its session, too. */
   end(user: SignedInUser | undefined): Promise<string>
+  /**
+   * Looks at everything that the app needs, best before it listens: database, role, keys, and the provider.
+   *
+   * @throws as `tokenCache.check` does
+   */
+  check(): Promise<void>
 }
 
 // MSAL's codes for what a new sign-in mends.
@@ -277,7 +283,9 @@ export function createSignIn(options: SignInOptions): SignIn {
         url.searchParams.set('id_token_hint', idToken)
       }
       return url.href
-    }
+    },
+
+    check: clients.check
   }
   return signIn
 }

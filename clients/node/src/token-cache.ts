@@ -1,3 +1,4 @@
+import type { Configuration } from '@azure/msal-node'
 import { checkTokenCache } from './check.ts'
 import { assertPool, createDatabase, listenToPool, type Pool } from './database.ts'
 import { createCodec, type Encryption } from './encoding.ts'
@@ -73,10 +74,13 @@ export interface TokenCache {
   /**
    * Looks at everything that this app needs, best before it listens; what works and should not stay is warned of.
    *
+   * @param options.configuration MSAL's; with it also whether its client id is this one, and whether its authority is a
+   *   provider that answers. `createSignIn` and `createClients` have a `check` that gives theirs
    * @throws {TokenCacheMisuseError} with every problem and its remedy, in one message
    * @throws {TokenCacheDatabaseError} where the database cannot be reached
+   * @throws {ProviderUnavailableError} where the provider cannot be reached, and nothing else is wrong
    */
-  check(): Promise<void>
+  check(options?: { readonly configuration?: Configuration }): Promise<void>
 }
 
 const defaultTtlSeconds = 90 * 24 * 60 * 60
@@ -163,7 +167,7 @@ export function createTokenCache(options: TokenCacheOptions): TokenCache {
       const row = await rows.load(homeAccountId)
       return row !== undefined && rows.forget(homeAccountId, row.generation)
     },
-    check: () => checkTokenCache({ database, pool, clientId, codec, warn })
+    check: ({ configuration } = {}) => checkTokenCache({ database, pool, clientId, codec, configuration, warn })
   }
 }
 
