@@ -208,6 +208,30 @@ t.test('a user who is signed out gets no token, in one way only', async (t) => {
   await t.rejects(signIn.complete(provider.authorize(again.url), [again.pending]), { code: 'ERR_SIGNED_OUT' })
 })
 
+t.test('a framework of web requests needs three calls, and gets no error by a sign-out', async (t) => {
+  const { database, provider, signIn } = await buildCore(t)
+  const session = {}
+  const get = (path: string) => signIn.handle(new Request(`https://app.example${path}`), session)
+  t.equal(await signIn.userOf(session), undefined)
+  t.equal(await signIn.tokenOf(session), undefined)
+  t.equal(await get('/'), undefined, 'a page of the app')
+  t.equal(await signIn.handle(new Request('https://app.example/sign-in', { method: 'POST' }), session), undefined)
+  const begun = await get('/sign-in?returnTo=/page')
+  t.match(begun, { status: 302 })
+  const returned = await get(`/callback?${provider.authorize(begun?.headers.get('location') ?? '')}`)
+  t.equal(returned?.headers.get('location'), 'https://app.example/page')
+  t.match(await signIn.userOf(session), { homeAccountId: 'Alice.t', subject: 'sub-alice' })
+  t.match(await signIn.tokenOf(session), /^at-Alice/)
+
+  provider.endpoint.beforeAnswer = () => signOut(database, { sid: 's-alice' })
+  t.equal(await signIn.tokenOf(session, ['api-9']), undefined, 'signed out while the provider answers')
+  t.equal(await signIn.userOf(session), undefined)
+  const left = await get('/sign-out')
+  t.match(left?.headers.get('location'), /\/leave\?/)
+  t.notMatch(JSON.stringify(session), 'Alice')
+  await t.rejects(get('/callback?code=c&state=s'), { code: 'ERR_SIGN_IN_FAILED', statusCode: 400 })
+})
+
 t.test('options that are missing say what to do', async (t) => {
   const { pool } = await createDatabase(t)
   const base = { pool, clientId, clientSecret: 'secret', authority, baseUrl: 'https://app.example' }

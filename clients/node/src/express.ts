@@ -50,7 +50,7 @@ export type ExpressMiddleware = (
 
 export interface ExpressSignIn
   extends ExpressMiddleware,
-    Omit<SignIn, 'token' | 'begin' | 'complete' | 'end' | 'isActive' | 'handle' | 'userOf'> {
+    Omit<SignIn, 'token' | 'tokenOf' | 'begin' | 'complete' | 'end' | 'isActive' | 'handle' | 'userOf'> {
   /** Lets only signed-in users pass: a browser that opens a page goes to sign in, anything else gets 401. */
   readonly required: ExpressMiddleware
   /** For the end of the app: an error that says "sign in again" is answered as by `required`; others pass. */

@@ -68,7 +68,7 @@ export interface BeginOptions {
 
 /**
  * Signing in and out with any framework; `./express` and `./fastify` are made of it. With a framework of web requests
- * (Next.js, Hono, SvelteKit) `handle` and `userOf` are all that is needed; with any other, the steps one by one.
+ * (Next.js, Hono, SvelteKit) `handle`, `userOf` and `tokenOf` are all that is needed; with any other, the steps one by one.
  */
 export interface SignIn {
   readonly tokenCache: TokenCache
@@ -85,6 +85,12 @@ export interface SignIn {
   handle(request: Request, session: object): Promise<Response | undefined>
   /** Who is signed in by this session, and still is: the guard. Undefined: nobody. */
   userOf(session: object): Promise<SignedInUser | undefined>
+  /**
+   * An access token of who is signed in by this session. Undefined: nobody is, or only a new sign-in helps.
+   *
+   * @param scopes default the option `scopes`
+   */
+  tokenOf(session: object, scopes?: readonly string[]): Promise<string | undefined>
   /** Begins a sign-in: send the browser to `url`, and keep `pending` in its session. */
   begin(options?: BeginOptions): Promise<{ readonly url: string; readonly pending: PendingSignIn }>
   /**
@@ -194,6 +200,18 @@ export function createSignIn(options: SignInOptions): SignIn {
     async userOf(session) {
       const user = readState(session)?.user
       return user !== undefined && (await isActive(user)) ? user : undefined
+    },
+
+    async tokenOf(session, wanted) {
+      const user = await signIn.userOf(session)
+      try {
+        return user && (await signIn.token(user, wanted))
+      } catch (error) {
+        if (error instanceof SignedOutError) {
+          return undefined
+        }
+        throw error
+      }
     },
 
     async begin({ returnTo, prompt, loginHint } = {}) {
