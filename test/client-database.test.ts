@@ -4,7 +4,9 @@ import type { TokenCacheOptions } from '../clients/node/src/index.ts'
 import { createTokenCache } from './fixtures/client.ts'
 import { createDatabase, type Database } from './fixtures/database.ts'
 import { audience, authority, createClient, createTokenEndpoint, type Person, redeem, silent } from './fixtures/msal.ts'
+import { nowSeconds, signOutBySql } from './fixtures/orders.ts'
 import { startProxy } from './fixtures/proxy.ts'
+import { until } from './fixtures/until.ts'
 
 const alice: Person = { homeAccountId: 'Alice.t', subject: 'sub-alice', sid: 's-alice' }
 const session = { issuer: authority, sid: 's-alice' }
@@ -142,29 +144,48 @@ t.test("the app's own parsers of numbers change nothing", async (t) => {
   await silent(theirs.forAccount('Alice.t'), endpoint, 'Alice.t', { forceRefresh: true })
 })
 
-t.test('under a stricter isolation level refreshes still merge, and the one who loses is signed out', async (t) => {
-  const { database } = await build(t)
-  const url = new URL(database.url)
-  url.searchParams.set('options', '-c default_transaction_isolation=serializable')
-  const pool = new pg.Pool({ connectionString: url.href, max: 8 })
-  pool.on('error', () => {})
-  t.teardown(() => pool.end())
-  const tokenCache = createTokenCache({ pool, clientId: audience })
-  const endpoint = createTokenEndpoint()
-  const scopes = Array.from({ length: 8 }, (_, i) => `r-${i}`)
-  await Promise.all(
-    scopes.map((scope) => silent(tokenCache.forAccount('Alice.t'), endpoint, 'Alice.t', { scopes: [scope] }))
-  )
-  for (const scope of scopes) {
-    t.equal((await silent(tokenCache.forAccount('Alice.t'), endpoint, 'Alice.t', { scopes: [scope] })).fromCache, true)
-  }
-  endpoint.beforeAnswer = async () => {
-    await database.query('delete from msal_logout.token_cache')
-  }
-  t.match(await outcome(silent(tokenCache.forAccount('Alice.t'), endpoint, 'Alice.t', { forceRefresh: true })), {
-    code: 'ERR_SIGNED_OUT'
+for (const level of ['serializable', 'repeatable read']) {
+  t.test(`under ${level} refreshes still merge, and the one who loses is signed out`, async (t) => {
+    const { database } = await build(t)
+    const url = new URL(database.url)
+    url.searchParams.set('options', `-c default_transaction_isolation=${level.replace(' ', '\\ ')}`)
+    const pool = new pg.Pool({ connectionString: url.href, max: 8, application_name: 'the app' })
+    pool.on('error', () => {})
+    t.teardown(() => pool.end())
+    t.match((await pool.query('show transaction_isolation')).rows, [{ transaction_isolation: level }])
+    const tokenCache = createTokenCache({ pool, clientId: audience })
+    const endpoint = createTokenEndpoint()
+    const scopes = Array.from({ length: 8 }, (_, i) => `r-${i}`)
+    const ask = (scope: string) => silent(tokenCache.forAccount('Alice.t'), endpoint, 'Alice.t', { scopes: [scope] })
+    await Promise.all(scopes.map(ask))
+    for (const scope of scopes) {
+      t.equal((await ask(scope)).fromCache, true)
+    }
+
+    // The sign-out has its locks, and commits when the other one waits for them: that one gets 40001.
+    for (const [name, lose] of [
+      ['a refresh', () => silent(tokenCache.forAccount('Alice.t'), endpoint, 'Alice.t', { forceRefresh: true })],
+      ['a login', () => redeem(tokenCache.forLogin(), endpoint, { ...alice, issuedAt: nowSeconds() - 5 })]
+    ] as const) {
+      await redeem(tokenCache.forLogin(), endpoint, { ...alice, issuedAt: nowSeconds() + 5 })
+      const signOut = await database.pool.connect()
+      await signOut.query('begin')
+      await signOutBySql(signOut, { kind: 'session', ...session }, { revokeBefore: nowSeconds() + 60 })
+      const lost = outcome(lose())
+      await until('it waits for the sign-out', async () => {
+        const waiting = await database.query(
+          `select from pg_stat_activity where application_name = 'the app' and wait_event_type = 'Lock'`
+        )
+        return waiting.length > 0
+      })
+      await signOut.query('commit')
+      signOut.release()
+      t.match(await lost, { code: 'ERR_SIGNED_OUT', statusCode: 401 }, name)
+      t.same(await database.query('select * from msal_logout.token_cache'), [], name)
+      await database.query('delete from msal_logout.tombstones')
+    }
   })
-})
+}
 
 t.test('no error quotes a row', async (t) => {
   const { database, tokenCache, endpoint } = await build(t)

@@ -1,9 +1,10 @@
 import { EventEmitter, once } from 'node:events'
 import t, { type Test } from 'tap'
 import type { RevokedSession } from '../clients/node/src/index.ts'
+import { batchOf } from '../src/store.ts'
 import { createTokenCache } from './fixtures/client.ts'
 import { createDatabase, type Database } from './fixtures/database.ts'
-import { signOutBySql } from './fixtures/orders.ts'
+import { makeOrder, signOutBySql } from './fixtures/orders.ts'
 import { storeLogin } from './fixtures/service.ts'
 
 const issuer = 'https://issuer.example'
@@ -79,6 +80,27 @@ t.test('a lost connection loses nothing and tells nothing twice', async (t) => {
     told.map(({ sid }) => sid),
     Array.from({ length: count }, (_, i) => `s${i}`)
   )
+})
+
+t.test('a notification that is lost is made up for by looking every half minute', async (t) => {
+  const intervals = t.capture(globalThis, 'setInterval', globalThis.setInterval)
+  const database = await createDatabase(t)
+  const { told, untilTold } = await listen(t, database)
+  const looks = intervals().filter(({ args }) => args[1] === 30_000)
+  t.equal(looks.length, 1)
+  await storeLogin(database, { issuer, sid: 's1' })
+  const batch = batchOf([makeOrder({ kind: 'session', issuer, sid: 's1' })])
+  await database.query('select * from msal_logout.sign_out($1)', [batch]) // without the notification that follows
+  t.same(told, [])
+  const look = () => looks[0]?.args[0](undefined)
+  look()
+  await untilTold(1)
+  t.match(told, [{ sid: 's1' }])
+  look()
+  await storeLogin(database, { issuer, sid: 's2' })
+  await signOut(database, 's2')
+  await untilTold(2)
+  t.match(told, [{ sid: 's1' }, { sid: 's2' }], 'each once')
 })
 
 t.test('transactions that commit out of the order in which they began lose nothing', async (t) => {
