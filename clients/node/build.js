@@ -1,6 +1,6 @@
 // Both module forms: `dist/esm` and `dist/cjs`.
 import { spawnSync } from 'node:child_process'
-import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { fileURLToPath } from 'node:url'
 
@@ -25,3 +25,4 @@ for (const [form, project] of [
   }
 }
 writeFileSync(`${folder}dist/cjs/package.json`, '{ "type": "commonjs" }\n')
+chmodSync(`${folder}dist/esm/cli.js`, 0o755)
