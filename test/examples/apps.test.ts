@@ -1,16 +1,14 @@
 // `npm run test:examples`: each example as a reader starts it, against a real provider, the service and PostgreSQL.
-import { readFileSync } from 'node:fs'
+import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import t, { type Test } from 'tap'
-import { type App, type AppOptions, createWorld, examples, installApp, packClient, run } from './world.ts'
+import { examples, installApp, packClient, run } from '../fixtures/installed-app.ts'
+import { loseDatabase, loseSession, signIn } from './behaviour.ts'
+import { type AppOptions, createWorld } from './world.ts'
 
 const compiled = fileURLToPath(new URL('../../clients/node/examples/', import.meta.url))
 const maxLines = 40
-const recoverWithinMs = 60_000
-// The limit of a call, and twice as much for a machine that others use.
-const answerWithinMs = 5_000 + 10_000
 
 const world = await createWorld(t)
 
@@ -21,93 +19,27 @@ function linesOf(...files: string[]): number {
     .filter((line) => line.trim() !== '' && !line.startsWith('//')).length
 }
 
-/** All that an app must do whose users are signed out elsewhere, and whose database goes and comes. */
-async function tryApp(t: Test, options: AppOptions, { unavailable = 503 } = {}): Promise<void> {
-  const app = await world.startApp(options)
+async function tryApp(t: Test, options: Omit<AppOptions, 'clientId'>, { unavailable = 503 } = {}): Promise<void> {
+  const app = await world.startApp({ clientId: 'app', ...options })
   t.teardown(() => app.child.kill('SIGKILL'))
-  const isSignedIn = /signed in as (<!-- -->)?alice/
   const alice = world.createBrowser()
+  await loseSession(t, world, app, alice)
 
-  t.match((await world.signIn(alice, app, 'alice')).body, isSignedIn)
-  t.match(await alice.open(`${app.url}/api`), { status: 200, body: /"sub":"alice"/ })
-  t.same(await world.rows('alice'), [app.clientId])
-
-  await world.signOutAtProvider(alice, app)
-  t.same(await world.rows('alice'), [])
-  await isSignedOut('a sign-out at the provider')
-
-  t.match((await world.signIn(alice, app, 'alice')).body, isSignedIn)
-  await world.purge('alice')
-  await isSignedOut('a purge')
-  await delay(1_100) // an ID token tells its time in whole seconds, and must be newer than the purge
-
-  t.match((await world.signIn(alice, app, 'alice')).body, isSignedIn)
+  await signIn(t, world, app, alice)
   const left = await alice.open(`${app.url}/sign-out`)
   t.ok(left.url.startsWith(`${world.issuer}/session/end`), 'a sign-out here ends the session there, too')
   await alice.submit(left, { logout: 'yes' })
   t.same(await world.rows('alice'), [])
 
-  await loseDatabase(t, app, unavailable)
-  t.equal(app.child.exitCode, null, `the process lives: ${app.output.slice(-3).join('\n')}`)
-
-  /** 302 to sign in, or 401; never 500. */
-  async function isSignedOut(after: string): Promise<void> {
-    const answer = await alice.open(`${app.url}/api`)
-    t.ok(answer.status === 401 || answer.url.startsWith(world.issuer), `after ${after}: ${answer.status} ${answer.url}`)
-    const home = await alice.open(`${app.url}/`)
-    t.equal(home.status, 200, `after ${after} the page is there`)
-    t.notMatch(home.body, isSignedIn)
-  }
+  await loseDatabase(t, world, app, unavailable)
+  app.child.kill('SIGKILL')
 }
-
-/** PostgreSQL is killed and started again; then it falls silent, and goes on. */
-async function loseDatabase(t: Test, app: App, unavailable: number): Promise<void> {
-  const bob = world.createBrowser()
-  await world.signIn(bob, app, 'bob')
-  t.match(await bob.open(`${app.url}/api`), { status: 200 })
-  const { postgres, owner } = world
-
-  await postgres.kill()
-  const refused = await bob.open(`${app.url}/api`)
-  t.equal(refused.status, unavailable, 'without PostgreSQL')
-  await postgres.start()
-  await recovers('a restart')
-
-  const { rows } = await owner.query<{ pid: number }>('select pid from pg_stat_activity where pid <> pg_backend_pid()')
-  const pids = [postgres.pid ?? 0, ...rows.map(({ pid }) => pid)]
-  const signal = (name: NodeJS.Signals) => {
-    for (const pid of pids) {
-      process.kill(pid, name)
-    }
-  }
-  signal('SIGSTOP')
-  const startedAt = Date.now()
-  const silent = await bob.open(`${app.url}/api`)
-  const ms = Date.now() - startedAt
-  signal('SIGCONT')
-  t.comment(`${options(app)}: a silent database is answered by ${silent.status} after ${ms} ms`)
-  t.equal(silent.status, unavailable, 'with a silent one')
-  t.ok(ms < answerWithinMs)
-  await recovers('a silence')
-
-  async function recovers(after: string): Promise<void> {
-    const startedAt = Date.now()
-    let status = 0
-    while (status !== 200 && Date.now() - startedAt < recoverWithinMs) {
-      status = (await bob.open(`${app.url}/api`)).status
-      await delay(100)
-    }
-    t.equal(status, 200, `after ${after} it recovers`)
-  }
-}
-
-const options = ({ child }: App) => child.spawnargs.at(-1)?.split('/').at(-1)
 
 for (const name of ['express', 'fastify', 'passport']) {
   t.test(`${name}-app, as an ES module`, async (t) => {
     const lines = linesOf(`${name}-app.ts`)
     t.ok(lines <= maxLines, `${lines} lines`)
-    await tryApp(t, { clientId: 'app', args: [join(compiled, `${name}-app.js`)] })
+    await tryApp(t, { args: [join(compiled, `${name}-app.js`)] })
   })
 }
 
@@ -118,7 +50,7 @@ t.test('express-app, as CommonJS, from the tarball', async (t) => {
     [await packClient(), 'express', 'express-session', '@azure/msal-node', 'pg']
   )
   t.ok(linesOf('express-app.cjs') <= maxLines)
-  await tryApp(t, { clientId: 'app', args: ['app.cjs'], cwd: folder })
+  await tryApp(t, { args: ['app.cjs'], cwd: folder })
 })
 
 t.test('nestjs, from the tarball', async (t) => {
@@ -136,7 +68,7 @@ t.test('nestjs, from the tarball', async (t) => {
   t.equal(built.code, 0, built.output)
   const lines = linesOf('nestjs/main.ts')
   t.ok(lines <= maxLines, `${lines} lines`)
-  await tryApp(t, { clientId: 'app', args: ['dist/main.js'], cwd: folder })
+  await tryApp(t, { args: ['dist/main.js'], cwd: folder })
 })
 
 t.test('nextjs, from the tarball', async (t) => {
@@ -161,5 +93,69 @@ t.test('nextjs, from the tarball', async (t) => {
   )
   t.ok(lines <= maxLines, `${lines} lines`)
   const args = ['node_modules/next/dist/bin/next', 'start']
-  await tryApp(t, { clientId: 'app', args, cwd: folder, env }, { unavailable: 500 }) // Next.js knows no other
+  await tryApp(t, { args, cwd: folder, env }, { unavailable: 500 }) // Next.js knows no other
+
+  await t.test('with what `init` writes', async (t) => {
+    rmSync(join(folder, 'app/[action]'), { recursive: true })
+    const options = ['--write', '--framework', 'nextjs', '--client-id', 'app', '--role', 'next_shop']
+    t.match(await run(folder, 'npx', ['msal-logout-client', 'init', ...options]), { code: 0 })
+    writeFileSync(join(folder, 'lib/auth.ts'), "export * from '../msal-logout'\n")
+    const environment = await fillIn(folder)
+    rmSync(join(folder, '.next'), { recursive: true })
+    writeFileSync(join(folder, '.env.local'), environment)
+    const built = await run(folder, 'npx', ['next', 'build'], env)
+    t.equal(built.code, 0, built.output)
+    const app = await world.startApp({ clientId: 'app', args, cwd: folder, env, isSetUp: true })
+    t.teardown(() => app.child.kill('SIGKILL'))
+    await loseSession(t, world, app, world.createBrowser())
+  })
 })
+
+t.test('what `init` writes for Express works at the first start', async (t) => {
+  const folder = await installApp(t, [], [await packClient(), 'express', 'express-session', '@azure/msal-node', 'pg'])
+  const started = await run(folder, 'npx', [
+    'msal-logout-client',
+    'init',
+    '--write',
+    '--client-id',
+    'app',
+    '--role',
+    'shop'
+  ])
+  t.match(started, { code: 0, output: /^For express:/m })
+  await fillIn(folder)
+  writeFileSync(
+    join(folder, 'app.js'),
+    `const express = require('express')
+const session = require('express-session')
+const { signIn } = require('./msal-logout.js')
+const app = express()
+app.use(session({ secret: process.env.SESSION_SECRET, resave: false, saveUninitialized: false }))
+app.use(signIn)
+app.get('/', (request, response) => response.send(request.user ? 'signed in as ' + request.user.subject : 'nobody'))
+app.get('/api', signIn.required, async (request, response) => {
+  const headers = { authorization: 'Bearer ' + (await request.token()) }
+  response.json(await (await fetch(process.env.API_URL, { headers })).json())
+})
+app.use(signIn.onError)
+signIn.check().then(() => app.listen(Number(process.env.PORT), '127.0.0.1'))
+`
+  )
+  const args = ['--env-file=msal-logout.env', 'app.js']
+  const app = await world.startApp({ clientId: 'app', args, cwd: folder, isSetUp: true })
+  t.teardown(() => app.child.kill('SIGKILL'))
+  await loseSession(t, world, app, world.createBrowser())
+})
+
+/** Carries out the statements that `init` has written, and fills in what it leaves open; resolves with the environment. */
+async function fillIn(folder: string): Promise<string> {
+  await world.owner.query(readFileSync(join(folder, 'msal-logout.sql'), 'utf8'))
+  const { host, pathname } = new URL(world.postgres.url)
+  const environment = readFileSync(join(folder, 'msal-logout.env'), 'utf8')
+    .replace(/@localhost:5432\/<database>/, `@${host}${pathname}`)
+    .replace(/^AUTHORITY=.*$/m, `AUTHORITY=${world.issuer}`)
+    .replace(/^CLIENT_SECRET=.*$/m, `CLIENT_SECRET=${world.clientSecret}`)
+    .replace(/^BASE_URL=.*$/m, `BASE_URL=${world.urlOf('app')}`)
+  writeFileSync(join(folder, 'msal-logout.env'), environment)
+  return environment
+}

@@ -1,9 +1,9 @@
 // What an example app needs around it, each part a real process: PostgreSQL with a role for each app, the service, and
 // `oidc-provider` with back-channel logout.
-import { type ChildProcess, execFile, spawn } from 'node:child_process'
+import { type ChildProcess, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { cpSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -11,13 +11,11 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import pg from 'pg'
 import { generate } from 'selfsigned'
-import t, { type Test } from 'tap'
+import type { Test } from 'tap'
 import { type Browser, createBrowser, type Page } from '../../examples/browser.ts'
 import { type EmbeddedPostgres, freePort, startEmbeddedPostgres } from '../../src/embedded-postgres.ts'
+import { root, run } from '../fixtures/installed-app.ts'
 
-/** Where the sources are; the compiled tests lie in a folder below. */
-export const root = process.cwd()
-export const examples = join(root, 'clients/node/examples')
 const compiled = fileURLToPath(new URL('../../', import.meta.url))
 const startWithinMs = 120_000
 
@@ -27,7 +25,11 @@ export interface World {
   readonly owner: pg.Pool
   readonly issuer: string
   readonly certificate: string
-  /** Registers an app at the provider and in the database, and starts it. */
+  /** Of every app at the provider. */
+  readonly clientSecret: string
+  /** Where an app is to be found. */
+  urlOf(clientId: string): string
+  /** Registers an app in the database, and starts it. */
   startApp(app: AppOptions): Promise<App>
   createBrowser(): Browser
   /** Signs in at an app, by the provider's own forms. */
@@ -46,11 +48,13 @@ export interface AppOptions {
   readonly args: readonly string[]
   readonly cwd?: string
   readonly env?: Readonly<Record<string, string>>
-  /** What answers once it listens; default `/`. */
-  readonly ready?: string
+  /** The app has a role and an environment of its own. */
+  readonly isSetUp?: boolean
 }
 
 export interface App {
+  /** The program that was started. */
+  readonly name: string
   readonly url: string
   readonly clientId: string
   readonly output: string[]
@@ -119,6 +123,27 @@ export async function createWorld(t: Test): Promise<World> {
         () => false
       )
 
+  const urlOf = (clientId: string) => urls.get(clientId) ?? ''
+
+  /** Gives an app a role, and says what it needs. */
+  async function setUp(clientId: string): Promise<Record<string, string>> {
+    await owner.query(
+      `do $$ begin create role ${clientId} login password 'test'; exception when duplicate_object then null; end $$`
+    )
+    await owner.query('select msal_logout.register_app($1, $1)', [clientId])
+    const databaseUrl = new URL(postgres.url)
+    databaseUrl.username = clientId
+    databaseUrl.password = 'test'
+    return {
+      BASE_URL: urlOf(clientId),
+      DATABASE_URL: databaseUrl.href,
+      AUTHORITY: issuer,
+      CLIENT_ID: clientId,
+      CLIENT_SECRET: secret,
+      SESSION_SECRET: secret
+    }
+  }
+
   await start(
     [join(compiled, 'examples/provider.js')],
     {
@@ -164,33 +189,14 @@ export async function createWorld(t: Test): Promise<World> {
     owner,
     issuer,
     certificate,
+    clientSecret: secret,
+    urlOf,
 
-    async startApp({ clientId, args, cwd, env, ready = '/' }) {
-      await owner.query(
-        `do $$ begin create role ${clientId} login password 'test'; exception when duplicate_object then null; end $$`
-      )
-      await owner.query('select msal_logout.register_app($1, $1)', [clientId])
-      const databaseUrl = new URL(postgres.url)
-      databaseUrl.username = clientId
-      databaseUrl.password = 'test'
-      const url = urls.get(clientId) ?? ''
-      const started = await start(
-        args,
-        {
-          PORT: new URL(url).port,
-          BASE_URL: url,
-          DATABASE_URL: databaseUrl.href,
-          AUTHORITY: issuer,
-          CLIENT_ID: clientId,
-          CLIENT_SECRET: secret,
-          SESSION_SECRET: secret,
-          API_URL: `${issuer}/me`,
-          ...env
-        },
-        url + ready,
-        cwd
-      )
-      return { url, clientId, ...started }
+    async startApp({ clientId, args, cwd, env, isSetUp = false }) {
+      const url = urlOf(clientId)
+      const own = isSetUp ? {} : await setUp(clientId)
+      const started = await start(args, { PORT: new URL(url).port, API_URL: `${issuer}/me`, ...own, ...env }, url, cwd)
+      return { name: [cwd, args.at(-1)].join(' ').split('/').slice(-2).join('/'), url, clientId, ...started }
     },
 
     createBrowser: () => createBrowser(certificate),
@@ -228,56 +234,4 @@ export async function createWorld(t: Test): Promise<World> {
     }
   }
   return world
-}
-
-let tarball: Promise<string> | undefined
-
-/** The package as others install it. */
-export function packClient(): Promise<string> {
-  tarball ??= (async () => {
-    const folder = mkdtempSync(join(tmpdir(), 'msal-logout-pack-'))
-    t.teardown(() => rmSync(folder, { recursive: true, force: true }))
-    const packed = await run(root, 'npm', ['pack', '--workspace=msal-logout-client', '--pack-destination', folder])
-    if (packed.code !== 0) {
-      throw new Error(packed.output)
-    }
-    return join(folder, readdirSync(folder)[0] ?? '')
-  })()
-  return tarball
-}
-
-/** A folder of its own with these files of the examples, and these packages from the registry. */
-export async function installApp(
-  t: Test,
-  files: readonly (readonly [from: string, to: string])[],
-  packages: readonly string[]
-): Promise<string> {
-  const folder = mkdtempSync(join(tmpdir(), 'msal-logout-app-'))
-  t.teardown(() => rmSync(folder, { recursive: true, force: true }))
-  writeFileSync(join(folder, 'package.json'), JSON.stringify({ private: true }))
-  for (const [from, to] of files) {
-    cpSync(join(examples, from), join(folder, to), { recursive: true })
-  }
-  await installPackages(folder, packages)
-  return folder
-}
-
-export async function installPackages(folder: string, packages: readonly string[]): Promise<void> {
-  const installed = await run(folder, 'npm', ['install', '--no-audit', '--no-fund', ...packages])
-  if (installed.code !== 0) {
-    throw new Error(installed.output)
-  }
-}
-
-export function run(
-  cwd: string,
-  program: string,
-  args: readonly string[],
-  env: NodeJS.ProcessEnv = {}
-): Promise<{ code: number; output: string }> {
-  return new Promise((resolve) => {
-    execFile(program, args, { cwd, env: { ...process.env, ...env }, maxBuffer: 1e8 }, (error, stdout, stderr) => {
-      resolve({ code: error === null ? 0 : Number(error.code ?? 1), output: stdout + stderr })
-    })
-  })
 }

@@ -2,7 +2,8 @@
 // SESSION_SECRET, API_URL.
 import express from 'express'
 import session from 'express-session'
-import { createExpressGuard, createSignIn, type SignedInUser } from 'msal-logout-client'
+import { createSignIn } from 'msal-logout-client'
+import { createExpressGuard, type SignedInUser } from 'msal-logout-client/express'
 import passport from 'passport'
 import pg from 'pg'
 
