@@ -355,9 +355,9 @@ t.test('every link inside the docs leads somewhere', async (t) => {
       .replace(/[^\w\- ]/g, '')
       .replaceAll(' ', '-')
   const anchors = (page: string) => [...read(page).matchAll(/^#+ (.+)$/gm)].map(([, heading = '']) => slug(heading))
-  for (const page of [...pages, ...readdirSync('docs').map((name) => `docs/${name}`)].filter((p) =>
-    p.endsWith('.md')
-  )) {
+  const folders = ['docs', 'examples', 'clients/node', 'clients/node/docs']
+  const all = folders.flatMap((folder) => readdirSync(folder).map((name) => `${folder}/${name}`))
+  for (const page of [...pages, ...all].filter((p) => p.endsWith('.md'))) {
     for (const [, target = ''] of read(page).matchAll(/\]\((?!https?:)([^)\s]+)\)/g)) {
       const [path = '', anchor] = target.split('#')
       const linked = path === '' ? page : join(dirname(page), path)
