@@ -17,7 +17,7 @@ const pages = [
   'docs/entra-id.md',
   'docs/operating.md',
   'docs/providers.md',
-  'docs/providers/keycloak.md',
+  ...readdirSync('docs/providers').map((name) => `docs/providers/${name}`),
   'docs/troubleshooting.md'
 ]
 const entraIssuer = 'https://login.microsoftonline.com/11111111-1111-1111-1111-111111111111/v2.0'

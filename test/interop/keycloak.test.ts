@@ -52,7 +52,7 @@ t.test('Keycloak', async (t) => {
       users: ['alice', 'bob'].map((user) => userRepresentation(user, realm))
     })
   }
-  service.issuers.warmUp()
+  await seen.awaitKeys()
 
   const partiesIn = (realm: (typeof realms)[number]): RelyingParty[] =>
     clients[realm].map(({ clientId, secret }) => ({ clientId, clientSecret: secret, issuer: issuerOf(realm) }))

@@ -194,6 +194,14 @@ export async function observe(t: Test, options: ObservationOptions) {
     return found
   }
 
+  /** Waits for the keys of the providers, which may have to make them first. */
+  async function awaitKeys(): Promise<void> {
+    await until('the keys of every issuer are at hand', () => {
+      service.issuers.warmUp()
+      return service.issuers.status().every(({ keys }) => keys > 0)
+    })
+  }
+
   /** Empties the cache, has people sign in, does something at the provider, and sees what comes of it. */
   async function scenario<People>(
     { name, column, done, sends, settleMs = 0 }: ScenarioOptions,
@@ -207,7 +215,7 @@ export async function observe(t: Test, options: ObservationOptions) {
     const before = new Set((await recordsSince(new Set())).map(({ id }) => id))
     heard.length = 0
     await act(signedIn)
-    await until(`${sends} requests have come of "${name}"`, () => heard.length >= sends)
+    await until(`${sends} requests have come of "${name}"`, () => heard.length >= sends, { withinMs: 10_000 })
     await delay(settleMs)
     const records = await recordsSince(before)
     const requests = heard.map(({ receivedAt, bytes, status }): SpecimenRequest => {
@@ -250,7 +258,19 @@ export async function observe(t: Test, options: ObservationOptions) {
     )
   }
 
-  return { service, serviceUrl, heard, callbackOf, browserOf, signIn, signInAll, scenario, scenarios, conclude }
+  return {
+    service,
+    serviceUrl,
+    heard,
+    callbackOf,
+    browserOf,
+    signIn,
+    signInAll,
+    awaitKeys,
+    scenario,
+    scenarios,
+    conclude
+  }
 }
 
 interface RecordRow {

@@ -43,7 +43,7 @@ t.test('node-oidc-provider', async (t) => {
     ],
     fillForm: (page, user) => (page.body.includes('name="password"') ? { login: user, password: 'any' } : {})
   })
-  const { service, serviceUrl, callbackOf, browserOf, signIn, signInAll, scenario } = seen
+  const { serviceUrl, callbackOf, browserOf, signIn, signInAll, scenario } = seen
 
   const cookieKey = randomUUID()
   const client = (id: string, more: Partial<ClientMetadata> = {}): ClientMetadata => ({
@@ -85,7 +85,7 @@ t.test('node-oidc-provider', async (t) => {
     server.closeAllConnections()
     server.close()
   })
-  service.issuers.warmUp()
+  await seen.awaitKeys()
 
   const party = (clientId: string): RelyingParty => ({ clientId, clientSecret: secretOf(clientId), issuer })
   const everybody = () => signInAll(apps.map(party))
