@@ -8,6 +8,7 @@ import { spawnSync } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { matrixMarks, renderMatrix } from '../fixtures/matrix.ts'
 import { readSpecimens } from '../fixtures/specimen.ts'
+import { fetchHydra } from './hydra-server.ts'
 import { fetchKeycloak } from './keycloak-server.ts'
 
 interface Provider {
@@ -21,7 +22,8 @@ interface Provider {
 
 const providers: readonly Provider[] = [
   { name: 'oidc-provider', programs: [] },
-  { name: 'keycloak', programs: ['java', 'jar', 'mvn'], fetch: fetchKeycloak }
+  { name: 'keycloak', programs: ['java', 'jar', 'mvn'], fetch: fetchKeycloak },
+  { name: 'hydra', programs: ['go', 'gcc'], fetch: fetchHydra }
 ]
 
 const names = process.argv.slice(2)
