@@ -34,5 +34,12 @@ begin
     raise exception '"issuer", "sid" (or "subject"), "client_id" and "partition_key" must have 2600 bytes or fewer together: they have %',
       index_bytes using errcode = 'invalid_parameter_value';
   end if;
+  -- So are those of the indexes token_cache_client and token_cache_tenant.
+  index_bytes := octet_length(issuer) + octet_length(home_account_id)
+    + greatest(octet_length(client_id), octet_length(substring(home_account_id from '[.]([^.]*)$')));
+  if index_bytes > 2600 then
+    raise exception '"issuer", "home_account_id" and "client_id" (or the tenant in "home_account_id") must have 2600 bytes or fewer together: they have %',
+      index_bytes using errcode = 'invalid_parameter_value';
+  end if;
 end
 $$;

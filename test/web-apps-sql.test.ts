@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto'
 import t, { type Test } from 'tap'
 import type { Selector } from '../src/sign-out.ts'
 import { createDatabase } from './fixtures/database.ts'
@@ -241,4 +242,22 @@ t.test('an empty sid is none', async (t) => {
   const { login, query } = await setUp(t)
   await login({ sid: '' })
   t.match(await query('select sid, session_key from msal_logout.sessions'), [{ sid: null, session_key: 'sub=sub' }])
+})
+
+t.test('ids that are too long together are a mistake in the call, and no fault of an index', async (t) => {
+  const { login, query } = await setUp(t)
+  const long = (bytes: number) => randomBytes(bytes / 2).toString('hex') // which no index can compress
+  const account = `${long(500)}.${long(520)}`
+  t.match(await login({ home_account_id: account, partition_key: 'p' }), { accepted: true })
+  await query('delete from msal_logout.token_cache')
+  const subject = long(1_024)
+  for (const changes of [
+    { client_id: long(1_024), issuer: `https://${long(1_000)}`, home_account_id: subject, subject },
+    { issuer: `https://${long(1_000)}`, home_account_id: `x.${long(1_020)}` },
+    { client_id: long(1_024), home_account_id: long(1_024), issuer: `https://${long(900)}` },
+    { sid: long(1_024), client_id: long(1_024), partition_key: long(1_024) }
+  ]) {
+    await t.rejects(login({ partition_key: 'p', ...changes }), { code: '22023', message: /bytes or fewer together/ })
+  }
+  t.same(await query('select * from msal_logout.token_cache'), [])
 })
