@@ -12,6 +12,12 @@ create table msal_logout.apps (
   last_position bigint not null default 0
 );
 
+-- Origins whose issuers share accounts with those of another one.
+create table msal_logout.issuer_groups (
+  origin text collate "C" primary key,
+  issuer_group text collate "C" not null
+);
+
 -- The roles that `register_service` was called for, so that re-created functions are granted to them again.
 create table msal_logout.service_roles (
   db_role name primary key
@@ -28,13 +34,13 @@ create table msal_logout.token_cache (
   client_id text collate "C" not null,
   partition_key text collate "C" not null,
   kind text not null,
-  -- A bare `sub` says nothing without its issuer: such an account is the pair. Empty for ids from client info, which are
-  -- unique in the world.
+  -- Whose account it is. A bare `sub` says nothing without its issuer. An id from client info is what its issuer says: the group of
+  -- issuers that share accounts, as '<origin>/*' (`issuer_group`). Empty of an app's own rows.
   account_issuer text collate "C" not null default '',
   home_account_id text collate "C",
   -- The part of `<uid>.<utid>` after the last dot. A bare `sub` has no tenant, also with a dot in it.
   tenant_id text collate "C" generated always as (
-    case when account_issuer = '' then substring(home_account_id from '[.]([^.]*)$') end) stored,
+    case when account_issuer = '' or account_issuer like '%/*' then substring(home_account_id from '[.]([^.]*)$') end) stored,
   -- Marks a row apart from its successor under the same key, and rows that came before a purge from later ones. Microseconds
   -- since 1970: a sequence may lie behind its rows after a restore or a replication.
   generation bigint not null default (extract(epoch from clock_timestamp()) * 1000000)::bigint,
@@ -179,7 +185,7 @@ create type msal_logout.signal_order as (
   id uuid,
   source text,
   selector text, -- 'session', 'subject', 'account' or 'object'
-  issuer text, -- of an account: '' for ids from client info, null if it is not known
+  issuer text, -- of an account: '' for ids from client info, of any issuer; null if it is not known
   sid text,
   subject text,
   home_account_id text,

@@ -25,9 +25,9 @@ begin
   perform msal_logout.check_session(
     add_session.client_id, add_session.partition_key, owner_id,
     add_session.issuer, known_sid, add_session.subject, add_session.issued_at, known_oid, known_tid);
-  if owner_issuer <> '' and owner_issuer <> add_session.issuer
-    or owner_issuer = '' and add_session.subject = owner_id then
-    raise exception 'partition belongs to another account' using errcode = 'ML001';
+  if owner_issuer not in (
+    add_session.issuer, msal_logout.account_issuer(add_session.issuer, add_session.subject, owner_id)) then
+    perform msal_logout.reject_partition(add_session.client_id, add_session.partition_key, owner_id, add_session.issuer);
   end if;
   if not msal_logout.admit(
     add_session.client_id, owner_issuer, owner_id,

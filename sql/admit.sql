@@ -15,7 +15,7 @@ declare
   session_key text := coalesce('sid=' || sid, 'sub=' || subject);
   object_key text := 'object=' || tid || '/' || oid;
   app_key text := 'app=' || client_id;
-  tenant_key text := case when account_issuer = '' then 'tenant=' || substring(home_account_id from '[.]([^.]*)$') end;
+  tenant_key text := case when account_issuer like '%/*' then 'tenant=' || substring(home_account_id from '[.]([^.]*)$') end;
 begin
   perform msal_logout.share_keys(array[app_key, tenant_key]);
   perform msal_logout.lock_keys(array[issuer, issuer, ''], array[session_key, 'all=' || subject, object_key]);
@@ -26,7 +26,6 @@ begin
     where (t.issuer, t.key) in (
       (admit.issuer, session_key), (admit.issuer, 'all=' || admit.subject), ('', object_key),
       (admit.account_issuer, 'account=' || admit.home_account_id), ('', 'account=' || admit.home_account_id),
-      (admit.issuer, 'account=' || admit.home_account_id), -- of a purge that named the issuer, too
       ('', app_key), ('', tenant_key))
     and (t.revoke_before >= admit.issued_at or (admit.sid is null and t.sidless_revoke_before >= admit.issued_at))
   );

@@ -11,6 +11,9 @@ begin
   perform msal_logout.check_id('home_account_id', home_account_id);
   perform msal_logout.check_id('issuer', issuer);
   perform msal_logout.check_id('subject', subject);
+  if issuer like '%/*' then
+    raise exception '"issuer" must not end in "/*"' using errcode = 'invalid_parameter_value';
+  end if;
   if sid is not null then
     perform msal_logout.check_id('sid', sid);
   end if;

@@ -10,7 +10,7 @@ declare
   known_sid text := nullif(login.sid, '');
   known_oid text := nullif(lower(login.oid), '');
   known_tid text := nullif(lower(login.tid), '');
-  account_issuer text := case when login.home_account_id = login.subject then login.issuer else '' end;
+  account_issuer text := msal_logout.account_issuer(login.issuer, login.subject, login.home_account_id);
   asked_at timestamptz := now();
   deletions msal_logout.deletion[];
 begin
@@ -54,8 +54,7 @@ begin
       = (excluded.kind, excluded.account_issuer, excluded.home_account_id)
   returning t.generation, t.version into generation, version;
   if not found then
-    raise exception 'partition belongs to another account' using errcode = 'ML001',
-      hint = 'use the account''s own id as its "partition_key"';
+    perform msal_logout.reject_partition(login.client_id, login.partition_key, login.home_account_id, login.issuer);
   end if;
 
   if version > 1 then -- the row's other sessions

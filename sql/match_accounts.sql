@@ -10,7 +10,7 @@ begin
   cross join lateral (
     select * from msal_logout.sessions s
     where s.home_account_id = o.home_account_id -- keeps sessions_account
-      and (o.issuer is null or s.account_issuer = o.issuer)
+      and msal_logout.is_account_of(s.account_issuer, o.issuer)
     offset 0
   ) s
   where o.selector = 'account' and (not o.spares_newer or s.issued_at <= o.revoke_before)
@@ -20,7 +20,7 @@ begin
   cross join lateral (
     select * from msal_logout.token_cache t
     where t.home_account_id = o.home_account_id -- keeps token_cache_account
-      and (o.issuer is null or t.account_issuer = o.issuer)
+      and msal_logout.is_account_of(t.account_issuer, o.issuer)
     offset 0
   ) t
   where o.selector = 'account' and (not o.spares_newer or not exists (

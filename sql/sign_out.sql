@@ -70,15 +70,24 @@ begin
   if matches is not null or has_named then
     -- Locks 3: the accounts.
     perform msal_logout.lock_keys(
-      array_agg(a.account_issuer), array_agg('account=' || a.home_account_id),
-      array_agg(case o.selector when 'account' then o.revoke_before end), array_agg(o.revoke_before),
-      array_agg(o.remember_seconds))
+      array_agg(a.account_issuer), array_agg('account=' || a.home_account_id), array_agg(a.revoke_before),
+      array_agg(a.sidless_revoke_before), array_agg(a.remember_seconds))
     from (
-      select distinct m.id, m.account_issuer, m.home_account_id from unnest(matches) m
+      select m.account_issuer, m.home_account_id, null::bigint as revoke_before, o.revoke_before as sidless_revoke_before,
+        o.remember_seconds
+      from (select distinct m.id, m.account_issuer, m.home_account_id from unnest(matches) m) m
+      join unnest(fresh) o on o.id = m.id
       union all
-      select o.id, coalesce(o.issuer, ''), o.home_account_id from unnest(fresh) o where o.selector = 'account'
-    ) a
-    join unnest(fresh) o on o.id = a.id;
+      -- By an issuer: its bare subject, and the id from client info of its group. Every login of the id has the lock of ''.
+      select k.account_issuer, o.home_account_id, k.revoke_before, k.revoke_before, o.remember_seconds
+      from unnest(fresh) o
+      cross join lateral (values
+        ('', case when coalesce(o.issuer, '') = '' then o.revoke_before end),
+        (nullif(o.issuer, ''), o.revoke_before),
+        (msal_logout.issuer_group(nullif(o.issuer, '')), o.revoke_before)
+      ) k (account_issuer, revoke_before)
+      where o.selector = 'account' and k.account_issuer is not null
+    ) a;
   end if;
   if has_named then
     select matches || array_agg(m) into matches from msal_logout.match_accounts(fresh) m;

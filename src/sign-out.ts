@@ -17,7 +17,7 @@ export type Selector =
       readonly subject: string
       readonly sid?: string | undefined
     }
-  /** `issuer`: of an account that is a bare `sub`; '' of an id from client info; undefined: not known. */
+  /** `issuer`: of the account, or one that shares accounts with it; '': of any, of an id from client info; undefined: not known. */
   | { readonly kind: 'account'; readonly homeAccountId: string; readonly issuer?: string | undefined }
   /** A directory object, as the claims `tid` and `oid` name it. */
   | { readonly kind: 'object'; readonly tenantId: string; readonly objectId: string }

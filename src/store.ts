@@ -391,7 +391,9 @@ export function createStore({ pool, schema = defaultSchema }: StoreOptions) {
             .select(['t.client_id', 't.partition_key', 't.kind', 't.account_issuer', 't.payload_bytes'])
             .select(['t.created_at', 't.updated_at', 't.expires_at'])
             .where('t.home_account_id', '=', homeAccountId)
-            .$if(issuer !== undefined, (q) => q.where('t.account_issuer', 'in', ['', issuer ?? '']))
+            .$if(issuer !== undefined, (q) =>
+              q.where(sql<boolean>`(t.account_issuer = ${issuer} or t.account_issuer like '%/*')`)
+            )
             .orderBy('t.client_id')
             .orderBy('t.created_at')
             .orderBy('t.partition_key')
@@ -402,7 +404,9 @@ export function createStore({ pool, schema = defaultSchema }: StoreOptions) {
             .select(['s.client_id', 's.issuer', 's.sid', 's.subject', 's.tid', 's.oid', 's.created_at', 's.expires_at'])
             .select(sql<Date>`to_timestamp(s.issued_at)`.as('issued_at'))
             .where('s.home_account_id', '=', homeAccountId)
-            .$if(issuer !== undefined, (q) => q.where('s.account_issuer', 'in', ['', issuer ?? '']))
+            .$if(issuer !== undefined, (q) =>
+              q.where(sql<boolean>`(s.account_issuer = ${issuer} or s.account_issuer like '%/*')`)
+            )
             .orderBy('s.client_id')
             .orderBy('s.created_at')
             .orderBy('s.session_key')
@@ -429,7 +433,7 @@ export function createStore({ pool, schema = defaultSchema }: StoreOptions) {
       return rows.map((row) => toAccount(row.account_issuer, row.home_account_id))
     },
 
-    /** The issuers, '' for ids from client info, under which there are rows or sessions of this account. */
+    /** The issuers, '' for those of ids from client info, under which there are rows or sessions of this account. */
     async issuersOfAccount(homeAccountId: string): Promise<string[]> {
       const rows = await translateErrors(() =>
         tables
@@ -441,7 +445,7 @@ export function createStore({ pool, schema = defaultSchema }: StoreOptions) {
           )
           .execute()
       )
-      return rows.map((row) => row.account_issuer)
+      return [...new Set(rows.map((row) => issuerOfBareSubject(row.account_issuer) ?? ''))]
     },
 
     /** The issuers under which a session of this sid is stored. */
@@ -553,7 +557,12 @@ function accountsOf({ account_issuers, account_ids }: { account_issuers: string[
 }
 
 function toAccount(issuer: string, homeAccountId: string): Account {
-  return { homeAccountId, issuer: issuer === '' ? undefined : issuer }
+  return { homeAccountId, issuer: issuerOfBareSubject(issuer) }
+}
+
+/** Undefined of an id from client info, which the database keeps by its group of issuers: `<origin>/*`. */
+function issuerOfBareSubject(accountIssuer: string): string | undefined {
+  return accountIssuer === '' || accountIssuer.endsWith('/*') ? undefined : accountIssuer
 }
 
 function toRecord(row: Tables['records']): StoredRecord {
@@ -593,7 +602,7 @@ function toStoredRow({ kind, ...row }: RowColumns): StoredRow[] {
           clientId: row.client_id,
           partitionKey: row.partition_key,
           kind,
-          accountIssuer: row.account_issuer === '' ? null : row.account_issuer,
+          accountIssuer: issuerOfBareSubject(row.account_issuer) ?? null,
           payloadBytes: row.payload_bytes,
           createdAt: row.created_at,
           updatedAt: row.updated_at,

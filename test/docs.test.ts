@@ -265,8 +265,11 @@ t.test("every SQL example runs with the service's role and finds what it is abou
       values ('22222222-2222-4222-8222-222222222222', 'operator', 'client-z', 'gone', 'x', 'running')`
   )
   const issuedAt = Math.floor(Date.now() / 1_000) + 60 // a new login, after the purges
-  for (const at of [entraIssuer, issuer]) {
-    const login = await service.login({ clientId: 'client-a', issuer: at, sid, homeAccountId, subject: 'y', issuedAt })
+  for (const [clientId, at] of [
+    ['client-a', entraIssuer],
+    ['client-b', issuer]
+  ] as const) {
+    const login = await service.login({ clientId, issuer: at, sid, homeAccountId, subject: 'y', issuedAt })
     t.equal(login.accepted, true)
   }
 

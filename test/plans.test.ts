@@ -20,11 +20,11 @@ for (const atFirst of ['empty', 'tiny', 'small'] as const) {
     const store = (from: number, to: number, tenant = 't', app = 'a') =>
       client.query(
         `with accounts as (select n, n || '.' || $4 as account from generate_series($1::int, $2::int) n), rows as (
-          insert into msal_logout.token_cache (client_id, partition_key, kind, home_account_id, payload, encoding, expires_at)
-          select $5, account, 'user', account, '', 'json', now() + interval '1 hour' from accounts)
+          insert into msal_logout.token_cache (client_id, partition_key, kind, account_issuer, home_account_id, payload, encoding, expires_at)
+          select $5, account, 'user', msal_logout.issuer_group($3), account, '', 'json', now() + interval '1 hour' from accounts)
         insert into msal_logout.sessions (issuer, session_key, client_id, partition_key, sid, subject, account_issuer,
           home_account_id, oid, tid, issued_at, expires_at)
-        select $3, 'sid=s' || n, $5, account, 's' || n, 'u' || n, '', account, 'o' || n, 't', 1, now() + interval '1 hour' from accounts`,
+        select $3, 'sid=s' || n, $5, account, 's' || n, 'u' || n, msal_logout.issuer_group($3), account, 'o' || n, 't', 1, now() + interval '1 hour' from accounts`,
         [from, to, issuer, tenant, app]
       )
     const signOut = (orders: object[]) =>

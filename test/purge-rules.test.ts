@@ -2,6 +2,7 @@
 import t from 'tap'
 import { nowSeconds } from './fixtures/orders.ts'
 import { build } from './fixtures/service.ts'
+import { until } from './fixtures/until.ts'
 
 const reason = 'test'
 
@@ -34,6 +35,40 @@ t.test('a purge that names the issuer keeps a login out that was under way', asy
   t.match(await service.login({ homeAccountId: 'c.t', sid: 's1' }), { accepted: false })
 })
 
+t.test('a purge takes a login that is being stored when it begins, with and without the issuer', async (t) => {
+  for (const subject of ['u', 'c.t']) {
+    for (const names of [true, false]) {
+      const service = await build(t)
+      const { issuer } = service.provider
+      const login = await service.database.pool.connect()
+      t.teardown(() => login.release())
+      await login.query('begin')
+      await login.query(`select msal_logout.login('a', 'c.t', 'c.t', $1, 's1', $2, $3, '{}', 'json', '1 hour')`, [
+        issuer,
+        subject,
+        nowSeconds() - 60
+      ])
+      let isOver = false
+      const purge = service
+        .operate('POST', '/admin/purges', { homeAccountId: 'c.t', ...(names && { issuer }), reason })
+        .finally(() => {
+          isOver = true
+        })
+      await until('the purge waits for the login, or is over', async () => {
+        const waiting = await service.database.query(
+          `select from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()`
+        )
+        return waiting.length > 0 || isOver
+      })
+      await login.query('commit')
+      const answer = await purge
+      const name = `${subject}${names ? ', with the issuer' : ''}`
+      t.match(answer.json(), { rows: 1, sessions: 1 }, name)
+      t.same(await service.rows(), [], name)
+    }
+  }
+})
+
 t.test('a session goes with its row when that expires, so that no purge leaves it active', async (t) => {
   const service = await build(t)
   await service.login({ homeAccountId: 'u.t', sid: 's1' })
@@ -49,7 +84,7 @@ t.test('a row that is full of sessions takes a further login, and the oldest one
   await service.database.query(
     `insert into msal_logout.sessions (issuer, session_key, client_id, partition_key, sid, subject, account_issuer,
       home_account_id, issued_at, created_at, expires_at)
-    select $1, 'sid=s' || n, 'client-a', 'u.t', 's' || n, 'subject', '', 'u.t', 9e9, now() - interval '1 day', now() + interval '1 day'
+    select $1, 'sid=s' || n, 'client-a', 'u.t', 's' || n, 'subject', msal_logout.issuer_group($1), 'u.t', 9e9, now() - interval '1 day', now() + interval '1 day'
     from generate_series(1, 999) n`,
     [issuer]
   )

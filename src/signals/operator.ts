@@ -91,13 +91,11 @@ export function createPurge({
       return selectorOf(selector)
     }
     const { homeAccountId, issuer } = selector
-    const stored = await store.issuersOfAccount(homeAccountId)
-    if (issuer === undefined) {
-      return stored.length > 1 ? undefined : { kind: 'account', homeAccountId, issuer: stored[0] }
+    if (issuer !== undefined) {
+      return { kind: 'account', homeAccountId, issuer }
     }
-    // An id from client info has no issuer of its own: any that is not another account's stands for it.
-    const isFromClientInfo = !stored.includes(issuer) && stored.includes('')
-    return { kind: 'account', homeAccountId, issuer: isFromClientInfo ? '' : issuer }
+    const stored = await store.issuersOfAccount(homeAccountId)
+    return stored.length > 1 ? undefined : { kind: 'account', homeAccountId, issuer: stored[0] }
   }
 
   async function end(order: Order, { dryRun, force }: PurgeRequest): Promise<PurgeResult> {

@@ -1,0 +1,35 @@
+-- Has issuers of several origins share accounts: for the owner of the schema, where one user is known at two of them by one id, as at
+-- Entra External ID by its own host and by a host of the company's. Logins wait while it moves what is stored.
+create function msal_logout.share_accounts(variadic issuers text[]) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+declare
+  former text[];
+  common text;
+begin
+  if cardinality(issuers) < 2 or array_position(issuers, null) is not null then
+    raise exception 'name two issuers or more' using errcode = 'invalid_parameter_value';
+  end if;
+  -- Every login reads it, and holds it until it is stored.
+  lock table msal_logout.issuer_groups in access exclusive mode;
+  select array_agg(distinct msal_logout.issuer_group(i)) into former from unnest(issuers) i;
+  common := msal_logout.issuer_group(issuers[1]);
+  update msal_logout.issuer_groups g set issuer_group = common where g.issuer_group = any (former);
+  insert into msal_logout.issuer_groups (origin, issuer_group)
+  select f.origin, common from (select regexp_replace(f, '/[*]$', '') as origin from unnest(former) f) f
+  on conflict (origin) do update set issuer_group = excluded.issuer_group;
+
+  insert into msal_logout.tombstones as t (issuer, key, revoke_before, sidless_revoke_before, expires_at)
+  select common, d.key, max(d.revoke_before), max(d.sidless_revoke_before), max(d.expires_at)
+  from msal_logout.tombstones d
+  where d.issuer = any (former) and d.key like 'account=%'
+  group by d.key
+  order by d.key
+  on conflict (issuer, key) do update set
+    revoke_before = greatest(t.revoke_before, excluded.revoke_before),
+    sidless_revoke_before = greatest(t.sidless_revoke_before, excluded.sidless_revoke_before),
+    expires_at = greatest(t.expires_at, excluded.expires_at);
+  update msal_logout.token_cache t set account_issuer = common where t.account_issuer = any (former) and t.account_issuer <> common;
+  update msal_logout.sessions s set account_issuer = common where s.account_issuer = any (former) and s.account_issuer <> common;
+end
+$$;
