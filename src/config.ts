@@ -1,12 +1,13 @@
-import { readFileSync, statSync } from 'node:fs'
 import { isIP } from 'node:net'
 import { type Static, Type } from 'typebox'
 import { Value } from 'typebox/value'
 import { checkUrl, hasInvisible } from './configured-url.ts'
 import { formatDatabaseUrl, parseDatabaseUrl } from './database-url.ts'
+import { checkWatchedOnce, DirectorySchema, readDirectory } from './directory-config.ts'
 import { ConfigurationError } from './errors.ts'
 import type { IssuerConfig } from './issuers.ts'
 import { type Proxies, readProxies } from './proxies.ts'
+import { readSecretFile, readText } from './secret-file.ts'
 
 // Asymmetric signatures only: with HMAC every app that holds the client secret could sign logouts.
 const algorithms = [
@@ -41,7 +42,8 @@ const IssuerSchema = Type.Object(
     clockToleranceSeconds: Type.Optional(Type.Integer({ minimum: 0, maximum: 600 })),
     sidAndSubject: Type.Optional(Type.Enum(['session', 'subject'])),
     purgeScope: Type.Optional(Type.Enum(['account', 'session'])),
-    frontChannel: Type.Optional(Type.Boolean())
+    frontChannel: Type.Optional(Type.Boolean()),
+    directory: Type.Optional(DirectorySchema)
   },
   closed
 )
@@ -58,7 +60,8 @@ const issuerDefaults: Omit<IssuerConfig, 'name' | 'issuer' | 'clientIds'> = {
   purgeScope: 'account',
   frontChannel: true,
   jwksUri: undefined,
-  tenants: undefined
+  tenants: undefined,
+  directory: undefined
 }
 
 /** Which JWT access tokens let an operator in. */
@@ -115,7 +118,6 @@ const names = [
 ]
 // How ours begin. HOST, PORT and LOG_… are everybody's.
 const ourBeginnings = /^(DATABASE|ADMIN|ISSUERS?|CLIENT|TRUSTED|SPOOL|DRAIN)_|^(HOST|PORT|LOG_LEVEL)_/
-const maxSecretBytes = 64 * 1024
 const maxIssuersBytes = 16 * 1024 * 1024
 
 /** A value, and the variable that it is a problem of. */
@@ -222,39 +224,12 @@ function readSecret(name: (typeof secretNames)[number], get: Get, problems: stri
     problems.push(`${from}: give either this or ${name}, not both`)
     return undefined
   }
-  const content = readText(path, maxSecretBytes)
+  const content = readSecretFile(path)
   if ('problem' in content) {
     problems.push(`${from}: ${content.problem}`)
     return undefined
   }
-  const secret = content.text.trim()
-  if (secret === '') {
-    problems.push(`${from}: "${path}" is empty`)
-    return undefined
-  }
-  return { value: secret, from }
-}
-
-/** A file as text, without a byte order mark; or what is wrong with it, without a word of what is in it. */
-function readText(path: string, maxBytes: number): { text: string } | { problem: string } {
-  try {
-    const status = statSync(path)
-    if (status.isDirectory()) {
-      // Docker makes one where the file that is to be mounted is missing.
-      return { problem: `"${path}" is a folder` }
-    }
-    if (!status.isFile() && !status.isFIFO()) {
-      return { problem: `"${path}" is no file` }
-    }
-    if (status.size > maxBytes) {
-      return { problem: `"${path}" is larger than ${maxBytes} bytes` }
-    }
-    return { text: new TextDecoder('utf-8', { fatal: true }).decode(readFileSync(path)) }
-  } catch (error) {
-    return error instanceof Error && 'syscall' in error && 'code' in error
-      ? { problem: `cannot read "${path}" (${error.code})` }
-      : { problem: `"${path}" is not UTF-8` }
-  }
+  return { value: content.text, from }
 }
 
 function databaseUrl(given: Given | undefined, env: Environment, problems: string[]): string | undefined {
@@ -445,7 +420,7 @@ function issuersFromFile(path: string, problems: string[]): IssuerConfig[] {
   }
   const seenNames = new Set<string>()
   const seenIssuers = new Set<string>()
-  content.issuers.forEach((entry, i) => {
+  const configs = content.issuers.map(({ directory, ...entry }, i) => {
     const at = (member: string) => `ISSUERS_FILE: issuers[${i}].${member}`
     checkUrl(at('issuer'), entry.issuer, problems)
     checkTemplate(at('issuer'), entry.issuer, entry.tenants, problems)
@@ -461,8 +436,16 @@ function issuersFromFile(path: string, problems: string[]): IssuerConfig[] {
     checkClientIds(at('clientIds'), entry.clientIds, problems)
     seenNames.add(entry.name)
     seenIssuers.add(entry.issuer)
+    const watched = directory && readDirectory(at('directory'), directory, entry, problems)
+    return complete({ ...entry, directory: watched })
   })
-  return content.issuers.map(complete)
+  checkWatchedOnce(
+    configs.flatMap(({ directory }, i) =>
+      directory === undefined ? [] : [{ name: `ISSUERS_FILE: issuers[${i}].directory`, tenants: directory.tenants }]
+    ),
+    problems
+  )
+  return configs
 }
 
 /** White space around a value is part of none, here as in the environment. */
@@ -503,7 +486,9 @@ function schemaProblems(content: unknown): string[] {
   return [...new Set(problems)]
 }
 
-function complete(entry: Static<typeof IssuerSchema>): IssuerConfig {
+function complete(
+  entry: Omit<Static<typeof IssuerSchema>, 'directory'> & Pick<Partial<IssuerConfig>, 'directory'>
+): IssuerConfig {
   return Object.freeze({ ...issuerDefaults, ...entry })
 }
 

@@ -1,3 +1,4 @@
+import type { DirectoryConfig } from './directory-config.ts'
 import { createIssuerHints, type IssuerHint } from './issuer-hints.ts'
 import { createIssuerKeys, type IssuerKeys, type IssuerKeysOptions, type KeysStatus } from './issuer-keys.ts'
 import { issuerOfTenant, templatePattern } from './issuer-template.ts'
@@ -32,6 +33,8 @@ export interface IssuerConfig {
   readonly purgeScope: 'account' | 'session'
   /** Whether front-channel calls, which bear no signature, are taken. */
   readonly frontChannel: boolean
+  /** How its directory is watched; undefined: it is not. */
+  readonly directory: DirectoryConfig | undefined
 }
 
 /** An issuer whose logout tokens are accepted. */

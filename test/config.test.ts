@@ -413,8 +413,4 @@ t.test('what is not built yet is an unknown key', async (t) => {
     problems(() => withFile({ ...entry({}), streams: [] })),
     [/^ISSUERS_FILE: streams: is not known/]
   )
-  t.match(
-    problems(() => withFile(entry({ directory: { kind: 'microsoft-graph' } }))),
-    [/^ISSUERS_FILE: issuers\[0\]\.directory: is not known/]
-  )
 })

@@ -7,6 +7,7 @@ import { readConfig } from '../src/config.ts'
 import { createIssuers, type IssuerConfig } from '../src/issuers.ts'
 import type { Order } from '../src/sign-out.ts'
 import { createBackchannel } from '../src/signals/backchannel.ts'
+import { makeCertificate } from './fixtures/certificate.ts'
 import { call } from './fixtures/command-line.ts'
 import { createRole } from './fixtures/database.ts'
 import { type IdentityProvider, startIdentityProvider } from './fixtures/identity-provider.ts'
@@ -38,9 +39,20 @@ function blocks(text: string, language: string): string[] {
   )
 }
 
+const { certificate, privateKey } = await makeCertificate()
+
+/** An example, with files of our own in place of those that it names. */
 function readIssuersFile(json: string): readonly IssuerConfig[] {
   const file = join(folder, 'issuers.json')
-  writeFileSync(file, json)
+  const content = JSON.parse(json, (member, value) => {
+    if (!/^[a-z]+[A-Za-z]*File$/.test(member)) {
+      return value
+    }
+    const path = join(folder, member)
+    writeFileSync(path, { certificateFile: certificate, privateKeyFile: privateKey }[String(member)] ?? 'a secret')
+    return path
+  })
+  writeFileSync(file, JSON.stringify(content))
   return readConfig({ ISSUERS_FILE: file }).issuers
 }
 
