@@ -138,6 +138,49 @@ export class UnavailableError extends Error {
   }
 }
 
+const directoryFaults = {
+  ERR_DIRECTORY_UNREACHABLE: 'the directory is out of reach',
+  ERR_DIRECTORY_THROTTLED: 'the directory asks for a pause',
+  ERR_DIRECTORY_CREDENTIAL_FILE: 'a file of the credential cannot be used',
+  ERR_DIRECTORY_CREDENTIAL: 'the directory does not accept the credential',
+  ERR_DIRECTORY_CREDENTIAL_EXPIRED: 'the credential has expired',
+  ERR_DIRECTORY_TENANT: 'this cloud has no such tenant',
+  ERR_DIRECTORY_CLIENT: 'the tenant has no such client id',
+  ERR_DIRECTORY_CLOUD: 'the tenant or the client id belongs to another cloud',
+  ERR_DIRECTORY_CONSENT: 'no administrator has consented to User.Read.All',
+  ERR_DIRECTORY_REQUEST: 'the directory rejected the request',
+  ERR_DIRECTORY_ANSWER: 'the directory answered with something else',
+  ERR_DIRECTORY_INCOMPLETE: 'the directory did not answer for some accounts',
+  ERR_DIRECTORY_UNCOMMITTED: 'some sign-outs are not committed yet',
+  ERR_DIRECTORY_LEASE: 'another instance watches the directory now'
+} as const
+
+export type DirectoryErrorCode = keyof typeof directoryFaults
+
+export interface DirectoryErrorOptions extends ErrorOptions {
+  /** What the directory calls it, cut; for operators. */
+  readonly detail?: string | undefined
+  /** How long it asks to be left alone, in milliseconds. */
+  readonly retryAfterMs?: number | undefined
+}
+
+/** A directory could not be watched. Nothing is lost: the next round sees the same again. */
+export class DirectoryError extends Error {
+  readonly code: DirectoryErrorCode
+  /** What the directory calls it, cut; for operators. */
+  readonly detail: string | undefined
+  /** How long it asks to be left alone, in milliseconds. */
+  readonly retryAfterMs: number | undefined
+
+  constructor(code: DirectoryErrorCode, options: DirectoryErrorOptions = {}) {
+    super(directoryFaults[code], options)
+    this.name = 'DirectoryError'
+    this.code = code
+    this.detail = options.detail
+    this.retryAfterMs = options.retryAfterMs
+  }
+}
+
 /** The configuration's fault: every problem found, each naming its variable. */
 export class ConfigurationError extends Error {
   readonly code = 'ERR_CONFIGURATION'

@@ -8,6 +8,9 @@ export type Fetch = (
     readonly signal: AbortSignal
     readonly redirect: 'manual'
     readonly headers: Record<string, string>
+    /** Default `GET`. */
+    readonly method?: 'GET' | 'POST' | 'PATCH' | 'DELETE'
+    readonly body?: string
   }
 ) => Promise<FetchResponse>
 
