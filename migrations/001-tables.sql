@@ -93,7 +93,11 @@ create index sessions_subject on msal_logout.sessions (subject);
 create index sessions_row on msal_logout.sessions (partition_key, client_id);
 create index sessions_account on msal_logout.sessions (home_account_id);
 create index sessions_sid on msal_logout.sessions (sid) where sid is not null;
-create index sessions_object on msal_logout.sessions (oid) where oid is not null;
+create index sessions_object on msal_logout.sessions (tid, oid) where oid is not null;
+-- By the home of the account, where that is not what the ID token named: guests, and logins without a `tid`. For watchers of directories.
+create index sessions_home on msal_logout.sessions (
+  (case when account_issuer = '' then substring(home_account_id from '[.]([^.]*)$') end), home_account_id
+) where tid is distinct from case when account_issuer = '' then substring(home_account_id from '[.]([^.]*)$') end;
 create index sessions_expiry on msal_logout.sessions (expires_at);
 
 -- Locks and tombstones in one: a login and a sign-out upsert the same rows first, in one order.
@@ -169,6 +173,47 @@ create table msal_logout.revoked_sessions (
 -- The sessions of a batch stay in their row, uncompressed: that would take longer than it is worth.
 with (toast_tuple_target = 8160);
 alter table msal_logout.revoked_sessions alter sessions set storage external;
+
+-- What is watched, a row for each tenant: how far its watcher is, and what it came to.
+create table msal_logout.directories (
+  tenant_id text collate "C" primary key,
+  -- The lease: one instance watches at a time.
+  holder uuid,
+  held_until timestamptz,
+  due_at timestamptz not null default now(), -- the next round
+  begun_at timestamptz, -- the last one
+  is_hinted boolean not null default false, -- somebody says that there is something new
+  -- The delta query: where it goes on (what came before is committed), what it was made with, and when it last answered.
+  delta_link text,
+  settings text,
+  delta_at timestamptz,
+  delta_failure jsonb, -- {at, code, detail, count}
+  sweep_due_at timestamptz not null default now(),
+  swept_at timestamptz,
+  sweep_failure jsonb,
+  good_at timestamptz, -- when both were last well
+  watched bigint, -- objects in the cache, as of the last sweep
+  unwatched bigint, -- accounts that no sweep finds
+  rounds jsonb not null default '[]', -- what the last ones did, the newest first
+  breaker jsonb, -- open: why; null: closed
+  decision jsonb, -- what an operator last made of it
+  subscription jsonb -- for change notifications
+);
+
+-- What a watcher has seen of an object and could not, or must not, act upon yet; and what it has acted upon of late.
+create table msal_logout.directory_findings (
+  tenant_id text collate "C" not null,
+  object_id text collate "C" not null,
+  event text not null, -- 'disabled', 'deleted', 'revoked' or 'passwordChanged'
+  revoke_before bigint not null default 0, -- of a time that the directory names; else 0
+  detail text not null, -- what it said
+  -- 'doubted': one look more is needed. 'held' by the breaker, until an operator has it 'released' or 'dropped'. 'dry_run': it
+  -- would be done. 'done': a later word of the same may be an old one.
+  status text not null,
+  round uuid not null, -- that saw it last
+  seen_at timestamptz not null, -- at first
+  primary key (tenant_id, object_id)
+);
 
 -- One row, locked by the instance that is cleaning up.
 create table msal_logout.clean_up_state (

@@ -6,6 +6,7 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
   keep_records constant interval := '400 days';
   keep_revoked_sessions constant interval := '7 days';
+  keep_findings constant interval := '30 days';
   pages bigint := pg_relation_size('msal_logout.tombstones') / current_setting('block_size')::int;
   -- All of them within an hour of calls ten seconds apart.
   span bigint := least(greatest(pages / 360, 100), 1000);
@@ -57,6 +58,11 @@ begin
       where o.client_id = a.client_id order by o.last_position limit max_rows
     ) d
     where d.at <= now() - keep_revoked_sessions limit max_rows);
+  get diagnostics gone = row_count;
+  total := total + gone;
+  delete from msal_logout.directory_findings f where (f.tenant_id, f.object_id) in (
+    select d.tenant_id, d.object_id from msal_logout.directory_findings d
+    where d.status = 'done' and d.seen_at <= now() - keep_findings limit max_rows for update skip locked);
   get diagnostics gone = row_count;
   total := total + gone;
   delete from msal_logout.records r where r.id in (

@@ -42,7 +42,7 @@ begin
   from unnest(orders) o
   cross join lateral (
     select * from msal_logout.sessions s
-    where s.oid = o.object_id and s.tid is not distinct from o.tenant_id -- keeps sessions_object
+    where s.tid = o.tenant_id and s.oid = o.object_id -- keeps sessions_object
     offset 0
   ) s
   where o.selector = 'object' and (not o.spares_newer or s.issued_at <= o.revoke_before);

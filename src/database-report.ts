@@ -24,8 +24,25 @@ export interface DatabaseReport {
 }
 
 // What `register_service` grants.
-const neededFunctions = ['sign_out', 'start_sweep', 'sweep_step', 'clean_up']
-const neededTables = ['sessions', 'records', 'migrations', 'functions']
+const neededFunctions = [
+  'sign_out',
+  'start_sweep',
+  'sweep_step',
+  'clean_up',
+  'claim_directories',
+  'release_directories',
+  'begin_directory_round',
+  'end_directory_round',
+  'hint_directory',
+  'list_watched',
+  'find_watched',
+  'count_unwatched',
+  'keep_findings',
+  'drop_findings',
+  'hold_directory',
+  'decide_directory'
+]
+const neededTables = ['sessions', 'records', 'migrations', 'functions', 'directories', 'directory_findings']
 
 /**
  * Looks at the catalogue, which every role can read.

@@ -3,6 +3,8 @@ import { budget } from './budget.ts'
 import { createCensus } from './census.ts'
 import type { Config } from './config.ts'
 import { createPool, type Pool, type PoolOptions } from './database.ts'
+import { createWatchers, type WatchersOptions } from './directories/microsoft-graph/watcher.ts'
+import { createDirectoryStore } from './directory-store.ts'
 import { UnavailableError } from './errors.ts'
 import { type AdminOptions, createAdmin } from './http/admin.ts'
 import { createApp, type SignalRoute, signalRoutes } from './http/app.ts'
@@ -20,6 +22,7 @@ import { type Repetition, repeat } from './repeat.ts'
 import { createSenders, type Senders } from './senders.ts'
 import { type CommitOrders, createSignOut, type SignOutResult, signOutAlone } from './sign-out.ts'
 import { createBackchannel } from './signals/backchannel.ts'
+import { directorySource } from './signals/directory.ts'
 import { createFrontchannel } from './signals/frontchannel.ts'
 import { createPurge, operatorSource } from './signals/operator.ts'
 import { createSpool, type SpoolOptions } from './spool.ts'
@@ -41,6 +44,7 @@ export interface Edges extends IssuersOptions {
   /** Limits other than the usual ones. */
   readonly spool?: Partial<SpoolOptions>
   readonly sweeps?: Pick<SweepsOptions, 'maxAccountsAwaited' | 'maxWaitMs' | 'rowsPerStep'>
+  readonly directories?: Pick<WatchersOptions, 'sleep' | 'tickMs' | 'leaseSeconds'>
   readonly maxAccountsUnforced?: number
   readonly workMs?: number
   /** Milliseconds between two rounds of chores; default 10,000. */
@@ -79,6 +83,7 @@ export function createService(config: Config, edges: Edges) {
   }
   const storeOf = (pool: Pool) => createStore({ pool, schema })
   const stores = { batches: storeOf(pools.batches), signOuts: storeOf(pools.signOuts), slow: storeOf(pools.slow) }
+  const directoryStore = createDirectoryStore({ pool: pools.slow, schema })
 
   const issuersOptions = { fetch: createOutboundFetch(config.proxies).fetch, ...edges }
   const issuers = createIssuers(config.issuers, issuersOptions)
@@ -93,7 +98,7 @@ export function createService(config: Config, edges: Edges) {
   const census = createCensus({ store: stores.slow, issuers, now })
   const outcomes = createOutcomeCounts({ now })
   const recent = createRecentSignals({ now })
-  const metrics = createMetrics({ issuers, spool, census, sources, pools, now })
+  const metrics = createMetrics({ issuers, spool, census, sources: [...sources, directorySource], pools, now })
   const rejections = createRejections({ now })
   const senders = edges.senders ?? createSenders({ logger, now, isBusy: () => isBusy() })
   const log = createOutcomeLog({ logger, lines: senders.lines })
@@ -123,6 +128,15 @@ export function createService(config: Config, edges: Edges) {
   }
 
   const receive = createReceive({ signOut, spool, senders, observe, ...(edges.workMs && { workMs: edges.workMs }) })
+  const watchers = createWatchers({
+    issuers: config.issuers,
+    store: directoryStore,
+    receive,
+    fetch: issuersOptions.fetch,
+    logger,
+    now,
+    ...edges.directories
+  })
   let isDraining = false
   const app = createApp({
     receive,
@@ -218,8 +232,10 @@ export function createService(config: Config, edges: Edges) {
     sweeps,
     pools,
     stores,
+    directoryStore,
+    watchers,
     /** The kinds of signals that come in, and the operators' purges. */
-    sources: [...sources, operatorSource],
+    sources: [...sources, ...(watchers.watched().length > 0 ? [directorySource] : []), operatorSource],
     retryOptions,
     adminOptions,
 
@@ -227,6 +243,7 @@ export function createService(config: Config, edges: Edges) {
     start(): void {
       repetitions = [
         startRetry(retryOptions),
+        watchers.start(),
         repeat(async (signal) => {
           issuers.warmUp()
           operatorIssuers.warmUp()
@@ -242,7 +259,7 @@ export function createService(config: Config, edges: Edges) {
     },
 
     /**
-     * Takes what can change while it runs from a new configuration: issuers, the operators' token, the database's URL. The
+     * Takes what can change while it runs from a new configuration: issuers with their directories, the operators' token, the database's URL. The
      * rest is of the environment, and stays.
      *
      * @throws {UnavailableError} if the new URL leads to no database in which sign-outs can be done; nothing has changed then
@@ -260,6 +277,7 @@ export function createService(config: Config, edges: Edges) {
       identify = identifyBy(next.adminToken)
       const change = issuers.replace(next.issuers)
       metrics.watchIssuers(change.added)
+      watchers.replace(next.issuers)
       issuers.warmUp()
       inForce = next
       return { issuers: change, isAdminTokenNew, isDatabaseUrlNew }

@@ -1,0 +1,129 @@
+import type { DirectoryConfig } from '../../directory-config.ts'
+import type { DirectoryStore, FindingStatus, StoredFinding, WatchedObject } from '../../directory-store.ts'
+import { DirectoryError } from '../../errors.ts'
+import { isOver, type Sighting } from './sighting.ts'
+
+/** A user in the cache whose sessions are to end. */
+export interface Hit extends Sighting {
+  readonly watched: WatchedObject
+  /** When it was seen, milliseconds since 1970. */
+  readonly seenAt: number
+}
+
+export interface Sorted {
+  /** To be acted upon now. */
+  readonly acting: readonly Hit[]
+  /** Whether the breaker holds the whole round. */
+  readonly isTripped: boolean
+  /** How many are held, by the breaker or by a dry run. */
+  readonly held: number
+}
+
+export interface BreakerOptions {
+  readonly store: Pick<DirectoryStore, 'findFindings' | 'keepFindings' | 'dropFindings' | 'hold'>
+  readonly directory: Pick<DirectoryConfig, 'dryRun' | 'maxAccounts' | 'maxPercent'>
+  readonly tenantId: string
+}
+
+// Below it a share says little: of three accounts two may well have left on one day.
+const minForShare = 10
+const idsPerStatement = 1_000
+
+/**
+ * Stands between what a round has seen and what is done: a mistaken mass change, or a fault of the directory, must not sign
+ * everybody out. What it holds, and what an operator made of it, is in the database: a restart and another instance keep it.
+ */
+export function createBreaker({ store, directory, tenantId }: BreakerOptions) {
+  const { dryRun, maxAccounts, maxPercent } = directory
+
+  function isTooMany(found: number, watched: number): boolean {
+    return found > maxAccounts || (found >= minForShare && found * 100 > watched * maxPercent)
+  }
+
+  async function known(hits: readonly Hit[]): Promise<Map<string, StoredFinding>> {
+    const ids = hits.map(({ watched }) => watched.objectId)
+    const all = new Map<string, StoredFinding>()
+    for (let i = 0; i < ids.length; i += idsPerStatement) {
+      for (const [id, finding] of await store.findFindings(tenantId, ids.slice(i, i + idsPerStatement))) {
+        all.set(id, finding)
+      }
+    }
+    return all
+  }
+
+  return {
+    /**
+     * Sorts what a round has seen, and remembers what is not to be done.
+     *
+     * @param round its id
+     * @param kind which half of it
+     * @param watched how many objects are watched
+     * @param isOpen whether the breaker is open already
+     * @throws {DirectoryError} if an operator decides at this moment: the next round sees it all again
+     */
+    async sort(
+      round: string,
+      kind: 'delta' | 'sweep',
+      hits: readonly Hit[],
+      { watched, isOpen }: { readonly watched: number; readonly isOpen: boolean }
+    ): Promise<Sorted> {
+      const findings = await known(hits)
+      const fresh: Hit[] = []
+      const released: Hit[] = []
+      const still: StoredFinding[] = [] // as it was: held, or dropped
+      for (const hit of hits) {
+        const finding = findings.get(hit.watched.objectId)
+        if (finding?.status === 'released') {
+          released.push(hit)
+        } else if (finding !== undefined && isDecided(finding, hit, isOpen)) {
+          still.push(finding)
+        } else {
+          fresh.push(hit)
+        }
+      }
+      if (dryRun) {
+        await store.keepFindings(tenantId, round, toFindings([...fresh, ...released], 'dry_run'))
+        return { acting: [], isTripped: false, held: fresh.length + released.length }
+      }
+      const isTripped = isTooMany(fresh.length, watched)
+      if (isTripped) {
+        const breaker = { kind, found: fresh.length, watched }
+        if (!(await store.hold(tenantId, round, breaker, toFindings(fresh, 'held')))) {
+          throw new DirectoryError('ERR_DIRECTORY_UNCOMMITTED', { detail: 'an operator has just decided' })
+        }
+      }
+      await store.keepFindings(tenantId, round, still)
+      const held = still.filter(({ status }) => status === 'held').length + (isTripped ? fresh.length : 0)
+      return { acting: isTripped ? released : [...fresh, ...released], isTripped, held }
+    },
+
+    /** Remembers what was acted upon: the same said later may be an old word of it. */
+    async remember(round: string, acted: readonly Hit[]): Promise<void> {
+      const over = acted.filter(isOver)
+      await store.keepFindings(tenantId, round, toFindings(over, 'done'))
+      const others = acted.filter((hit) => !isOver(hit)).map(({ watched }) => watched.objectId)
+      for (let i = 0; i < others.length; i += idsPerStatement) {
+        await store.dropFindings(tenantId, others.slice(i, i + idsPerStatement))
+      }
+    }
+  }
+}
+
+/** What is held stays so until the breaker is closed; what was dropped, until the directory says something else. */
+function isDecided(finding: StoredFinding, hit: Hit, isOpen: boolean): boolean {
+  return (
+    (finding.status === 'held' && isOpen) ||
+    (finding.status === 'dropped' && finding.event === hit.event && finding.revokeBefore === hit.revokeBefore)
+  )
+}
+
+function toFindings(hits: readonly Hit[], status: FindingStatus): StoredFinding[] {
+  return hits.map(({ watched: { objectId }, event, revokeBefore, detail, seenAt }) => ({
+    objectId,
+    event,
+    revokeBefore,
+    detail,
+    status,
+    seenAt
+  }))
+}

@@ -1,0 +1,243 @@
+import { randomUUID } from 'node:crypto'
+import type { FastifyBaseLogger } from 'fastify'
+import type { WatchedTenant } from '../../directory-config.ts'
+import type { Claim, DeltaEnd, DirectoryState, DirectoryStore, SweepEnd } from '../../directory-store.ts'
+import { DirectoryError, UnavailableError } from '../../errors.ts'
+import type { IssuerConfig } from '../../issuers.ts'
+import type { Fetch } from '../../outbound-fetch.ts'
+import type { Receive } from '../../receive.ts'
+import { type Repetition, repeat } from '../../repeat.ts'
+import { createGraphClient, type GraphClientOptions } from './client.ts'
+import { createRound, isOfTheWhole, type Round } from './round.ts'
+
+export interface WatchersOptions {
+  /** Those with a directory are watched. */
+  readonly issuers: readonly IssuerConfig[]
+  readonly store: DirectoryStore
+  readonly receive: Receive
+  readonly fetch: Fetch
+  readonly logger: FastifyBaseLogger
+  /** Milliseconds since 1970; default `Date.now`. */
+  readonly now?: (() => number) | undefined
+  /** Waits between tries; default a timer. */
+  readonly sleep?: GraphClientOptions['sleep']
+  /** How often it is looked whether something is due, in milliseconds; default 1,000. */
+  readonly tickMs?: number | undefined
+  /** How long an instance that is gone holds a directory, in seconds; default 30. */
+  readonly leaseSeconds?: number | undefined
+}
+
+/** A tenant that is watched, and how. */
+export interface Watched {
+  /** The issuer's name in the configuration. */
+  readonly name: string
+  readonly tenantId: string
+  readonly config: IssuerConfig
+}
+
+export interface Watchers {
+  watched(): readonly Watched[]
+  /**
+   * Watches the directories of these issuers from now on, and no others. A round of one whose settings are other than they were is
+   * ended: nothing of it is written down.
+   */
+  replace(issuers: readonly IssuerConfig[]): void
+  /**
+   * Does what is due at this instance: begins its rounds, and waits for none.
+   * @returns the rounds that are under way
+   * @throws {UnavailableError} if the database is out of reach
+   */
+  tick(signal: AbortSignal): Promise<readonly Promise<void>[]>
+  /** Begins to watch. */
+  start(): Repetition
+  /** How each stood when it was last looked at; none before. */
+  states(): ReadonlyMap<string, DirectoryState>
+}
+
+const outagePauseMs = 5_000
+
+/**
+ * Watches the directories of the issuers that have one. Of many instances one watches each tenant, by a lease in the database; any
+ * other takes over from where it was.
+ */
+export function createWatchers({
+  issuers,
+  store,
+  receive,
+  fetch,
+  logger,
+  now = Date.now,
+  sleep,
+  tickMs = 1_000,
+  leaseSeconds = 30
+}: WatchersOptions): Watchers {
+  const holder = randomUUID()
+  let watchers = new Map<string, Watcher>()
+  const underWay = new Map<string, Promise<void>>()
+  const notBefore = new Map<string, number>()
+  const states = new Map<string, DirectoryState>()
+  let hasFailed = false
+
+  function watch(configs: readonly IssuerConfig[]): void {
+    const before = watchers
+    watchers = new Map(
+      configs.flatMap((config) =>
+        (config.directory?.tenants ?? []).map((tenant) => {
+          const known = before.get(tenant.tenantId)
+          const settings = settingsOf(config)
+          return [tenant.tenantId, known?.settings === settings ? known : watcherOf(config, tenant, settings)] as const
+        })
+      )
+    )
+    for (const [tenantId, watcher] of before) {
+      if (watchers.get(tenantId) !== watcher) {
+        watcher.ending.abort()
+        states.delete(tenantId)
+      }
+    }
+  }
+
+  function watcherOf(config: IssuerConfig, tenant: WatchedTenant, settings: string): Watcher {
+    const { name, directory, clockToleranceSeconds } = config
+    if (directory === undefined) {
+      throw new Error(`the issuer "${name}" has no directory`)
+    }
+    const { tenantId } = tenant
+    const client = createGraphClient({ directory, tenantId, fetch, now, sleep })
+    return {
+      watched: { name, tenantId, config },
+      settings,
+      round: createRound({ name, directory, tenant, client, store, receive, clockToleranceSeconds, now }),
+      ending: new AbortController()
+    }
+  }
+
+  async function tick(signal: AbortSignal): Promise<readonly Promise<void>[]> {
+    const tenantIds = [...watchers.keys()]
+    const claims = tenantIds.length === 0 ? [] : await store.claim(tenantIds, holder, leaseSeconds)
+    for (const claim of claims) {
+      const { tenantId } = claim.state
+      const watcher = watchers.get(tenantId)
+      if (watcher === undefined) {
+        continue
+      }
+      states.set(tenantId, claim.state)
+      const isFree = !underWay.has(tenantId) && (notBefore.get(tenantId) ?? 0) <= now()
+      if (claim.isMine && claim.isDue && isFree && !signal.aborted) {
+        begin(watcher, claim, AbortSignal.any([signal, watcher.ending.signal]))
+      }
+    }
+    return [...underWay.values()]
+  }
+
+  /** Never rejects. What fails here comes again: nothing of it was written down as done. */
+  function begin({ watched, round }: Watcher, claim: Claim, signal: AbortSignal): void {
+    const { name, tenantId } = watched
+    const work = makeRound(watched, round, claim, signal)
+      .then(() => {
+        notBefore.delete(tenantId)
+      })
+      .catch((error: unknown) => {
+        notBefore.set(tenantId, now() + outagePauseMs)
+        if (signal.aborted) {
+          return
+        }
+        if (error instanceof UnavailableError || error instanceof DirectoryError) {
+          logger.warn({ issuer: name, tenantId, code: error.code }, 'a round of a directory is put off')
+        } else {
+          logger.error({ issuer: name, tenantId, err: error }, 'a round of a directory failed')
+        }
+      })
+      .finally(() => underWay.delete(tenantId))
+    underWay.set(tenantId, work)
+  }
+
+  async function makeRound(watched: Watched, round: Round, claim: Claim, signal: AbortSignal): Promise<void> {
+    if (!(await store.beginRound(watched.tenantId, holder))) {
+      return // another instance is at it
+    }
+    const { isTripped, ...delta } = await round.queryChanges(claim, signal)
+    await conclude(watched, delta, claim.state.deltaFailure?.code, signal)
+    const isInVain = delta.failure !== undefined && isOfTheWhole(delta.failure.code)
+    if ((claim.isSweepDue || delta.forcesSweep) && !isInVain && !signal.aborted) {
+      const isOpen = isTripped || claim.state.breaker !== undefined
+      const sweep = await round.sweep(claim, { isOpen }, signal)
+      await conclude(watched, sweep, claim.state.sweepFailure?.code, signal)
+    }
+  }
+
+  async function conclude(
+    { name, tenantId }: Watched,
+    end: DeltaEnd | SweepEnd,
+    failedBefore: string | undefined,
+    signal: AbortSignal
+  ): Promise<void> {
+    const { kind, failure, summary } = end
+    if (signal.aborted && failure !== undefined) {
+      return // it was we who ended it
+    }
+    if (!(await store.endRound(tenantId, holder, end))) {
+      throw new DirectoryError('ERR_DIRECTORY_LEASE')
+    }
+    const about = { issuer: name, tenantId, kind }
+    if (failure !== undefined && failure.code !== failedBefore) {
+      logger.warn({ ...about, ...failure }, 'a directory cannot be watched') // once, as long as it stays the same
+    } else if (failure === undefined && failedBefore !== undefined) {
+      logger.info(about, 'a directory is watched again')
+    }
+    if (summary !== undefined && failure === undefined) {
+      const { looked, done, held, doubted, seconds } = summary
+      const isNews = held > 0 || doubted > 0 || Object.keys(done).length > 0
+      logger[isNews ? 'info' : 'debug']({ ...about, looked, done, held, doubted, seconds }, 'looked at a directory')
+    }
+  }
+
+  watch(issuers)
+  return {
+    watched: () => [...watchers.values()].map(({ watched }) => watched),
+    replace: watch,
+    tick,
+    states: () => states,
+
+    start() {
+      const stopping = new AbortController()
+      const ticks = repeat(async () => {
+        try {
+          await tick(stopping.signal)
+          hasFailed = false
+          return tickMs
+        } catch (error) {
+          if (!hasFailed) {
+            const code = error instanceof UnavailableError ? error.code : String(error)
+            logger.warn({ code }, 'directories are not watched')
+          }
+          hasFailed = true
+          return Math.max(tickMs, outagePauseMs)
+        }
+      }, 0)
+      return {
+        async stop() {
+          stopping.abort()
+          await ticks.stop()
+          await Promise.all(underWay.values())
+          if (watchers.size > 0) {
+            await store.release(holder).catch(() => {}) // the leases end by themselves
+          }
+        }
+      }
+    }
+  }
+}
+
+interface Watcher {
+  readonly watched: Watched
+  readonly settings: string
+  readonly round: Round
+  /** Aborted when it is watched no more, or otherwise. */
+  readonly ending: AbortController
+}
+
+/** All of an issuer that its watchers depend on. */
+function settingsOf({ name, directory, clockToleranceSeconds }: IssuerConfig): string {
+  return JSON.stringify([name, directory, clockToleranceSeconds])
+}
