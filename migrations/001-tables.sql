@@ -96,8 +96,8 @@ create index sessions_sid on msal_logout.sessions (sid) where sid is not null;
 create index sessions_object on msal_logout.sessions (tid, oid) where oid is not null;
 -- By the home of the account, where that is not what the ID token named: guests, and logins without a `tid`. For watchers of directories.
 create index sessions_home on msal_logout.sessions (
-  (case when account_issuer = '' then substring(home_account_id from '[.]([^.]*)$') end), home_account_id
-) where tid is distinct from case when account_issuer = '' then substring(home_account_id from '[.]([^.]*)$') end;
+  (case when account_issuer like '%/*' then substring(home_account_id from '[.]([^.]*)$') end), home_account_id
+) where tid is distinct from case when account_issuer like '%/*' then substring(home_account_id from '[.]([^.]*)$') end;
 create index sessions_expiry on msal_logout.sessions (expires_at);
 
 -- Locks and tombstones in one: a login and a sign-out upsert the same rows first, in one order.

@@ -25,8 +25,10 @@ begin
   perform msal_logout.check_session(
     add_session.client_id, add_session.partition_key, owner_id,
     add_session.issuer, known_sid, add_session.subject, add_session.issued_at, known_oid, known_tid);
-  if owner_issuer not in (
-    add_session.issuer, msal_logout.account_issuer(add_session.issuer, add_session.subject, owner_id)) then
+  -- A bare subject's account is its issuer's. Another issuer's session of an account from client info is the app's word: it asked that
+  -- issuer with this account's tokens.
+  if owner_issuer like '%/*' and add_session.subject = owner_id
+    or owner_issuer not like '%/*' and owner_issuer <> add_session.issuer then
     perform msal_logout.reject_partition(add_session.client_id, add_session.partition_key, owner_id, add_session.issuer);
   end if;
   if not msal_logout.admit(

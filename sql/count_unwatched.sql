@@ -12,7 +12,7 @@ begin
     select distinct s.account_issuer, s.home_account_id from msal_logout.sessions s
     where s.issuer = count_unwatched.issuer and s.expires_at > now()
       and (s.tid = count_unwatched.tenant_id and s.oid ~ guid) is not true
-      and (s.account_issuer = '' and left(s.home_account_id, 36) ~ guid
+      and (s.account_issuer like '%/*' and left(s.home_account_id, 36) ~ guid
         and substr(s.home_account_id, 37) = '.' || count_unwatched.tenant_id) is not true
   ) a;
   return accounts;

@@ -18,7 +18,7 @@ begin
     (select s.issued_at, true
     from msal_logout.sessions s
     where s.home_account_id = o.id || '.' || find_watched.tenant_id -- keeps sessions_account
-      and s.account_issuer is not distinct from '' and s.expires_at > now()
+      and s.account_issuer like '%/*' and s.expires_at > now()
     offset 0)
   ) s
   group by o.id;

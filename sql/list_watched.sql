@@ -25,9 +25,9 @@ begin
     union all
     (select left(s.home_account_id, 36) as object_id, min(s.issued_at) as oldest, true, false
     from msal_logout.sessions s
-    where case when s.account_issuer = '' then substring(s.home_account_id from '[.]([^.]*)$') end = list_watched.tenant_id
+    where case when s.account_issuer like '%/*' then substring(s.home_account_id from '[.]([^.]*)$') end = list_watched.tenant_id
       and s.home_account_id > list_watched.after || '.' || list_watched.tenant_id -- keeps sessions_home
-      and s.tid is distinct from case when s.account_issuer = '' then substring(s.home_account_id from '[.]([^.]*)$') end
+      and s.tid is distinct from case when s.account_issuer like '%/*' then substring(s.home_account_id from '[.]([^.]*)$') end
       and left(s.home_account_id, 36) ~ guid and length(s.home_account_id) = 37 + length(list_watched.tenant_id)
       and s.expires_at > now()
     group by s.home_account_id order by s.home_account_id limit list_watched.max_objects)
