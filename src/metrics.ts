@@ -49,6 +49,15 @@ export interface Metrics {
 }
 
 const prefix = 'msal_logout_'
+// By which a new set-up fails whose signals name no configured issuer.
+const setUpCodes = [
+  ...foreignIssuerCodes,
+  'ERR_REQUEST_FORM',
+  'ERR_REQUEST_TOKEN_MISSING',
+  'ERR_REQUEST_SID_MISSING',
+  'ERR_REQUEST_ISS_MISSING',
+  'ERR_TOKEN_ENCRYPTED'
+] as const
 // From at once to the age at which a token is rejected.
 const delayBuckets = [0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300, 600]
 const batchBuckets = [1, 2, 4, 8, 16, 32, 64, 128]
@@ -126,7 +135,7 @@ export function createMetrics({ issuers, spool, census, sources, pools, now = Da
         for (const outcome of ['lost', 'failed', 'done', 'unmatched']) {
           signals.inc({ source, issuer, outcome, reason: '' }, 0)
         }
-        for (const reason of issuer === '' ? foreignIssuerCodes : []) {
+        for (const reason of issuer === '' ? setUpCodes : []) {
           signals.inc({ source, issuer, outcome: 'rejected', reason }, 0)
         }
       }

@@ -144,21 +144,34 @@ export function explainUnmatched(
   }
 }
 
+/** What names no configured issuer is somebody who tries, or, where nothing works, how a new set-up fails. */
 function judgeForeign(counts: IssuerCounts, verdicts: readonly Verdict[], period: string): Verdict[] {
-  const named = foreignIssuerCodes.reduce((sum, code) => sum + (counts.codes.get(code) ?? 0), 0)
-  if (named === 0) {
-    return []
-  }
-  const nothingWorks = verdicts.every(({ state }) => state !== 'works')
-  return [
-    {
-      state: nothingWorks ? 'fails' : 'quiet',
+  const isForeign = (code: string) => foreignIssuerCodes.some((foreign) => foreign === code)
+  const named = [...counts.codes].reduce((sum, [code, count]) => (isForeign(code) ? sum + count : sum), 0)
+  const state = verdicts.every((verdict) => verdict.state !== 'works') ? 'fails' : 'quiet'
+  const found: Verdict[] = []
+  if (named > 0) {
+    found.push({
+      state,
       code: 'foreign_issuer',
       issuer: null,
       message: `${amount(named, 'signal')} ${period} named an issuer that is not configured`,
       advice: 'see under Rejected which one, beside those that are configured; if it is yours, configure it exactly so'
-    }
-  ]
+    })
+  }
+  const others = [...counts.codes].filter(([code]) => !isForeign(code)).sort(([, a], [, b]) => b - a)
+  const [most] = others
+  if (most !== undefined) {
+    const count = others.reduce((sum, [, times]) => sum + times, 0)
+    found.push({
+      state,
+      code: 'rejected',
+      issuer: null,
+      message: `${amount(count, 'signal')} ${period} named no issuer and ${wasOrWere(count)} rejected, most by ${most[0]}`,
+      advice: 'see under Rejected from where they came; docs/troubleshooting.md has each code'
+    })
+  }
+  return found
 }
 
 function clientsOf(counts: readonly SessionCount[]): string {

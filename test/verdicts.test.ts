@@ -121,6 +121,20 @@ const cases: [string, Outcome[], SessionCount[] | undefined, object[]][] = [
     ]
   ],
   [
+    'no issuer at all',
+    times(2, outcomeOf('rejected', { error: new RejectedError('ERR_REQUEST_FORM'), issuer: undefined })),
+    [],
+    [
+      {
+        state: 'fails',
+        code: 'rejected',
+        issuer: null,
+        message: /named no issuer and were rejected, most by ERR_REQUEST_FORM$/
+      },
+      { code: 'quiet' }
+    ]
+  ],
+  [
     'another issuer, where the own works',
     [rejected('ERR_TOKEN_ISSUER'), outcomeOf('done')],
     [],

@@ -36,7 +36,7 @@ export function createFrontchannel({ issuers, store }: FrontchannelOptions): Sig
     source: frontchannelSource,
     isSigned: false,
     async read(input, receivedAt) {
-      const call = narrow(input)
+      const call = narrowed(input)
       const config = configOf(call)
       const { sid } = call
       const concerned = call.iss === undefined ? await issuersOf(config, sid) : [call.iss]
@@ -48,6 +48,17 @@ export function createFrontchannel({ issuers, store }: FrontchannelOptions): Sig
       } catch {
         return undefined
       }
+    }
+  }
+
+  /** What is wrong with the call is of the issuer whose name stands in its path. */
+  function narrowed(input: unknown): Call {
+    try {
+      return narrow(input)
+    } catch (error) {
+      const name = typeof input === 'object' && input !== null && 'name' in input ? input.name : undefined
+      const issuer = (typeof name === 'string' ? issuers.named(name) : issuers.only())?.name
+      throw error instanceof RejectedError ? new RejectedError(error.code, { issuer }) : error
     }
   }
 
