@@ -1,9 +1,9 @@
 /** @import { Api } from './api.js' */
-/** @import { AccountQuery, AccountReference, StoredAccount, StoredRow, StoredSession } from './answers.js' */
+/** @import { AccountQuery, AccountReference, StoredAccount, StoredRow, StoredSession, UserAnswer } from './answers.js' */
 /** @import { Column } from './elements.js' */
 import { accountHash, chooseFields, fill, find, make, makeCard, makeTable } from './elements.js'
 import { attempt } from './problems.js'
-import { createPurgePanel } from './purge.js'
+import { createPurgePanel, makeNear } from './purge.js'
 import { age, count, size } from './units.js'
 
 /** @type {readonly Column<StoredRow>[]} */
@@ -70,6 +70,9 @@ export function createAccounts(api) {
       case 'object':
         void findBySession('object', { tenantId: textOf('tenant'), objectId: textOf('object') })
         return
+      case 'user':
+        void findByUser(textOf('user'))
+        return
       default:
         open(textOf('account'), undefined)
     }
@@ -118,6 +121,33 @@ export function createAccounts(api) {
         status.textContent = `${count(accounts.length, 'account')} have a session of this ${by}.`
         fill(found, makeAccountList(accounts, query))
       }
+    })
+  }
+
+  /** @param {string} user */
+  async function findByUser(user) {
+    const mine = begin()
+    await attempt(problem, async () => {
+      const { accounts, objects, hasDirectory, clicks } = await api.accountsOfUser(user)
+      if (mine !== latest) {
+        return
+      }
+      const [account, ...others] = accounts
+      const [object] = objects
+      if (account !== undefined && others.length === 0) {
+        open(account.homeAccountId, account.accountIssuer ?? undefined)
+        return
+      }
+      status.textContent = ''
+      if (object !== undefined && objects.length === 1 && accounts.length > 1) {
+        fill(found, makeAccountList(accounts, object))
+        return
+      }
+      const why =
+        object === undefined
+          ? `No address is stored here, and ${hasDirectory ? 'no directory knows this one' : 'no directory is configured to ask'}. Find the id at the provider:`
+          : `${count(objects.length, 'person')} bear this name; no session of them is stored, or there is more than one of them.`
+      fill(found, makeCard(make('p', {}, why), makeClicks(clicks), makeObjects(objects)))
     })
   }
 
@@ -172,6 +202,22 @@ export function createAccounts(api) {
   }
 
   /**
+   * What is stored and comes close: a dry run says so, and leaves no record.
+   *
+   * @param {HTMLElement} place
+   * @param {string} homeAccountId
+   */
+  async function showNear(place, homeAccountId) {
+    const mine = latest
+    await attempt(problem, async () => {
+      const outcome = await api.dryRun({ selector: { homeAccountId }, reason: 'looked for', issuedBefore: undefined })
+      if (mine === latest) {
+        fill(place, makeNear(outcome))
+      }
+    })
+  }
+
+  /**
    * @param {StoredAccount} account
    * @param {string | undefined} issuer
    */
@@ -191,9 +237,11 @@ export function createAccounts(api) {
             'p',
             { class: 'empty' },
             'No app has a row or a session of it: nobody signed in by it, or it has been signed out, or all has expired.'
-          )
+          ),
+          contents
         )
       )
+      void showNear(contents, homeAccountId)
       return
     }
     drawContents(contents, account)
@@ -311,4 +359,39 @@ function makeIssuerChoice(homeAccountId, issuers) {
 function makeRecordsLink(homeAccountId) {
   const query = new URLSearchParams({ account: homeAccountId })
   return make('p', {}, make('a', { href: `#/records?${query}` }, 'Its records'))
+}
+
+/** @param {UserAnswer['clicks']} clicks */
+function makeClicks(clicks) {
+  return (
+    clicks.length > 0 &&
+    make(
+      'ul',
+      { class: 'list' },
+      ...clicks.map(({ issuer, provider, path, purgeBy }) =>
+        make('li', {}, make('b', {}, issuer), ` (${provider}): ${path}. Then ${purgeBy}.`)
+      )
+    )
+  )
+}
+
+/** @param {UserAnswer['objects']} objects */
+function makeObjects(objects) {
+  return (
+    objects.length > 0 &&
+    make(
+      'ul',
+      { class: 'list' },
+      ...objects.map(({ tenantId, objectId }) =>
+        make(
+          'li',
+          { class: 'long' },
+          'Object ',
+          make('code', {}, objectId),
+          ' of the tenant ',
+          make('code', {}, tenantId)
+        )
+      )
+    )
+  )
 }

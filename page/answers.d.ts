@@ -150,6 +150,21 @@ export interface PurgeOutcome {
   readonly rows: number
   readonly rowsByClient: Readonly<Record<string, number>>
   readonly isRunning?: boolean
+  /** If nothing matched: what is stored and comes close. */
+  readonly near?: readonly { readonly message: string }[]
+}
+
+/** Whom the directories know by an e-mail address or user name; or how to find them by hand. */
+export interface UserAnswer {
+  readonly accounts: readonly AccountReference[]
+  readonly objects: readonly { readonly tenantId: string; readonly objectId: string }[]
+  readonly hasDirectory: boolean
+  readonly clicks: readonly {
+    readonly issuer: string
+    readonly provider: string
+    readonly path: string
+    readonly purgeBy: string
+  }[]
 }
 
 /** What a sign-out or a purge did, and why. */

@@ -1,4 +1,4 @@
-/** @import { AccountQuery, AccountReference, Issuer, PurgeOrder, PurgeOutcome, Readiness, RecordFilter, RecordPage, Rejections, Spool, Stats, StoredAccount, StoredRecord } from './answers.js' */
+/** @import { AccountQuery, AccountReference, Issuer, PurgeOrder, PurgeOutcome, Readiness, RecordFilter, RecordPage, Rejections, Spool, Stats, StoredAccount, StoredRecord, UserAnswer } from './answers.js' */
 
 /** What was rejected, or could not be asked; the message is the API's own text if it gave one. */
 export class Problem extends Error {
@@ -150,6 +150,12 @@ export function createApi(signInAgain) {
      * @returns {Promise<readonly AccountReference[]>}
      */
     accountsOf: async (session) => (await ask(`admin/accounts${query({ ...session })}`)).accounts,
+
+    /**
+     * @param {string} user an e-mail address or a user name
+     * @returns {Promise<UserAnswer>}
+     */
+    accountsOfUser: (user) => ask(`admin/accounts${query({ user })}`),
 
     /**
      * @param {string} homeAccountId

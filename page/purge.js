@@ -86,6 +86,7 @@ export function createPurgePanel(api, selector, what, onPurged) {
     const { accounts, sessions, rows } = outcome
     if (rows === 0 && sessions === 0) {
       status.textContent = 'Nothing would go: neither a row nor a session is stored.'
+      fill(preview, makeNear(outcome))
       status.focus()
       return
     }
@@ -192,6 +193,19 @@ export function createProgress(api, id, onDone) {
   })
   queueMicrotask(polling.start) // it is on the page then
   return { element }
+}
+
+/** @param {Pick<PurgeOutcome, 'near'>} outcome */
+export function makeNear({ near = [] }) {
+  return (
+    near.length > 0 &&
+    make(
+      'div',
+      {},
+      make('p', {}, 'This comes close:'),
+      make('ul', { class: 'list' }, ...near.map(({ message }) => make('li', { class: 'long' }, message)))
+    )
+  )
 }
 
 /** @param {Pick<PurgeOutcome, 'rowsByClient'>} outcome */

@@ -105,6 +105,10 @@ Exit codes:
     )
     .optionsGroup('What is purged (one of these):')
     .option('--home-account-id <id>', 'one account, in every app; with --issuer where two issuers have that id')
+    .option(
+      '--user <address>',
+      'one person, by e-mail address or user name: a configured directory is asked, or the clicks at the provider are shown'
+    )
     .option('--sid <sid>', 'one session, with --issuer')
     .option('--subject <sub>', 'every session of a subject, with --issuer')
     .option('--object-id <id>', 'one directory object, with the --tenant-id of its directory')
@@ -143,6 +147,7 @@ Exit codes:
   0    done
   1    failed: the service cannot be reached, or rejects the credentials
   2    wrong usage, or not confirmed: by the person, or for want of --force or --yes
+  3    nothing matched; what comes close is shown
   130  interrupted; a purge that has begun goes on, and --follow finds it
 
 Examples:

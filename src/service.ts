@@ -15,6 +15,7 @@ import { createOperatorCheck } from './operators.ts'
 import { createOutboundFetch } from './outbound-fetch.ts'
 import { createOutcomeCounts } from './outcome-counts.ts'
 import { createOutcomeLog } from './outcome-log.ts'
+import type { FindPeople } from './people.ts'
 import { createReceive, type Outcome } from './receive.ts'
 import { createRecentSignals } from './recent-signals.ts'
 import { createRejections } from './rejections.ts'
@@ -51,6 +52,8 @@ export interface Edges extends IssuersOptions {
   readonly choresEveryMs?: number
   /** The limits by address; default {@link createSenders}. */
   readonly senders?: Senders
+  /** Asks the directories for people; default none is configured. */
+  readonly findPeople?: FindPeople
   /** Where further signals come in. */
   readonly routes?: (issuers: Issuers) => readonly SignalRoute[]
 }
@@ -187,6 +190,7 @@ export function createService(config: Config, edges: Edges) {
     logger,
     identify: (authorization) => identify(authorization),
     now,
+    findPeople: edges.findPeople,
     isDraining: () => isDraining
   }
   const admin = createAdmin(adminOptions)

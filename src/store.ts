@@ -3,6 +3,7 @@ import type pg from 'pg'
 import { limitedDialect, runStatement, runTransaction } from './connections.ts'
 import { translateErrors } from './database.ts'
 import { UnavailableError } from './errors.ts'
+import type { NearMiss, NearQuery } from './near-misses.ts'
 import { defaultSchema, schemaName } from './schema-name.ts'
 import type { Account, ClientCounts, CommitOrders, Deleted, Order, SignOutResult } from './sign-out.ts'
 
@@ -431,6 +432,50 @@ export function createStore({ pool, schema = defaultSchema }: StoreOptions) {
           .execute()
       )
       return rows.map((row) => toAccount(row.account_issuer, row.home_account_id))
+    },
+
+    /** What is stored and comes close to what was named; each way by an index of its own. */
+    async findNear({ values, swapped, uids, kind }: NearQuery, limit: number): Promise<NearMiss[]> {
+      const none =
+        'null::text as home_account_id, null::text as issuer, null::text as client_id, null::text as tenant_id'
+      const account = 'home_account_id, null::text as issuer, null::text as client_id, null::text as tenant_id'
+      const texts: Record<NearQuery['kind'], readonly string[]> = {
+        account: [
+          ...['sessions', 'token_cache'].flatMap((table) => [
+            `select 'case' as because, ${account} from ${name}.${table} where home_account_id = any($1)`,
+            `select 'swapped', ${account} from ${name}.${table} where home_account_id = any($2)`,
+            `select 'uid', ${account} from unnest($3::text[]) u join ${name}.${table}
+              on home_account_id >= u || '.' and home_account_id < u || '/'`
+          ]),
+          `select 'object', home_account_id, null, null, tid from ${name}.sessions where oid = any($1)`,
+          `select 'subject', home_account_id, issuer, null, null from ${name}.sessions where subject = any($1)`,
+          `select 'sid', home_account_id, issuer, null, null from ${name}.sessions where sid = any($1)`
+        ],
+        client: [
+          `select 'client' as because, ${none.replace('null::text as client_id', 'client_id')}
+          from ${name}.token_cache where client_id = any($1)`
+        ],
+        tenant: [
+          `select 'tenant' as because, ${none.replace('null::text as tenant_id', 'tenant_id')}
+          from ${name}.token_cache where tenant_id = any($1)`
+        ]
+      }
+      // `limit` before `distinct`, of each: an app has many rows.
+      const limited = texts[kind].map((text) => `(${text} limit 100)`)
+      const parameters = kind === 'account' ? [values, swapped, uids] : [values]
+      const rows = await call<{ because: NearMiss['because'] } & Record<string, string | null>>(
+        `find_near_${kind}`,
+        `select distinct on (n.home_account_id, n.client_id, n.tenant_id) n.* from (${limited.join(' union all ')}) n
+          order by n.home_account_id, n.client_id, n.tenant_id limit ${limit}`,
+        parameters
+      )
+      return rows.map(({ because, home_account_id = null, issuer = null, client_id = null, tenant_id = null }) => ({
+        because,
+        homeAccountId: home_account_id,
+        issuer,
+        clientId: client_id,
+        tenantId: tenant_id
+      }))
     },
 
     /** The issuers, '' for those of ids from client info, under which there are rows or sessions of this account. */

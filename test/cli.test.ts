@@ -77,17 +77,17 @@ t.test('with a dry run, on anything but yes, or with nobody to ask, nothing is d
 
 t.test('every selector reaches the service', async (t) => {
   const { purge, provider, rows } = await setUp(t)
-  const left: [selector: string, rows: string[]][] = [
-    [`--issuer ${provider.issuer} --sid s2`, ['client-a/u.t', 'client-b/u.t']],
-    ['--client-id client-b', ['client-a/u.t']],
-    [`--home-account-id nobody.t --issuer ${provider.issuer}`, ['client-a/u.t']],
-    [`--issuer ${provider.issuer} --subject subject`, []],
-    ['--tenant-id t', []]
+  const left: [selector: string, outcome: 'done' | 'unmatched', rows: string[]][] = [
+    [`--issuer ${provider.issuer} --sid s2`, 'done', ['client-a/u.t', 'client-b/u.t']],
+    ['--client-id client-b', 'done', ['client-a/u.t']],
+    [`--home-account-id nobody.t --issuer ${provider.issuer}`, 'unmatched', ['client-a/u.t']],
+    [`--issuer ${provider.issuer} --subject subject`, 'done', []],
+    ['--tenant-id t', 'unmatched', []]
   ]
-  for (const [selector, expected] of left) {
+  for (const [selector, outcome, expected] of left) {
     const { code, stdout, stderr } = await purge(`${selector} --reason test --yes --json`)
-    t.equal(code, 0, stderr)
-    t.match(JSON.parse(stdout), { outcome: 'done', id: /-/ })
+    t.equal(code, outcome === 'done' ? 0 : 3, stderr)
+    t.match(JSON.parse(stdout), { outcome, id: /-/ })
     t.same(await rows(), expected)
   }
 })
@@ -99,11 +99,16 @@ t.test('a directory object and a time reach the service', async (t) => {
   await login({ clientId: 'client-a', homeAccountId: 'w.t', sid: 's3', ...object, issuedAt: now - 7_200 })
   await login({ clientId: 'client-b', homeAccountId: 'w.t', sid: 's4', ...object, issuedAt: now - 600 })
   const command = '--tenant-id tenant-1 --object-id object-1 --reason test --yes --json'
-  for (const issuedBefore of [String(now - 3_600), new Date((now - 3_500) * 1_000).toISOString()]) {
+  for (const [issuedBefore, expected] of [
+    [String(now - 3_600), 0],
+    [new Date((now - 3_500) * 1_000).toISOString(), 3] // of what is left all was issued later
+  ] as const) {
     const { code, stderr } = await purge(`${command} --issued-before ${issuedBefore}`)
-    t.equal(code, 0, stderr)
+    t.equal(code, expected, stderr)
     t.same(await rows(), ['client-a/u.t', 'client-a/v.t', 'client-b/u.t', 'client-b/w.t'])
   }
+  const later = await purge(`${command} --issued-before ${now - 3_500} --dry-run`)
+  t.match(JSON.parse(later.stdout), { near: ['account "w.t" is stored, and all of it was issued later'] })
   const { stdout } = await purge(command)
   t.match(JSON.parse(stdout), { outcome: 'done', accounts: 1, rows: 1 })
   for (const wrong of [`${account} --issued-before tomorrow`, `--tenant-id t --issued-before ${now} --reason test`]) {
@@ -124,7 +129,7 @@ t.test('the same command with the same key does nothing twice', async (t) => {
 t.test('wrong usage is answered in a line, with what to do, and exits with 2', async (t) => {
   const purge = purgeAt(t, nobodysUrl)
   const cases: [args: string, text: RegExp][] = [
-    ['--reason test', /give one of --home-account-id, --sid/],
+    ['--reason test', /give one of --home-account-id, --user, --sid/],
     ['--reason test --client-id a --tenant-id b', /--client-id and --tenant-id do not go together/],
     ['--reason test --sid s', /--sid says nothing without its issuer: add --issuer/],
     [`--reason test --client-id a --issuer ${issuer}`, /--client-id takes no --issuer/],
@@ -211,6 +216,93 @@ t.test('Ctrl-C before the answer to an order says how to take it up', async (t) 
   t.match(JSON.parse(command.output.stdout), { outcome: 'interrupted', message: /--idempotency-key/ })
   t.same(await rows(), ['client-a/v.t'])
   admin.server.closeAllConnections()
+})
+
+t.test('what is not there ends with 3, and what comes close is shown', async (t) => {
+  const { purge, login, provider, countPurges } = await setUp(t)
+  const [oid, tid] = ['6f1c2a90-51f3-4a0e-9d6b-3f0d8a5f7c11', '0b54c7e2-93d1-4f5e-8a86-1d2c4e7b9a30'] as const
+  const homeAccountId = `${oid}.${tid}`
+  await login({ clientId: 'client-a', homeAccountId, sid: 'Sid-1', subject: 'pairwise', oid, tid })
+  const cases: [selector: string, near: RegExp][] = [
+    [`--home-account-id ${homeAccountId.toUpperCase()}`, /its letters are of another case/],
+    [`--home-account-id " ${homeAccountId} "`, /or there are blanks/],
+    [`--home-account-id ${oid}`, /an id is <uid>\.<utid>, and this is the first part|this is its object id/],
+    [`--home-account-id ${tid}.${oid}`, /the two parts of the id are in the other order/],
+    ['--home-account-id pairwise', new RegExp(`this is its subject at "${provider.issuer}"; purge by both`)],
+    ['--home-account-id Sid-1', /this is a sid of it at/],
+    [`--sid Sid-1 --issuer ${provider.issuer}/`, /this is a sid of it at/],
+    [`--sid sid-1 --issuer ${provider.issuer}`, /^nothing matched: neither a session nor a row is stored\n$/],
+    [`--subject pairwise --issuer https://elsewhere.example`, /this is its subject at/],
+    [`--object-id ${oid} --tenant-id 11111111-1111-4111-8111-111111111111`, new RegExp(`in the tenant ${tid}`)],
+    ['--client-id CLIENT-A', /app "client-a" has rows/],
+    [`--tenant-id ${tid.toUpperCase()}`, new RegExp(`tenant "${tid}" has rows`)],
+    ['--home-account-id ada@example.com', /looks like an e-mail address: --user finds whose it is/]
+  ]
+  for (const [selector, near] of cases) {
+    const { code, stdout, stderr } = await purge(`${selector} --reason test --dry-run`)
+    t.equal(code, 3, `${selector}: ${stderr}`)
+    t.match(stdout, /^nothing matched: neither a session nor a row is stored\n/, selector)
+    t.match(stdout, near, selector)
+  }
+  const json = await purge(`--home-account-id ${oid} --reason test --dry-run --json`)
+  t.match(JSON.parse(json.stdout), { outcome: 'unmatched', rows: 0, near: [/^account "/] })
+  t.equal(await countPurges(), 0)
+
+  const declined = await purge('--home-account-id nobody --reason test', { answer: 'n' })
+  t.match(declined, {
+    code: 2,
+    stderr: /nothing matched.*Purge it all the same, so that no login under way is stored\?/s
+  })
+  const meant = await purge('--home-account-id nobody --reason test --yes')
+  t.match(meant, { code: 3, stdout: /^nothing matched, and nothing was purged; the record of it is [-0-9a-f]{36}\n$/ })
+  t.equal(await countPurges(), 1)
+})
+
+t.test('from an e-mail address to the account: by a directory, or by the clicks at the provider', async (t) => {
+  const without = await setUp(t)
+  const unknown = await without.purge('--user ada@example.com --reason test --json')
+  t.equal(unknown.code, 3)
+  t.match(JSON.parse(unknown.stdout), {
+    outcome: 'unmatched',
+    code: 'user_unknown',
+    message: /no directory is configured to ask/
+  })
+  t.match(
+    unknown.stderr,
+    /main \(another provider\): the page of the user at the provider: .*; then purge by the issuer/
+  )
+  t.match(await without.purge('--user a --tenant-id t --reason test'), { code: 2, stderr: /do not go together/ })
+
+  const [tenantId, objectId] = ['0b54c7e2-93d1-4f5e-8a86-1d2c4e7b9a30', '6f1c2a90-51f3-4a0e-9d6b-3f0d8a5f7c11'] as const
+  const asked: string[] = []
+  const service = await build(t, {
+    edges: {
+      async findPeople(name) {
+        asked.push(name)
+        const one = { tenantId, objectId }
+        return name === 'ada@example.com' ? [one] : name === 'two' ? [one, { ...one, objectId: tenantId }] : []
+      }
+    }
+  })
+  await service.login({ homeAccountId: 'u.t', oid: objectId, tid: tenantId })
+  const purge = purgeAt(t, await service.admin.listen({ host: '127.0.0.1', port: 0 }))
+  t.match(await purge('--user nobody --reason test'), { code: 3, stderr: /no directory knows "nobody"/ })
+  t.match(await purge('--user two --reason test'), {
+    code: 2,
+    stderr: /is the name of several: give --tenant-id .*, or --tenant-id/
+  })
+  const found = await service.operate('GET', '/admin/accounts?user=ada%40example.com')
+  t.same(found.json(), {
+    accounts: [{ homeAccountId: 'u.t', accountIssuer: null }],
+    objects: [{ tenantId, objectId }],
+    hasDirectory: true,
+    clicks: []
+  })
+  t.equal((await service.operate('GET', '/admin/accounts?user=ada&issuer=x')).statusCode, 400)
+  const done = await purge('--user ada@example.com --reason test --yes')
+  t.match(done, { code: 0, stdout: /^purged:\n +accounts +1\n/ })
+  t.same(await service.rows(), [])
+  t.same(new Set(asked), new Set(['nobody', 'two', 'ada@example.com']))
 })
 
 t.test('a purge in the background is followed, outlives Ctrl-C, and --follow sees its end', async (t) => {

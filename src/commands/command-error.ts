@@ -2,16 +2,19 @@
 export class CommandError extends Error {
   /** For programs, and stable; the operators' HTTP API's own `code` if it gave one. */
   readonly code: string
-  /** 1: it failed; 2: it was asked wrongly, or a person said no. */
-  readonly exitCode: 1 | 2
+  /** 1: it failed; 2: it was asked wrongly, or a person said no; 3: nothing matched. */
+  readonly exitCode: 1 | 2 | 3
 
-  constructor(exitCode: 1 | 2, code: string, message: string, options?: ErrorOptions) {
+  constructor(exitCode: 1 | 2 | 3, code: string, message: string, options?: ErrorOptions) {
     super(message, options)
     this.name = 'CommandError'
     this.code = code
     this.exitCode = exitCode
   }
 }
+
+/** The exit code of what was done, and nothing was there to do it to. */
+export const nothingMatched = 3
 
 /** The exit code after Ctrl-C, as shells have it: 128 and the signal's number. */
 export const interrupted = 130

@@ -32,6 +32,15 @@ const CountsSchema = Type.Object({
   rows: Type.Number(),
   rowsByClient: Type.Record(Type.String(), Type.Number())
 })
+const NearSchema = Type.Array(Type.Object({ message: Type.String() }))
+const PreviewSchema = Type.Intersect([CountsSchema, Type.Object({ near: Type.Optional(NearSchema) })])
+const UserSchema = Type.Object({
+  objects: Type.Array(Type.Object({ tenantId: Type.String(), objectId: Type.String() })),
+  hasDirectory: Type.Boolean(),
+  clicks: Type.Array(
+    Type.Object({ issuer: Type.String(), provider: Type.String(), path: Type.String(), purgeBy: Type.String() })
+  )
+})
 const PurgeSchema = Type.Intersect([
   CountsSchema,
   Type.Object({ id: Type.String(), status: Type.Optional(Type.String()), total: Type.Optional(Type.Number()) })
@@ -39,6 +48,12 @@ const PurgeSchema = Type.Intersect([
 const ProblemSchema = Type.Object({ code: Type.String(), detail: Type.String() })
 
 export type Counts = Static<typeof CountsSchema>
+
+/** What a purge would delete; `near`, if that is nothing: what is stored and comes close. */
+export type Preview = Static<typeof PreviewSchema>
+
+/** Whom the directories know by a name, or how to find them by hand. */
+export type UserAnswer = Static<typeof UserSchema>
 
 const textOrNull = Type.Union([Type.String(), Type.Null()])
 const SignalSchema = Type.Object({
@@ -177,9 +192,9 @@ export function createOperatorClient({ url, token, signal }: OperatorClientOptio
 
   return {
     /** What a purge would delete. */
-    async preview(body: PurgeBody): Promise<Counts> {
+    async preview(body: PurgeBody): Promise<Preview> {
       const answer = await order({ ...body, dryRun: true }, {})
-      if (!Value.Check(CountsSchema, answer)) {
+      if (!Value.Check(PreviewSchema, answer)) {
         throw unexpected(url)
       }
       return answer
@@ -188,6 +203,14 @@ export function createOperatorClient({ url, token, signal }: OperatorClientOptio
     /** Orders a purge; the same key with the same body again begins nothing anew. */
     async order(body: PurgeBody, idempotencyKey: string): Promise<Progress> {
       return progressOf(await order({ ...body, dryRun: false }, { 'idempotency-key': idempotencyKey }), url)
+    },
+
+    async findUser(name: string): Promise<UserAnswer> {
+      const answer = await call(`admin/accounts?${new URLSearchParams({ user: name })}`, { timeoutMs: readTimeoutMs })
+      if (!Value.Check(UserSchema, answer)) {
+        throw unexpected(url)
+      }
+      return answer
     },
 
     async issuers(): Promise<readonly TrustedIssuer[]> {

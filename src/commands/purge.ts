@@ -3,7 +3,7 @@ import { createInterface } from 'node:readline'
 import type { Readable } from 'node:stream'
 import { setTimeout as pause } from 'node:timers/promises'
 import { maxAccountsUnforced as usualMaxAccountsUnforced } from '../signals/operator.ts'
-import { CommandError, interrupted, printable } from './command-error.ts'
+import { CommandError, interrupted, nothingMatched, printable } from './command-error.ts'
 import { addressOf, secondsOf, tokenSource, usage } from './operator-access.ts'
 import { type Counts, createOperatorClient, type Progress, type PurgeBody, UnansweredError } from './operator-client.ts'
 import { createProgress } from './progress.ts'
@@ -11,6 +11,8 @@ import { createProgress } from './progress.ts'
 /** The options of `msal-logout purge`, as commander gives them. */
 export interface PurgeOptions {
   readonly homeAccountId?: string
+  /** An e-mail address or a user name, for the directories. */
+  readonly user?: string
   readonly issuer?: string
   readonly sid?: string
   readonly subject?: string
@@ -52,11 +54,12 @@ export interface PurgeLimits {
 }
 
 const numbers = new Intl.NumberFormat('en')
+const outcomes = { 1: 'failed', 2: 'refused', 3: 'unmatched' } as const
 
 /**
  * Purges by the operators' HTTP API: shows what would go, asks, orders it, and follows it to its end.
  *
- * @returns the exit code: 0 done, 1 failed, 2 wrong usage or not confirmed by the person, 130 interrupted
+ * @returns the exit code: 0 done, 1 failed, 2 wrong usage or not confirmed by the person, 3 nothing matched, 130 interrupted
  */
 export async function purge(
   options: PurgeOptions,
@@ -73,8 +76,8 @@ export async function purge(
   // The last that is known of the purge.
   let known: Progress | undefined
 
-  async function run(): Promise<void> {
-    const body = options.follow === undefined ? bodyOf(options) : refuseOrders(options)
+  async function run(): Promise<number> {
+    const given = options.follow === undefined ? bodyOf(options) : refuseOrders(options)
     if (options.idempotencyKey !== undefined && !/^[\x20-\x7e]{1,255}$/.test(options.idempotencyKey)) {
       throw usage('--idempotency-key takes 1 to 255 printable characters of ASCII') // no header bears others
     }
@@ -116,19 +119,28 @@ export async function purge(
     }
 
     try {
-      if (body === undefined) {
+      if (given === undefined) {
         await follow(await patiently(() => client.find(options.follow ?? '')))
       } else {
+        const body = options.user === undefined ? given : await ofUser(client, options.user, given, say)
         const preview = await client.preview(body)
+        const near = preview.near?.map(({ message }) => message)
+        if (options.dryRun === true && near !== undefined) {
+          conclude({ outcome: 'unmatched', ...countsOf(preview), near }, unmatchedText(body, near))
+          return nothingMatched
+        }
         if (options.dryRun === true) {
           conclude({ outcome: 'dry_run', ...countsOf(preview) }, described('this would be purged', preview))
-          return
+          return 0
         }
         checkSize(body, preview, maxAccountsUnforced)
         if (options.yes !== true) {
-          await ask(surroundings, `${described('this would be purged', preview)}Purge it? [y/N] `)
+          const question =
+            near === undefined ? 'Purge it?' : 'Purge it all the same, so that no login under way is stored?'
+          const text = near === undefined ? described('this would be purged', preview) : unmatchedText(body, near)
+          await ask(surroundings, `${text}${question} [y/N] `)
         } else if (options.json !== true) {
-          say(described('this is to be purged', preview).trimEnd())
+          say((near === undefined ? described('this is to be purged', preview) : unmatchedText(body, near)).trimEnd())
         }
         const key = options.idempotencyKey ?? randomUUID()
         resumption = `the service may have begun: the same command with "--idempotency-key ${key}" takes it up, and does nothing twice`
@@ -137,15 +149,22 @@ export async function purge(
     } finally {
       progress.stop()
     }
+    if (known !== undefined && isNothing(known)) {
+      conclude(
+        { outcome: 'unmatched', id: known.id, ...countsOf(known) },
+        `nothing matched, and nothing was purged; the record of it is ${printable(known.id)}\n`
+      )
+      return nothingMatched
+    }
     if (known !== undefined) {
       const text = `${described('purged', known)}the record of it is ${printable(known.id)}\n`
       conclude({ outcome: 'done', id: known.id, ...countsOf(known) }, text)
     }
+    return 0
   }
 
   try {
-    await run()
-    return 0
+    return await run()
   } catch (error) {
     if (signal.aborted) {
       say(`interrupted: ${resumption}`)
@@ -161,7 +180,7 @@ export async function purge(
       say(`error: ${printable(message)}`)
       if (options.json === true) {
         const id = known === undefined ? {} : { id: known.id }
-        const outcome = error.exitCode === 2 ? 'refused' : 'failed'
+        const outcome = outcomes[error.exitCode]
         conclude({ outcome, code: error.code, message, ...id }, '')
       }
       return error.exitCode
@@ -174,6 +193,7 @@ function bodyOf(options: PurgeOptions): PurgeBody {
   const { homeAccountId, issuer, sid, subject, objectId, clientId, tenantId, reason, force = false } = options
   const selectors = {
     '--home-account-id': homeAccountId,
+    '--user': options.user,
     '--sid': sid,
     '--subject': subject,
     '--object-id': objectId,
@@ -196,7 +216,7 @@ function bodyOf(options: PurgeOptions): PurgeBody {
   if (objectId !== undefined && tenantId === undefined) {
     throw usage(`${name} says nothing without its tenant: add --tenant-id <id>`)
   }
-  if (issuer !== undefined && (clientId !== undefined || tenantId !== undefined)) {
+  if (issuer !== undefined && (options.user ?? clientId ?? tenantId) !== undefined) {
     throw usage(`${name} takes no --issuer: leave it out`)
   }
   if (reason === undefined || reason.trim() === '') {
@@ -206,12 +226,55 @@ function bodyOf(options: PurgeOptions): PurgeBody {
   return { homeAccountId, issuer, sid, subject, clientId, tenantId, objectId, issuedBefore, reason, force }
 }
 
+/** The directory object of a user; or how to find one by hand, in lines to read. */
+async function ofUser(
+  client: ReturnType<typeof createOperatorClient>,
+  user: string,
+  body: PurgeBody,
+  say: (text: string) => void
+): Promise<PurgeBody> {
+  const { objects, hasDirectory, clicks } = await client.findUser(user)
+  const [object, ...others] = objects
+  if (others.length > 0) {
+    const all = objects.map(({ tenantId, objectId }) => `--tenant-id ${tenantId} --object-id ${objectId}`).join(', or ')
+    throw new CommandError(2, 'ambiguous_user', `"${user}" is the name of several: give ${all}`)
+  }
+  if (object === undefined) {
+    for (const { issuer, provider, path, purgeBy } of clicks) {
+      say(printable(`${issuer} (${provider}): ${path}; then ${purgeBy}`))
+    }
+    const why = hasDirectory ? `no directory knows "${user}"` : 'no directory is configured to ask'
+    throw new CommandError(
+      nothingMatched,
+      'user_unknown',
+      `no address is stored here, and ${why}: find the id as above`
+    )
+  }
+  return { ...body, ...object }
+}
+
+function isNothing({ accounts, sessions, rows }: Counts): boolean {
+  return accounts === 0 && sessions === 0 && rows === 0
+}
+
+function unmatchedText({ homeAccountId, subject, objectId }: PurgeBody, near: readonly string[]): string {
+  const named = homeAccountId ?? subject ?? objectId ?? ''
+  const close = near.map((message) => `  ${printable(message)}\n`)
+  const isAddress = named.includes('@') && close.length === 0
+  return [
+    'nothing matched: neither a session nor a row is stored\n',
+    ...(close.length === 0 ? [] : ['this comes close:\n', ...close]),
+    ...(isAddress ? [`  "${printable(named)}" looks like an e-mail address: --user finds whose it is\n`] : [])
+  ].join('')
+}
+
 /** With `--follow` nothing may say what is to be purged: it would not be purged. */
 function refuseOrders(options: PurgeOptions): undefined {
-  const { homeAccountId, issuer, sid, subject, clientId, tenantId, objectId } = options
+  const { homeAccountId, user, issuer, sid, subject, clientId, tenantId, objectId } = options
   const { issuedBefore, reason, dryRun, force, idempotencyKey } = options
   const orders = {
     '--home-account-id': homeAccountId,
+    '--user': user,
     '--issuer': issuer,
     '--sid': sid,
     '--subject': subject,

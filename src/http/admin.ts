@@ -19,9 +19,11 @@ import { UnavailableError } from '../errors.ts'
 import type { Issuers } from '../issuers.ts'
 import { isIdentifier } from '../jwt.ts'
 import type { Metrics } from '../metrics.ts'
+import { describeNearMisses, nearQueryOf } from '../near-misses.ts'
 import type { IdentifyOperator } from '../operators.ts'
 import { type CountedOutcomes, noCounts, type OutcomeCounts } from '../outcome-counts.ts'
 import { causeOf } from '../outcome-log.ts'
+import { clicksFor, type FindPeople } from '../people.ts'
 import type { RecentSignal, RecentSignals } from '../recent-signals.ts'
 import type { Rejections } from '../rejections.ts'
 import { createSenders, type Senders } from '../senders.ts'
@@ -38,7 +40,7 @@ export interface AdminOptions {
   readonly purge: Purge
   readonly store: Pick<
     Store,
-    'checkReady' | 'findRecord' | 'listRecords' | 'findAccount' | 'findAccounts' | 'recordsPerMinute'
+    'checkReady' | 'findRecord' | 'listRecords' | 'findAccount' | 'findAccounts' | 'findNear' | 'recordsPerMinute'
   >
   readonly spool: Pick<Spool, 'checkReady' | 'status'>
   readonly issuers: Pick<Issuers, 'status'>
@@ -49,6 +51,8 @@ export interface AdminOptions {
   readonly metrics: Pick<Metrics, 'text' | 'contentType' | 'operatorRejected'>
   readonly logger: FastifyBaseLogger
   readonly identify: IdentifyOperator
+  /** Asks the directories; undefined: none is configured. */
+  readonly findPeople?: FindPeople | undefined
   /** Whether the service is about to stop; default never. */
   readonly isDraining?: () => boolean
   /** The limits by address; default {@link createSenders}, apart from those of the public listener. */
@@ -59,6 +63,7 @@ export interface AdminOptions {
 
 const maxListed = 1_000
 const maxCounted = 200_000
+const maxNear = 5
 const uuid = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i
 
 declare module 'fastify' {
@@ -262,7 +267,8 @@ function purgeRoutes(app: Listener, { purge, store, now = Date.now }: AdminOptio
         issuedBefore,
         idempotencyKey
       })
-      return answer(reply, result, dryRun)
+      const near = isUnmatched(result) ? await store.findNear(nearQueryOf(selector), maxNear) : []
+      return answer(reply, result, dryRun, describeNearMisses(selector, near))
     }
   )
 
@@ -351,19 +357,26 @@ function purgeRoutes(app: Listener, { purge, store, now = Date.now }: AdminOptio
 
 function viewRoutes(
   app: Listener,
-  { store, spool, issuers, rejections, outcomes, recent, census, now = Date.now }: AdminOptions
+  { store, spool, issuers, rejections, outcomes, recent, census, findPeople, now = Date.now }: AdminOptions
 ): void {
   app.get(
     '/admin/accounts',
     {
       schema: {
-        summary: 'Whose session that is, by its sid, its subject or its directory object',
+        summary:
+          'Whose session that is, by its sid, its subject or its directory object; or by an e-mail address or user name',
         security,
         querystring: schemas.AccountsQuery,
         response: schemas.answers({ 200: schemas.Accounts })
       }
     },
-    async ({ query }, reply) => {
+    async (request, reply) => {
+      const { user, ...query } = request.query
+      if (user !== undefined) {
+        return isText(user) && Object.keys(query).length === 0
+          ? accountsOfUser(user)
+          : problem(reply, 400, 'invalid_selector', '"user" goes alone, and must have no control characters')
+      }
       const account = accountQueryOf(query)
       if (account === undefined) {
         return problem(
@@ -377,6 +390,18 @@ function viewRoutes(
       return { accounts: accounts.map(shownAccount) }
     }
   )
+
+  /** No address is stored: a directory knows whose it is, or a person looks at the provider. */
+  async function accountsOfUser(user: string) {
+    const objects = (await findPeople?.(user)) ?? []
+    const found = await Promise.all(objects.map((object) => store.findAccounts(object, maxListed)))
+    return {
+      accounts: found.flat().slice(0, maxListed).map(shownAccount),
+      objects: objects.map(({ tenantId, objectId }) => ({ tenantId, objectId })),
+      hasDirectory: findPeople !== undefined,
+      clicks: objects.length > 0 ? [] : clicksFor(issuers.status())
+    }
+  }
 
   app.get(
     '/admin/accounts/:homeAccountId',
@@ -641,7 +666,12 @@ function accountQueryOf(query: Static<typeof schemas.AccountsQuery>): AccountQue
 
 type Sweep = { readonly clientId: string } | { readonly tenantId: string; readonly objectId?: never }
 
-function answer(reply: FastifyReply, result: PurgeResult, dryRun: boolean): FastifyReply {
+/** Nothing was there: neither a session nor a row. */
+function isUnmatched(result: PurgeResult): boolean {
+  return result.outcome === 'done' && result.deleted.sessions === 0 && result.deleted.rows === 0
+}
+
+function answer(reply: FastifyReply, result: PurgeResult, dryRun: boolean, near: readonly object[]): FastifyReply {
   switch (result.outcome) {
     case 'too_many':
       return problem(
@@ -659,7 +689,7 @@ function answer(reply: FastifyReply, result: PurgeResult, dryRun: boolean): Fast
       const { accounts, sessions, rows } = result.deleted
       const body = { id: result.id, dryRun, accounts, sessions, rows, rowsByClient: rowsByClient(result.deleted) }
       return result.outcome === 'done'
-        ? reply.code(200).send(body)
+        ? reply.code(200).send({ ...body, ...(isUnmatched(result) && { near }) })
         : reply.code(202).send({ ...body, status: 'running', done: accounts, total: result.total })
     }
   }

@@ -88,7 +88,14 @@ export const AccountsQuery = Type.Object(
     sid: Type.Optional(identifier),
     subject: Type.Optional(identifier),
     tenantId: Type.Optional(identifier),
-    objectId: Type.Optional(identifier)
+    objectId: Type.Optional(identifier),
+    user: Type.Optional(
+      Type.String({
+        minLength: 1,
+        maxLength: 320,
+        description: 'Instead of all others: an e-mail address or user name, for the directories'
+      })
+    )
   },
   closed
 )
@@ -99,7 +106,20 @@ const purged = { accounts: count, sessions: count, rows: count, rowsByClient }
 export const PurgeDone = answer('Done and committed, or what a dry run would do', {
   id: Type.String({ format: 'uuid' }),
   dryRun: Type.Boolean(),
-  ...purged
+  ...purged,
+  near: Type.Optional(
+    Type.Array(
+      Type.Object({
+        because: Type.String(),
+        homeAccountId: textOrNull,
+        issuer: textOrNull,
+        clientId: textOrNull,
+        tenantId: textOrNull,
+        message: Type.String()
+      }),
+      { description: 'If nothing matched: what is stored and comes close' }
+    )
+  )
 })
 export const PurgeRunning = answer('It goes on in the background; GET /admin/purges/{id} says how far it is', {
   id: Type.String({ format: 'uuid' }),
@@ -139,7 +159,19 @@ export const Records = answer('Records, the newest first', {
   next: Type.Unsafe<string | null>({ type: ['string', 'null'], description: 'The next `before`; null at the end' })
 })
 export const Accounts = answer('The accounts that have such a session', {
-  accounts: Type.Array(accountRef)
+  accounts: Type.Array(accountRef),
+  objects: Type.Optional(
+    Type.Array(Type.Object({ tenantId: Type.String(), objectId: Type.String() }), {
+      description: 'Of a user: the persons of this name in the directories'
+    })
+  ),
+  hasDirectory: Type.Optional(Type.Boolean({ description: 'Of a user: whether a directory is configured' })),
+  clicks: Type.Optional(
+    Type.Array(
+      Type.Object({ issuer: Type.String(), provider: Type.String(), path: Type.String(), purgeBy: Type.String() }),
+      { description: 'Of a user whom no directory knows: how to find the id at the provider of each issuer' }
+    )
+  )
 })
 export const Account = answer('What is stored of an account; never a payload', {
   homeAccountId: Type.String(),
