@@ -186,8 +186,7 @@ t.test('each container of compose.yaml has the least rights, and its secrets fro
 t.test("compose's roles suffice: one owns the schema and migrates it, another serves", async (t) => {
   const run = process.env.TEST_RUN
   const names = (text: string) => text.replace(/msal_logout(_owner|_service)?\b(?!\.)/g, (name) => `${name}_${run}_0`)
-  const [, script = ''] = /<<'SQL'\n(.*)\nSQL\n/s.exec(read('deploy/compose/create-roles.sh')) ?? []
-  const statements = names(script)
+  const statements = names(read('deploy/create-roles.sql').replace(/^--.*$/gm, ''))
     .replace(/:'(\w+)'/g, `'test'`)
     .split(';')
     .map((statement) => statement.trim())
