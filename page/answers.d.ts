@@ -77,6 +77,42 @@ export interface Issuer {
   readonly lastFailure: string | null
 }
 
+export interface DirectoryFailure {
+  readonly code: string
+  readonly detail: string | null
+  readonly since: string
+}
+
+export interface Directory {
+  readonly issuer: string
+  readonly tenantId: string
+  readonly dryRun: boolean
+  readonly goodAt: string | null
+  readonly deltaAt: string | null
+  readonly hasDelta: boolean
+  readonly sweptAt: string | null
+  readonly deltaFailure: DirectoryFailure | null
+  readonly sweepFailure: DirectoryFailure | null
+  readonly watched: number | null
+  readonly unwatched: number | null
+  readonly breaker: { readonly openedAt: string; readonly found: number; readonly watched: number } | null
+  readonly held: readonly {
+    readonly objectId: string
+    readonly event: string
+    readonly detail: string
+    readonly seenAt: string
+  }[]
+  readonly heldCount: number
+  readonly rounds: readonly {
+    readonly kind: 'delta' | 'sweep'
+    readonly at: string
+    readonly looked: number
+    readonly done: Readonly<Record<string, number>>
+    readonly held: number
+    readonly failure: string | null
+  }[]
+}
+
 export interface Spool {
   readonly verified: number
   readonly unverified: number

@@ -1,4 +1,4 @@
-/** @import { AccountQuery, AccountReference, Issuer, PurgeOrder, PurgeOutcome, Readiness, RecordFilter, RecordPage, Rejections, Spool, Stats, StoredAccount, StoredRecord, UserAnswer } from './answers.js' */
+/** @import { AccountQuery, AccountReference, Directory, Issuer, PurgeOrder, PurgeOutcome, Readiness, RecordFilter, RecordPage, Rejections, Spool, Stats, StoredAccount, StoredRecord, UserAnswer } from './answers.js' */
 
 /** What was rejected, or could not be asked; the message is the API's own text if it gave one. */
 export class Problem extends Error {
@@ -141,6 +141,29 @@ export function createApi(signInAgain) {
 
     /** @returns {Promise<readonly Issuer[]>} */
     issuers: async () => (await ask('admin/issuers')).issuers,
+
+    /** @returns {Promise<readonly Directory[]>} */
+    directories: async () => (await ask('admin/directories')).directories,
+
+    /**
+     * What the breaker of a directory holds is done, or is not. Never asked again by itself after a new sign-in.
+     *
+     * @param {string} tenantId
+     * @param {'release' | 'drop'} decision
+     * @returns {Promise<void>}
+     */
+    async decideDirectory(tenantId, decision) {
+      const used = token
+      try {
+        await send(`admin/directories/${encodeURIComponent(tenantId)}/${decision}`, { method: 'POST' })
+      } catch (error) {
+        if (error instanceof Problem && error.isAboutCredentials) {
+          await renew(used, error)
+          throw new Problem('Nothing was decided: the sign-in had ended. Press the button again.', error)
+        }
+        throw error
+      }
+    },
 
     /** @returns {Promise<Spool>} */
     spool: () => ask('admin/spool'),

@@ -1,6 +1,7 @@
 /** @import { Api } from './api.js' */
 /** @import { Issuer, Spool, Verdict } from './answers.js' */
 /** @import { Column } from './elements.js' */
+import { describeDirectories } from './directories.js'
 import { fill, find, make, makeFacts, makeTable } from './elements.js'
 import { createPlot } from './plot.js'
 import { createPolling } from './polling.js'
@@ -47,6 +48,7 @@ export function createOverview(api) {
   const stats = createPart('stats')
   const verdicts = createPart('verdicts')
   const issuers = createPart('issuers')
+  const directories = createPart('directories')
   const spool = createPart('spool')
   const plot = createPlot()
   fill(stats.content, plot.element)
@@ -61,6 +63,13 @@ export function createOverview(api) {
       }
     })
 
+  const drawDirectories = () =>
+    attempt(directories.problem, async () => {
+      const found = await api.directories()
+      find('directories-card', HTMLElement).hidden = found.length === 0
+      fill(directories.content, ...describeDirectories(api, found, drawDirectories))
+    })
+
   const polling = createPolling(10_000, async () => {
     await Promise.all([
       drawStats(),
@@ -68,6 +77,7 @@ export function createOverview(api) {
         const trusted = await api.issuers()
         fill(issuers.content, makeTable('Issuers', issuerColumns, trusted))
       }),
+      drawDirectories(),
       attempt(spool.problem, async () => {
         fill(spool.content, ...describeSpool(await api.spool()))
       })

@@ -154,6 +154,16 @@ export function createDirectoryStore({
       }))
     },
 
+    /** How these directories stand, at whichever instance; none of one that has never been looked at. */
+    async readStates(tenantIds: readonly string[]): Promise<Map<string, DirectoryState>> {
+      const rows = await call<{ state: StateRow }>(
+        'read_directories',
+        `select to_jsonb(d) as state from ${name}.directories d where d.tenant_id = any ($1)`,
+        [tenantIds]
+      )
+      return new Map(rows.map(({ state }) => [state.tenant_id, stateOf(state)]))
+    },
+
     /** Gives the leases back. */
     async release(holder: string): Promise<void> {
       await call('release_directories', `select ${name}.release_directories($1)`, [holder])

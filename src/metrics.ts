@@ -1,5 +1,6 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
 import type { Census } from './census.ts'
+import type { DirectoryReports } from './directory-report.ts'
 import { RejectedError, UnavailableError } from './errors.ts'
 import type { Issuers } from './issuers.ts'
 import type { CarriedOut, Outcome } from './receive.ts'
@@ -16,6 +17,8 @@ export interface MetricsSources {
   readonly census: { latest(): Census | undefined }
   /** The kinds of signals that come in: their series begin at 0. */
   readonly sources: readonly string[]
+  /** The directories that are watched, as they were looked at last. */
+  readonly directories: Pick<DirectoryReports, 'latest'>
   /** By name: connections to the database, of `pg`. */
   readonly pools: Readonly<Record<string, ConnectionCounts>>
   /** Milliseconds since 1970; default `Date.now`. */
@@ -63,7 +66,15 @@ const delayBuckets = [0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300, 600]
 const batchBuckets = [1, 2, 4, 8, 16, 32, 64, 128]
 
 /** Counts what happens, and reads what is, for Prometheus. */
-export function createMetrics({ issuers, spool, census, sources, pools, now = Date.now }: MetricsSources): Metrics {
+export function createMetrics({
+  issuers,
+  spool,
+  census,
+  directories,
+  sources,
+  pools,
+  now = Date.now
+}: MetricsSources): Metrics {
   const registry = new Registry()
   const registers = [registry]
 
@@ -118,6 +129,19 @@ export function createMetrics({ issuers, spool, census, sources, pools, now = Da
     'issuer',
     'client_id'
   ])
+  const directory = {
+    good: directoryGauge('directory_good_timestamp_seconds', 'When all was last well; 0 if never'),
+    delta: directoryGauge(
+      'directory_delta_timestamp_seconds',
+      'When the directory last said what has changed; 0 if never'
+    ),
+    watched: directoryGauge('directory_watched', 'Directory objects in the cache, as of the last sweep'),
+    unwatched: directoryGauge('directory_unwatched', 'Accounts of the issuer that name no object of the directory'),
+    breaker: directoryGauge(
+      'directory_breaker_open',
+      '1 if a round has seen too many at once, and an operator must decide'
+    )
+  }
   const connections = gauge('pool_connections', 'Connections to the database', ['pool', 'state'])
 
   function counter<Label extends string>(name: string, help: string, labelNames: Label[]) {
@@ -126,6 +150,10 @@ export function createMetrics({ issuers, spool, census, sources, pools, now = Da
 
   function gauge<Label extends string>(name: string, help: string, labelNames: Label[]) {
     return new Gauge({ name: prefix + name, help, labelNames, registers })
+  }
+
+  function directoryGauge(name: string, help: string) {
+    return gauge(name, help, ['issuer', 'tenant'])
   }
 
   // A series that begins with its first event has no increase to alert on; and silence shows only where a series is.
@@ -169,6 +197,17 @@ export function createMetrics({ issuers, spool, census, sources, pools, now = Da
       }
       keyFetches.inc({ issuer: name, outcome: 'done' }, fetched)
       keyFetches.inc({ issuer: name, outcome: 'failed' }, failed)
+    }
+    for (const one of Object.values(directory)) {
+      one.reset() // what is watched no more
+    }
+    for (const { issuer, tenantId: tenant, state } of directories.latest()) {
+      const labels = { issuer, tenant }
+      directory.good.set(labels, (state?.goodAt?.getTime() ?? 0) / 1_000)
+      directory.delta.set(labels, (state?.deltaAt?.getTime() ?? 0) / 1_000)
+      directory.watched.set(labels, state?.watched ?? 0)
+      directory.unwatched.set(labels, state?.unwatched ?? 0)
+      directory.breaker.set(labels, state?.breaker === undefined ? 0 : 1)
     }
     for (const [pool, { totalCount, idleCount, waitingCount }] of Object.entries(pools)) {
       connections.set({ pool, state: 'busy' }, totalCount - idleCount)

@@ -4,6 +4,7 @@ import { createCensus } from './census.ts'
 import type { Config } from './config.ts'
 import { createPool, type Pool, type PoolOptions } from './database.ts'
 import { createWatchers, type WatchersOptions } from './directories/microsoft-graph/watcher.ts'
+import { createDirectoryReports } from './directory-report.ts'
 import { createDirectoryStore } from './directory-store.ts'
 import { UnavailableError } from './errors.ts'
 import { type AdminOptions, createAdmin } from './http/admin.ts'
@@ -101,7 +102,19 @@ export function createService(config: Config, edges: Edges) {
   const census = createCensus({ store: stores.slow, issuers, now })
   const outcomes = createOutcomeCounts({ now })
   const recent = createRecentSignals({ now })
-  const metrics = createMetrics({ issuers, spool, census, sources: [...sources, directorySource], pools, now })
+  const directories = createDirectoryReports({
+    watchers: { watched: () => watchers.watched(), states: () => watchers.states() },
+    store: directoryStore
+  })
+  const metrics = createMetrics({
+    issuers,
+    spool,
+    census,
+    directories,
+    sources: [...sources, directorySource],
+    pools,
+    now
+  })
   const rejections = createRejections({ now })
   const senders = edges.senders ?? createSenders({ logger, now, isBusy: () => isBusy() })
   const log = createOutcomeLog({ logger, lines: senders.lines })
@@ -187,6 +200,7 @@ export function createService(config: Config, edges: Edges) {
     recent,
     census,
     metrics,
+    directories,
     logger,
     identify: (authorization) => identify(authorization),
     now,

@@ -83,6 +83,7 @@ t.test('the delay counts from when the issuer says that it was issued, of every 
     issuers,
     spool,
     census: { latest: () => undefined },
+    directories: { latest: () => [] },
     sources: [],
     pools: {},
     now: () => 100_000

@@ -15,6 +15,8 @@ import fastify, {
 } from 'fastify'
 import type { Static } from 'typebox'
 import type { Census } from '../census.ts'
+import type { DirectoryReport, DirectoryReports } from '../directory-report.ts'
+import type { DirectoryFailure } from '../directory-store.ts'
 import { UnavailableError } from '../errors.ts'
 import type { Issuers } from '../issuers.ts'
 import { isIdentifier } from '../jwt.ts'
@@ -49,6 +51,7 @@ export interface AdminOptions {
   readonly recent: Pick<RecentSignals, 'since' | 'position'>
   readonly census: { current(): Promise<Census | undefined> }
   readonly metrics: Pick<Metrics, 'text' | 'contentType' | 'operatorRejected'>
+  readonly directories: Pick<DirectoryReports, 'list' | 'decide' | 'has'>
   readonly logger: FastifyBaseLogger
   readonly identify: IdentifyOperator
   /** Asks the directories; undefined: none is configured. */
@@ -124,6 +127,7 @@ export function createAdmin(options: AdminOptions) {
     guarded.addHook('onRequest', (request, reply) => letOperatorsIn(request, reply, senders, options))
     purgeRoutes(guarded.withTypeProvider<TypeBoxTypeProvider>(), options)
     viewRoutes(guarded.withTypeProvider<TypeBoxTypeProvider>(), options)
+    directoryRoutes(guarded.withTypeProvider<TypeBoxTypeProvider>(), options)
   })
   return app
 }
@@ -550,6 +554,71 @@ function viewRoutes(
       }
     }
   )
+}
+
+function directoryRoutes(app: Listener, { directories, logger }: AdminOptions): void {
+  app.get(
+    '/admin/directories',
+    {
+      schema: {
+        summary: 'How far each watched directory is, and who is held',
+        security,
+        response: schemas.answers({ 200: schemas.DirectoryList })
+      }
+    },
+    async () => ({ directories: (await directories.list()).map(shownDirectory) })
+  )
+
+  for (const [path, decision, summary] of [
+    ['release', 'released', 'Has what the breaker holds done, in the next round'],
+    ['drop', 'dropped', 'Has what the breaker holds not done, as long as the directory says nothing new']
+  ] as const) {
+    app.post(
+      `/admin/directories/:tenantId/${path}`,
+      {
+        schema: {
+          summary,
+          security,
+          params: schemas.TenantParams,
+          response: schemas.answers({ 200: schemas.DirectoryDecision })
+        }
+      },
+      async (request, reply) => {
+        const { tenantId } = request.params
+        if (!directories.has(tenantId)) {
+          return problem(reply, 404, 'not_found', 'no directory of this tenant is watched')
+        }
+        const accounts = await directories.decide(tenantId, decision, request.actor)
+        if (accounts === undefined) {
+          return problem(reply, 409, 'breaker_closed', 'nothing is held: its breaker is not open')
+        }
+        logger.info({ tenantId, decision, accounts, actor: request.actor }, 'the breaker of a directory is closed')
+        return { accounts }
+      }
+    )
+  }
+}
+
+function shownDirectory({ state, failure: _, held, ...report }: DirectoryReport) {
+  return {
+    ...report,
+    revokeOn: [...report.revokeOn],
+    goodAt: state?.goodAt ?? null,
+    deltaAt: state?.deltaAt ?? null,
+    hasDelta: state === undefined || state.deltaLink !== undefined || state.deltaFailure !== undefined,
+    sweptAt: state?.sweptAt ?? null,
+    deltaFailure: shownFailure(state?.deltaFailure),
+    sweepFailure: shownFailure(state?.sweepFailure),
+    watched: state?.watched ?? null,
+    unwatched: state?.unwatched ?? null,
+    breaker: state?.breaker ?? null,
+    held: held.map(({ objectId, event, detail, seenAt }) => ({ objectId, event, detail, seenAt: new Date(seenAt) })),
+    rounds: (state?.rounds ?? []).map((round) => ({ ...round, done: { ...round.done } }))
+  }
+}
+
+function shownFailure(failure: DirectoryFailure | undefined) {
+  return failure === undefined ? null : { ...failure, detail: failure.detail ?? null }
 }
 
 function shownSignal({ orders, ...signal }: RecentSignal, census: Census | undefined) {

@@ -385,6 +385,68 @@ const Problem = Type.Object({
   code: Type.String({ description: 'For programs, and stable' }),
   detail: Type.String()
 })
+const directoryFailure = Type.Union([
+  Type.Object({ code: Type.String(), detail: textOrNull, since: time, at: time, count }),
+  Type.Null()
+])
+export const DirectoryList = answer('The directories that are watched', {
+  directories: Type.Array(
+    Type.Object({
+      issuer: Type.String({ description: "The issuer's name in the configuration" }),
+      tenantId: Type.String(),
+      revokeOn: Type.Array(Type.String()),
+      pollSeconds: count,
+      sweepSeconds: count,
+      dryRun: Type.Boolean(),
+      goodAt: Type.Unsafe<Date | null>({
+        type: ['string', 'null'],
+        format: 'date-time',
+        description: 'When all was last well'
+      }),
+      deltaAt: Type.Unsafe<Date | null>({
+        type: ['string', 'null'],
+        format: 'date-time',
+        description: 'When the directory last said what has changed'
+      }),
+      hasDelta: Type.Boolean({ description: 'False of an external tenant: it is swept alone' }),
+      sweptAt: timeOrNull,
+      deltaFailure: directoryFailure,
+      sweepFailure: directoryFailure,
+      watched: Type.Unsafe<number | null>({
+        type: ['integer', 'null'],
+        description: 'Objects in the cache, as of the last sweep'
+      }),
+      unwatched: Type.Unsafe<number | null>({
+        type: ['integer', 'null'],
+        description: 'Accounts of the issuer that name no object of this directory'
+      }),
+      breaker: Type.Union([
+        Type.Object({ openedAt: time, kind: Type.Enum(['delta', 'sweep']), found: count, watched: count }),
+        Type.Null()
+      ]),
+      held: Type.Array(
+        Type.Object({ objectId: Type.String(), event: Type.String(), detail: Type.String(), seenAt: time }),
+        { description: 'Who would be purged: held by the breaker, or by a dry run; the first 100' }
+      ),
+      heldCount: count,
+      rounds: Type.Array(
+        Type.Object({
+          kind: Type.Enum(['delta', 'sweep']),
+          at: Type.String({ format: 'date-time' }),
+          seconds: Type.Number(),
+          looked: count,
+          done: Type.Record(Type.String(), count),
+          held: count,
+          doubted: count,
+          failure: textOrNull
+        }),
+        { description: 'The last ones that saw something, newest first' }
+      )
+    })
+  )
+})
+export const TenantParams = Type.Object({ tenantId: Type.String({ maxLength: 64 }) })
+export const DirectoryDecision = answer('What the decision is about', { accounts: count })
 
 /** The answers of a route behind the operators' credentials. */
 export function answers<Answers extends Record<number, TSchema>>(given: Answers) {
