@@ -1,4 +1,5 @@
 import type { Outcome } from './receive.ts'
+import { directorySource } from './signals/directory.ts'
 import { operatorSource } from './signals/operator.ts'
 
 /** What became of signals, by how many. What is answered 429 counts as rejected. */
@@ -27,7 +28,7 @@ export const maxMinutes = 1_440
 
 /**
  * Counts what became of the signals of this process, by minute and issuer, in memory: what ended nothing leaves no record
- * everywhere, and what was rejected never does. Operators' purges are no signals of an issuer.
+ * everywhere, and what was rejected never does. What operators order, and what directories show, the provider has not sent.
  *
  * @param now milliseconds since 1970; default `Date.now`
  */
@@ -58,7 +59,7 @@ export function createOutcomeCounts({ now = Date.now }: { readonly now?: () => n
   return {
     since: now(),
     add(outcome) {
-      if (outcome.source === operatorSource) {
+      if (!isOfProvider(outcome)) {
         return
       }
       const byIssuer = ofMinute(now())
@@ -89,6 +90,11 @@ export function createOutcomeCounts({ now = Date.now }: { readonly now?: () => n
       return sums
     }
   }
+}
+
+/** Whether the provider has sent it: nothing else says whether its set-up works. */
+export function isOfProvider({ source }: Pick<Outcome, 'source'>): boolean {
+  return source !== operatorSource && source !== directorySource
 }
 
 function namesSidAlone(selector: { readonly kind: string; readonly subject?: string | undefined }): boolean {

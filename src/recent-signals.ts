@@ -1,6 +1,6 @@
 import type { RejectionDetails } from './errors.ts'
+import { isOfProvider } from './outcome-counts.ts'
 import type { CarriedOut, Outcome } from './receive.ts'
-import { operatorSource } from './signals/operator.ts'
 
 /** What came of one signal, for operators. Nothing of it is the signal's content, but for the details of a rejected one. */
 export interface RecentSignal {
@@ -46,7 +46,7 @@ export interface RecentSignals {
 
 /**
  * Remembers what came of the last signals, in memory: so that somebody who sets up an issuer sees what becomes of a real one.
- * What is answered 429 is left out, and operators' purges are no signals.
+ * What is answered 429 is left out, and what the provider has not sent.
  *
  * @param options.max how many are remembered; default 200
  * @param options.now milliseconds since 1970; default `Date.now`
@@ -63,7 +63,7 @@ export function createRecentSignals({
   return {
     add(outcome) {
       const isLimited = outcome.outcome === 'rejected' && outcome.retryAfterSeconds > 0
-      if (isLimited || outcome.source === operatorSource) {
+      if (isLimited || !isOfProvider(outcome)) {
         return
       }
       position += 1

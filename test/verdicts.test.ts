@@ -141,8 +141,8 @@ const cases: [string, Outcome[], SessionCount[] | undefined, object[]][] = [
     [{ code: 'works' }, { state: 'quiet', code: 'foreign_issuer' }]
   ],
   [
-    "an operator's purge is no signal of an issuer",
-    [outcomeOf('unmatched', { source: 'operator', issuer: undefined })],
+    'what operators and directories order, the provider has not sent',
+    [outcomeOf('unmatched', { source: 'operator', issuer: undefined }), outcomeOf('done', { source: 'directory' })],
     [],
     [{ code: 'quiet' }]
   ]
