@@ -201,7 +201,7 @@ function concluded(signal: Signal): Step[] {
 
 function sums(orders: Signal['orders']): string {
   const sum = (member: 'accounts' | 'sessions' | 'rows') => orders.reduce((total, order) => total + order[member], 0)
-  const apps = orders.flatMap(({ rowsByClient }) => Object.entries(rowsByClient))
+  const apps = orders.flatMap(({ rowsByClient }) => Object.entries(rowsByClient)).sort(([a], [b]) => (a < b ? -1 : 1))
   const byApp =
     apps.length === 0 ? '' : ` (${apps.map(([client, rows]) => `${client} ${numbers.format(rows)}`).join(', ')})`
   return `ended ${amount(sum('sessions'), 'session')} of ${amount(sum('accounts'), 'account')}, deleted ${amount(sum('rows'), 'row')}${byApp}`
