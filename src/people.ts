@@ -7,11 +7,11 @@ export interface DirectoryObject {
 }
 
 /**
- * Asks the directories for people by an e-mail address or a user name; resolves with all of that name.
+ * Asks the directories for people by an e-mail address or a user name; undefined if none is configured.
  *
- * @throws {UnavailableError} if a directory is out of reach
+ * @throws {DirectoryError} if they do not answer
  */
-export type FindPeople = (name: string) => Promise<readonly DirectoryObject[]>
+export type FindPeople = (name: string) => Promise<readonly DirectoryObject[] | undefined>
 
 /** How a person finds somebody's id by hand, at the provider of an issuer. */
 export interface Clicks {

@@ -53,7 +53,7 @@ export interface Edges extends IssuersOptions {
   readonly choresEveryMs?: number
   /** The limits by address; default {@link createSenders}. */
   readonly senders?: Senders
-  /** Asks the directories for people; default none is configured. */
+  /** Asks for people by name; default the directories that are watched. */
   readonly findPeople?: FindPeople
   /** Where further signals come in. */
   readonly routes?: (issuers: Issuers) => readonly SignalRoute[]
@@ -204,7 +204,7 @@ export function createService(config: Config, edges: Edges) {
     logger,
     identify: (authorization) => identify(authorization),
     now,
-    findPeople: edges.findPeople,
+    findPeople: edges.findPeople ?? watchers.findPeople,
     isDraining: () => isDraining
   }
   const admin = createAdmin(adminOptions)

@@ -243,3 +243,26 @@ t.test('one instance watches at a time, and another takes over where it was', as
   t.ok(graph.calls.some(({ path }) => path.includes(decodeURIComponent(new URL(deltaLink ?? '').search))))
   t.same(await rows(), [])
 })
+
+t.test('from an e-mail address to the account, by the directory', async (t) => {
+  const { user, tenant, tenantId, service, graph } = await startWorld(t)
+  const id = await user()
+  Object.assign(tenant.users.get(id) ?? {}, { userPrincipalName: 'ada@contoso.example' })
+  const find = async (name: string) => service.operate('GET', `/admin/accounts?user=${encodeURIComponent(name)}`)
+  t.same((await find('ada@contoso.example')).json(), {
+    accounts: [{ homeAccountId: `${id}.${tenantId}`, accountIssuer: null }],
+    objects: [{ tenantId, objectId: id }],
+    hasDirectory: true,
+    clicks: []
+  })
+  t.match((await find('nobody@contoso.example')).json(), {
+    accounts: [],
+    hasDirectory: true,
+    clicks: [{ issuer: 'main' }]
+  })
+  graph.forgetTokens()
+  tenant.registrations.clear()
+  const denied = await find('ada@contoso.example')
+  t.equal(denied.statusCode, 503)
+  t.match(denied.json(), { code: 'directory_unavailable', detail: /ERR_DIRECTORY_/ })
+})

@@ -307,3 +307,25 @@ t.test('no error bears a secret, an assertion or a token', async (t) => {
   await fail()
   t.ok(codes.length >= 3)
 })
+
+t.test('a person is found by any address and by the user name, and by nobody else’s', async (t) => {
+  const { client, tenant } = await setUp(t)
+  const ada = tenant.add(undefined, {
+    userPrincipalName: 'ada@contoso.example',
+    mail: "Ada.O'Neil@example.com",
+    mailNickname: 'ada',
+    proxyAddresses: ['SMTP:ada@contoso.example', 'smtp:ada.old@example.com']
+  })
+  const adam = tenant.add(undefined, { userPrincipalName: 'adam@contoso.example', mailNickname: 'adam' })
+  for (const [name, expected] of [
+    ['ADA@contoso.example', [ada.id]],
+    ["ada.o'neil@example.com", [ada.id]],
+    ['ada.old@example.com', [ada.id]],
+    ['ada', [ada.id]],
+    ['adam', [adam.id]],
+    ["x' or accountEnabled eq 'true", []],
+    ['nobody@contoso.example', []]
+  ] as const) {
+    t.same(await client.findUsers(name, signal), expected, name)
+  }
+})

@@ -17,7 +17,7 @@ import type { Static } from 'typebox'
 import type { Census } from '../census.ts'
 import type { DirectoryReport, DirectoryReports } from '../directory-report.ts'
 import type { DirectoryFailure } from '../directory-store.ts'
-import { UnavailableError } from '../errors.ts'
+import { DirectoryError, UnavailableError } from '../errors.ts'
 import type { Issuers } from '../issuers.ts'
 import { isIdentifier } from '../jwt.ts'
 import type { Metrics } from '../metrics.ts'
@@ -54,8 +54,7 @@ export interface AdminOptions {
   readonly directories: Pick<DirectoryReports, 'list' | 'decide' | 'has'>
   readonly logger: FastifyBaseLogger
   readonly identify: IdentifyOperator
-  /** Asks the directories; undefined: none is configured. */
-  readonly findPeople?: FindPeople | undefined
+  readonly findPeople: FindPeople
   /** Whether the service is about to stop; default never. */
   readonly isDraining?: () => boolean
   /** The limits by address; default {@link createSenders}, apart from those of the public listener. */
@@ -378,7 +377,7 @@ function viewRoutes(
       const { user, ...query } = request.query
       if (user !== undefined) {
         return isText(user) && Object.keys(query).length === 0
-          ? accountsOfUser(user)
+          ? accountsOfUser(user, reply)
           : problem(reply, 400, 'invalid_selector', '"user" goes alone, and must have no control characters')
       }
       const account = accountQueryOf(query)
@@ -396,13 +395,22 @@ function viewRoutes(
   )
 
   /** No address is stored: a directory knows whose it is, or a person looks at the provider. */
-  async function accountsOfUser(user: string) {
-    const objects = (await findPeople?.(user)) ?? []
+  async function accountsOfUser(user: string, reply: FastifyReply) {
+    let known: Awaited<ReturnType<FindPeople>>
+    try {
+      known = await findPeople(user)
+    } catch (error) {
+      if (!(error instanceof DirectoryError)) {
+        throw error
+      }
+      return problem(reply, 503, 'directory_unavailable', `${error.message} (${error.code})`)
+    }
+    const objects = known ?? []
     const found = await Promise.all(objects.map((object) => store.findAccounts(object, maxListed)))
     return {
       accounts: found.flat().slice(0, maxListed).map(shownAccount),
       objects: objects.map(({ tenantId, objectId }) => ({ tenantId, objectId })),
-      hasDirectory: findPeople !== undefined,
+      hasDirectory: known !== undefined,
       clicks: objects.length > 0 ? [] : clicksFor(issuers.status())
     }
   }

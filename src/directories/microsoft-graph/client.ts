@@ -59,6 +59,7 @@ export interface GraphClientOptions {
 
 /** The most users that {@link GraphClient.readUsers} takes: of requests in one batch. */
 export const maxUsersPerBatch = 20
+const maxUsersFound = 10
 const maxTries = 5
 const firstBackOffMs = 500
 // What is to wait longer waits without holding up the round: the next one comes then.
@@ -290,6 +291,27 @@ export function createGraphClient({
         throw faultOf(reply)
       }
       return undefined // 410 with where to begin anew, or "40X (e.g. syncStateNotFound)"
+    },
+
+    /**
+     * The object ids of the users whom somebody means: by an e-mail address, also a further one, or by a user name.
+     *
+     * @param name as a person has written it
+     */
+    async findUsers(name: string, signal: AbortSignal): Promise<string[]> {
+      const text = name.replaceAll("'", "''") // OData 4.01 URL conventions §5.1.1.14.1
+      const filter = name.includes('@')
+        ? `userPrincipalName eq '${text}' or mail eq '${text}' or proxyAddresses/any(a:a eq 'smtp:${text}')`
+        : `mailNickname eq '${text}' or startswith(userPrincipalName,'${text}@')`
+      const query = `$select=id&$top=${maxUsersFound}&$filter=${encodeURIComponent(filter)}`
+      const { value } = await call(`${graphUrl}/v1.0/users?${query}`, {}, signal)
+      if (!Array.isArray(value)) {
+        throw new DirectoryError('ERR_DIRECTORY_ANSWER', { detail: 'users without a value' })
+      }
+      return value.filter(isObject).flatMap(({ id }) => {
+        const objectId = typeof id === 'string' ? id.toLowerCase() : ''
+        return guid.test(objectId) ? [objectId] : []
+      })
     },
 
     /** Any other request below `/v1.0`. */

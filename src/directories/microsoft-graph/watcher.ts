@@ -5,9 +5,10 @@ import type { Claim, DeltaEnd, DirectoryState, DirectoryStore, SweepEnd } from '
 import { DirectoryError, UnavailableError } from '../../errors.ts'
 import type { IssuerConfig } from '../../issuers.ts'
 import type { Fetch } from '../../outbound-fetch.ts'
+import type { DirectoryObject } from '../../people.ts'
 import type { Receive } from '../../receive.ts'
 import { type Repetition, repeat } from '../../repeat.ts'
-import { createGraphClient, type GraphClientOptions } from './client.ts'
+import { createGraphClient, type GraphClient, type GraphClientOptions } from './client.ts'
 import { createRound, isOfTheWhole, type Round } from './round.ts'
 
 export interface WatchersOptions {
@@ -48,6 +49,11 @@ export interface Watchers {
    * @throws {UnavailableError} if the database is out of reach
    */
   tick(signal: AbortSignal): Promise<readonly Promise<void>[]>
+  /**
+   * Whom the directories know by an e-mail address or a user name; undefined if none is watched.
+   * @throws {DirectoryError} if none of them answers
+   */
+  findPeople(name: string): Promise<readonly DirectoryObject[] | undefined>
   /** Begins to watch. */
   start(): Repetition
   /** How each stood when it was last looked at; none before. */
@@ -55,6 +61,8 @@ export interface Watchers {
 }
 
 const outagePauseMs = 5_000
+// An operator waits for the answer.
+const findWithinMs = 8_000
 
 /**
  * Watches the directories of the issuers that have one. Of many instances one watches each tenant, by a lease in the database; any
@@ -107,6 +115,7 @@ export function createWatchers({
     return {
       watched: { name, tenantId, config },
       settings,
+      client,
       round: createRound({ name, directory, tenant, client, store, receive, clockToleranceSeconds, now }),
       ending: new AbortController()
     }
@@ -199,6 +208,23 @@ export function createWatchers({
     tick,
     states: () => states,
 
+    async findPeople(name) {
+      if (watchers.size === 0) {
+        return undefined
+      }
+      const signal = AbortSignal.timeout(findWithinMs)
+      const answers = await Promise.allSettled(
+        [...watchers.values()].map(async ({ watched: { tenantId }, client }) =>
+          (await client.findUsers(name, signal)).map((objectId) => ({ tenantId, objectId }))
+        )
+      )
+      const failed = answers.find((answer) => answer.status === 'rejected')
+      if (failed !== undefined && answers.every(({ status }) => status === 'rejected')) {
+        throw failed.reason
+      }
+      return answers.flatMap((answer) => (answer.status === 'fulfilled' ? answer.value : []))
+    },
+
     start() {
       const stopping = new AbortController()
       const ticks = repeat(async () => {
@@ -232,6 +258,7 @@ export function createWatchers({
 interface Watcher {
   readonly watched: Watched
   readonly settings: string
+  readonly client: GraphClient
   readonly round: Round
   /** Aborted when it is watched no more, or otherwise. */
   readonly ending: AbortController
