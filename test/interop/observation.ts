@@ -196,10 +196,20 @@ export async function observe(t: Test, options: ObservationOptions) {
 
   /** Waits for the keys of the providers, which may have to make them first. */
   async function awaitKeys(): Promise<void> {
-    await until('the keys of every issuer are at hand', () => {
+    const allAreThere = () => {
       service.issuers.warmUp()
       return service.issuers.status().every(({ keys }) => keys > 0)
-    })
+    }
+    await until('the keys of every issuer are at hand', allAreThere, { withinMs: 120_000, everyMs: 100 }).catch(
+      (cause: unknown) => {
+        throw new Error(
+          JSON.stringify(service.issuers.status().map(({ name, lastFailure }) => ({ name, lastFailure }))),
+          {
+            cause
+          }
+        )
+      }
+    )
   }
 
   /** Empties the cache, has people sign in, does something at the provider, and sees what comes of it. */
