@@ -146,8 +146,17 @@ t.test(
     t.equal(deferred.status, 503)
     t.match(await deferred.json(), { error_description: /it is deferred/ })
     t.match(await sh('find /var/lib/msal-logout/1 -name "*.json" -printf "%U %m\\n"'), /^[1-9]\d* 600\n$/)
+    // docs/runbook.md, MsalLogoutWaiting: the first command, the fix, and how to see that it is over.
+    t.match(await sh('curl -s http://127.0.0.1:3011/readyz'), 'ERR_DATABASE_')
+    const check = await machine.sh('msal-logout check')
+    t.equal(check.code, 1)
+    t.match(check.output, 'database_unreachable')
+    t.match(await sh('msal-logout spool list'), '1 verified')
     proxy.set('open')
     await until('the deferred sign-out is done', async () => (await sessions()) === 0)
+    await sh('msal-logout check')
+    t.match(await sh('msal-logout spool list'), '0 verified, 0 unverified and 0 unsigned are deferred')
+    t.match(await sh('curl -s http://127.0.0.1:3011/readyz'), '"ok"')
     await forget()
 
     await sh('systemctl restart msal-logout@1')
