@@ -3,6 +3,7 @@ import { type Static, Type } from 'typebox'
 import { Value } from 'typebox/value'
 import { checkUrl, hasInvisible } from './configured-url.ts'
 import { formatDatabaseUrl, parseDatabaseUrl } from './database-url.ts'
+import { type DecryptionKey, readDecryptionKey } from './decryption-key.ts'
 import { checkWatchedOnce, DirectorySchema, readDirectory } from './directory-config.ts'
 import { ConfigurationError } from './errors.ts'
 import type { IssuerConfig } from './issuers.ts'
@@ -37,6 +38,7 @@ const IssuerSchema = Type.Object(
     algorithms: Type.Optional(Type.Array(Type.Enum([...algorithms]), { minItems: 1 })),
     types: Type.Optional(Type.Array(Type.Union([text, Type.Null()]), { minItems: 1 })),
     maxStaleKeysSeconds: Type.Optional(Type.Integer({ minimum: 0, maximum: 30 * 86_400 })),
+    requireEncryption: Type.Optional(Type.Boolean()),
     requireExp: Type.Optional(Type.Boolean()),
     maxTokenAgeSeconds: Type.Optional(Type.Integer({ minimum: 1, maximum: 86_400 })),
     clockToleranceSeconds: Type.Optional(Type.Integer({ minimum: 0, maximum: 600 })),
@@ -47,12 +49,24 @@ const IssuerSchema = Type.Object(
   },
   closed
 )
-const IssuersFileSchema = Type.Object({ issuers: Type.Array(IssuerSchema, { minItems: 1 }) }, closed)
+const DecryptionKeySchema = Type.Object(
+  { file: text, kid: Type.Optional(text), publish: Type.Optional(Type.Boolean()) },
+  closed
+)
+const IssuersFileSchema = Type.Object(
+  {
+    issuers: Type.Array(IssuerSchema, { minItems: 1 }),
+    // A token without a `kid` is tried with each.
+    decryptionKeys: Type.Optional(Type.Array(DecryptionKeySchema, { minItems: 1, maxItems: 8 }))
+  },
+  closed
+)
 
 const issuerDefaults: Omit<IssuerConfig, 'name' | 'issuer' | 'clientIds'> = {
   algorithms: ['RS256'],
   types: ['logout+jwt', 'JWT', null],
   maxStaleKeysSeconds: 86_400,
+  requireEncryption: false,
   requireExp: true,
   maxTokenAgeSeconds: 600,
   clockToleranceSeconds: 60,
@@ -91,6 +105,8 @@ export interface Config {
   readonly drainSeconds: number
   readonly logLevel: string
   readonly issuers: readonly IssuerConfig[]
+  /** Ours, to decrypt tokens with; and whether each is published, for issuers to encrypt with. */
+  readonly decryptionKeys: readonly (DecryptionKey & { readonly isPublished: boolean })[]
   /** What was set and is not used, each naming its variable and saying why: for a warning. */
   readonly ignored: readonly string[]
 }
@@ -151,7 +167,7 @@ export function readConfig(env: Environment): Config {
     spoolDir: spoolDir(get('SPOOL_DIR'), problems),
     drainSeconds: drainSeconds(get('DRAIN_SECONDS'), problems),
     logLevel: logLevel(get('LOG_LEVEL'), problems),
-    issuers: readIssuers(get, problems),
+    ...readIssuers(get, problems),
     ignored
   }
   checkListeners(config, problems)
@@ -368,7 +384,10 @@ function logLevel(value: string | undefined, problems: string[]): string {
   return value ?? 'info'
 }
 
-function readIssuers(get: Get, problems: string[]): IssuerConfig[] {
+/** What `ISSUERS_FILE` holds, or the short form of it. */
+type Trusted = Pick<Config, 'issuers' | 'decryptionKeys'>
+
+function readIssuers(get: Get, problems: string[]): Trusted {
   const file = get('ISSUERS_FILE')
   const issuer = get('ISSUER')
   const clientIds = get('CLIENT_IDS')
@@ -376,8 +395,16 @@ function readIssuers(get: Get, problems: string[]): IssuerConfig[] {
     if (issuer !== undefined || clientIds !== undefined) {
       problems.push('ISSUERS_FILE: give either this, or ISSUER and CLIENT_IDS, not both')
     }
-    return issuersFromFile(file, problems)
+    return trustedFromFile(file, problems)
   }
+  return { issuers: issuerFromVariables(issuer, clientIds, problems), decryptionKeys: [] }
+}
+
+function issuerFromVariables(
+  issuer: string | undefined,
+  clientIds: string | undefined,
+  problems: string[]
+): IssuerConfig[] {
   if (issuer === undefined && clientIds === undefined) {
     problems.push('ISSUER: give ISSUER and CLIENT_IDS, or ISSUERS_FILE')
     return []
@@ -399,24 +426,25 @@ function readIssuers(get: Get, problems: string[]): IssuerConfig[] {
   return [complete({ name: 'default', issuer, clientIds: ids })]
 }
 
-function issuersFromFile(path: string, problems: string[]): IssuerConfig[] {
+function trustedFromFile(path: string, problems: string[]): Trusted {
+  const nothing = { issuers: [], decryptionKeys: [] }
   const file = readText(path, maxIssuersBytes)
   if ('problem' in file) {
     problems.push(`ISSUERS_FILE: ${file.problem}`)
-    return []
+    return nothing
   }
   let content: unknown
   try {
     content = trimmed(JSON.parse(file.text))
   } catch {
     problems.push('ISSUERS_FILE: is not JSON') // what the parser says would quote it
-    return []
+    return nothing
   }
   if (!Value.Check(IssuersFileSchema, content)) {
     for (const problem of schemaProblems(content)) {
       problems.push(`ISSUERS_FILE: ${problem}`)
     }
-    return []
+    return nothing
   }
   const seenNames = new Set<string>()
   const seenIssuers = new Set<string>()
@@ -434,6 +462,9 @@ function issuersFromFile(path: string, problems: string[]): IssuerConfig[] {
       problems.push(`${at('issuer')}: "${entry.issuer}" is given twice`)
     }
     checkClientIds(at('clientIds'), entry.clientIds, problems)
+    if (entry.requireEncryption === true && content.decryptionKeys === undefined) {
+      problems.push(`${at('requireEncryption')}: needs "decryptionKeys"`)
+    }
     seenNames.add(entry.name)
     seenIssuers.add(entry.issuer)
     const watched = directory && readDirectory(at('directory'), directory, entry, problems)
@@ -445,7 +476,31 @@ function issuersFromFile(path: string, problems: string[]): IssuerConfig[] {
     ),
     problems
   )
-  return configs
+  return {
+    issuers: configs,
+    decryptionKeys: readDecryptionKeys(content.decryptionKeys ?? [], problems)
+  }
+}
+
+function readDecryptionKeys(
+  entries: readonly Static<typeof DecryptionKeySchema>[],
+  problems: string[]
+): Config['decryptionKeys'] {
+  const keys = entries.flatMap(({ file, kid, publish = true }, i) => {
+    const at = `ISSUERS_FILE: decryptionKeys[${i}].file`
+    const content = readSecretFile(file)
+    const key = 'problem' in content ? content : readDecryptionKey(content.text, kid)
+    if ('problem' in key) {
+      problems.push(`${at}: ${'problem' in content ? '' : `"${file}" `}${key.problem}`)
+      return []
+    }
+    return [{ ...key, isPublished: publish }]
+  })
+  const kids = keys.map(({ kid }) => kid)
+  for (const kid of new Set(kids.filter((kid, i) => kids.indexOf(kid) !== i))) {
+    problems.push(`ISSUERS_FILE: decryptionKeys: two have the kid "${kid}"`)
+  }
+  return keys
 }
 
 /** White space around a value is part of none, here as in the environment. */

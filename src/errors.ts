@@ -13,7 +13,14 @@ const rejections = {
   ERR_REQUEST_ISSUER_NAME: 'the issuer in the path is not configured',
   ERR_REQUEST_FRONT_CHANNEL_OFF: 'front-channel calls of this issuer are turned off',
   ERR_TOKEN_MALFORMED: 'the token is not a signed JWT',
-  ERR_TOKEN_ENCRYPTED: 'the token is encrypted, which is not supported',
+  ERR_TOKEN_ENCRYPTED: 'the token is encrypted, and we have no key to decrypt it',
+  ERR_TOKEN_NOT_ENCRYPTED: 'the token is not encrypted, as those of its issuer must be',
+  ERR_TOKEN_ENCRYPTION_TOO_LONG: 'the encrypted token or its header is too long',
+  ERR_TOKEN_ENCRYPTION_HEADER: 'the header of the encrypted token has a member that is not accepted',
+  ERR_TOKEN_ENCRYPTION_ALGORITHM: 'the "alg" or the "enc" of the encrypted token is not accepted',
+  ERR_TOKEN_ENCRYPTION_KEY: 'the "kid" of the encrypted token names no key of ours',
+  ERR_TOKEN_ENCRYPTION_NESTED: 'the token is encrypted twice',
+  ERR_TOKEN_DECRYPTION: 'the token cannot be decrypted by our keys',
   ERR_TOKEN_DUPLICATE_KEY: 'a name stands twice in the header or the payload of the token',
   ERR_TOKEN_CRITICAL: 'the token has a critical header that is not understood',
   ERR_TOKEN_ALGORITHM_MISSING: 'the token has no "alg"',
@@ -65,6 +72,7 @@ export interface RejectionDetails {
   readonly aud?: string
   readonly typ?: string
   readonly alg?: string
+  readonly enc?: string
   readonly kid?: string
   /** By `iat`, when it arrived; negative if it lies in the future. */
   readonly age?: string

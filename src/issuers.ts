@@ -21,6 +21,8 @@ export interface IssuerConfig {
   readonly types: readonly (string | null)[]
   /** How long keys serve while the issuer cannot be reached, in seconds. */
   readonly maxStaleKeysSeconds: number
+  /** Whether a token that is not encrypted is rejected. */
+  readonly requireEncryption: boolean
   /** Whether a token without `exp` is rejected. */
   readonly requireExp: boolean
   /** By `iat`, in seconds. */

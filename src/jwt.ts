@@ -33,8 +33,8 @@ export function readJwt(raw: string, issuers: Pick<Issuers, 'find' | 'hintsFor'>
   if (parts.length !== 3 || !encodedHeader || !encodedPayload || !signature) {
     throw rejectionOf({}, 'ERR_TOKEN_MALFORMED')
   }
-  const header = decodePart(encodedHeader, {})
-  const payload = decodePart(encodedPayload, { header })
+  const header = decodeObject(encodedHeader, {})
+  const payload = decodeObject(encodedPayload, { header })
   const { iss } = payload
   if (!('iss' in payload)) {
     throw rejectionOf({ header, payload }, 'ERR_TOKEN_ISSUER_MISSING')
@@ -48,6 +48,17 @@ export function readJwt(raw: string, issuers: Pick<Issuers, 'find' | 'hintsFor'>
     throw new RejectedError('ERR_TOKEN_ISSUER', { details, ...issuers.hintsFor(iss) })
   }
   return { raw, header, payload, issuer }
+}
+
+/**
+ * OpenID Connect Back-Channel Logout 1.0 §2.6, step 1.
+ *
+ * @throws {RejectedError} if the issuer's tokens must be encrypted, and this one is not
+ */
+export function checkEncryption(jwt: Jwt, wasEncrypted: boolean): void {
+  if (jwt.issuer.config.requireEncryption && !wasEncrypted) {
+    throw rejectionOf(jwt, 'ERR_TOKEN_NOT_ENCRYPTED')
+  }
 }
 
 /**
@@ -75,16 +86,16 @@ export function checkHeader(jwt: Jwt): void {
   }
   if (!('typ' in header)) {
     if (!types.includes(null)) {
-      throw rejectionOf(jwt, 'ERR_TOKEN_TYPE_MISSING')
+      throw rejectionOf(jwt, 'ERR_TOKEN_TYPE_MISSING', { accepted: types })
     }
     return
   }
   const { typ } = header
   if (typeof typ !== 'string') {
-    throw rejectionOf(jwt, 'ERR_TOKEN_TYPE_MALFORMED')
+    throw rejectionOf(jwt, 'ERR_TOKEN_TYPE_MALFORMED', { accepted: types })
   }
   if (!types.some((type) => type !== null && normalizeType(type) === normalizeType(typ))) {
-    throw rejectionOf(jwt, 'ERR_TOKEN_TYPE')
+    throw rejectionOf(jwt, 'ERR_TOKEN_TYPE', { accepted: types })
   }
 }
 
@@ -96,15 +107,15 @@ export function checkHeader(jwt: Jwt): void {
 export function checkAudience(jwt: Jwt, accepted: readonly string[]): string {
   const { aud } = jwt.payload
   if (!('aud' in jwt.payload)) {
-    throw rejectionOf(jwt, 'ERR_TOKEN_AUDIENCE_MISSING')
+    throw rejectionOf(jwt, 'ERR_TOKEN_AUDIENCE_MISSING', { accepted })
   }
   const audiences: readonly unknown[] = Array.isArray(aud) ? aud : [aud]
   if (!audiences.every((audience) => typeof audience === 'string')) {
-    throw rejectionOf(jwt, 'ERR_TOKEN_AUDIENCE_MALFORMED')
+    throw rejectionOf(jwt, 'ERR_TOKEN_AUDIENCE_MALFORMED', { accepted })
   }
   const own = accepted.find((id) => audiences.includes(id))
   if (own === undefined) {
-    throw rejectionOf(jwt, 'ERR_TOKEN_AUDIENCE')
+    throw rejectionOf(jwt, 'ERR_TOKEN_AUDIENCE', { accepted })
   }
   return own
 }
@@ -227,6 +238,15 @@ export function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
+/** What is known of a rejection beside its code. */
+export interface RejectionFacts {
+  /** When the token arrived, milliseconds since 1970. */
+  readonly at?: number
+  readonly cause?: unknown
+  /** What is accepted in place of what is at fault, null for none; default as the issuer's configuration says. */
+  readonly accepted?: readonly (string | null)[]
+}
+
 /**
  * The error for a token, with what is known of it: the issuer's name, and what an operator needs to find the cause.
  *
@@ -235,21 +255,21 @@ export function isObject(value: unknown): value is Record<string, unknown> {
 export function rejectionOf(
   jwt: Partial<Jwt>,
   code: RejectionCode,
-  { at, cause }: { readonly at?: number; readonly cause?: unknown } = {}
+  { at, cause, accepted }: RejectionFacts = {}
 ): RejectedError {
   const { issuer } = jwt
   return new RejectedError(code, {
     issuer: issuer?.config.name,
     details: { ...detailsOf(jwt), ...timesOf(jwt, code, at), ...eventsOf(jwt, code) },
-    accepted: issuer && acceptedOf(issuer, code),
+    accepted: accepted === undefined ? issuer && acceptedOf(issuer, code) : listAccepted(accepted),
     ...(cause === undefined ? {} : { cause })
   })
 }
 
 function detailsOf({ header = {}, payload = {} }: Partial<Jwt>): RejectionDetails {
-  const { typ, alg, kid } = header
+  const { typ, alg, enc, kid } = header
   const { iss, aud } = payload
-  const present = Object.entries({ iss, aud, typ, alg, kid }).filter(([, value]) => value !== undefined)
+  const present = Object.entries({ iss, aud, typ, alg, enc, kid }).filter(([, value]) => value !== undefined)
   return Object.fromEntries(present.map(([name, value]) => [name, printableClaim(value)]))
 }
 
@@ -277,27 +297,23 @@ function eventsOf({ payload = {} }: Partial<Jwt>, code: RejectionCode): Rejectio
 
 const maxAcceptedLength = 500
 
+function listAccepted(values: readonly (string | null)[]): string {
+  return printable(
+    values.map((value) => value ?? 'none'),
+    maxAcceptedLength
+  )
+}
+
 /** What the issuer's configuration accepts in place of what is at fault. */
 function acceptedOf({ config, keys }: Issuer, code: RejectionCode): string | undefined {
-  const { clientIds, algorithms, types, maxTokenAgeSeconds, clockToleranceSeconds, requireExp } = config
-  const list = (values: readonly (string | null)[]) =>
-    printable(
-      values.map((value) => value ?? 'none'),
-      maxAcceptedLength
-    )
+  const { algorithms, maxTokenAgeSeconds, clockToleranceSeconds, requireExp } = config
   const tolerance = `${clockToleranceSeconds} s between the clocks`
-  if (code.startsWith('ERR_TOKEN_AUDIENCE')) {
-    return list(clientIds)
-  }
   if (code.startsWith('ERR_TOKEN_ALGORITHM')) {
-    return list(algorithms)
-  }
-  if (code.startsWith('ERR_TOKEN_TYPE')) {
-    return list(types)
+    return listAccepted(algorithms)
   }
   switch (code) {
     case 'ERR_TOKEN_KEY':
-      return `kid ${list(keys.status().kids)}`
+      return `kid ${listAccepted(keys.status().kids)}`
     case 'ERR_TOKEN_TOO_OLD':
       return `${maxTokenAgeSeconds} s, and ${tolerance}`
     case 'ERR_TOKEN_EXPIRED':
@@ -315,7 +331,13 @@ function acceptedOf({ config, keys }: Issuer, code: RejectionCode): string | und
 
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
-function decodePart(part: string, known: Partial<Jwt>): Record<string, unknown> {
+/**
+ * Decodes a part of a token that is a JSON object.
+ *
+ * @param known what is known of the token already, for the error
+ * @throws {RejectedError} if it is none, or bears a name twice
+ */
+export function decodeObject(part: string, known: Partial<Jwt>): Record<string, unknown> {
   // RFC 7515 §2: base64url without padding, line breaks or other characters; Buffer would overlook them.
   if (!/^[A-Za-z0-9_-]+$/.test(part)) {
     throw rejectionOf(known, 'ERR_TOKEN_MALFORMED')

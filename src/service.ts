@@ -10,6 +10,7 @@ import { UnavailableError } from './errors.ts'
 import { type AdminOptions, createAdmin } from './http/admin.ts'
 import { createApp, type SignalRoute, signalRoutes } from './http/app.ts'
 import { createIssuers, type Issuers, type IssuersChange, type IssuersOptions } from './issuers.ts'
+import { createOpenToken } from './jwe.ts'
 import { createMetrics } from './metrics.ts'
 import { createNotifier } from './notifier.ts'
 import { createOperatorCheck } from './operators.ts'
@@ -91,9 +92,10 @@ export function createService(config: Config, edges: Edges) {
 
   const issuersOptions = { fetch: createOutboundFetch(config.proxies).fetch, ...edges }
   const issuers = createIssuers(config.issuers, issuersOptions)
+  const open = createOpenToken(() => inForce.decryptionKeys)
   const spool = createSpool({ dir: config.spoolDir, logger, ...edges.spool })
   const routes = [
-    ...signalRoutes(createBackchannel({ issuers }), createFrontchannel({ issuers, store: stores.signOuts })),
+    ...signalRoutes(createBackchannel({ issuers, open }), createFrontchannel({ issuers, store: stores.signOuts })),
     ...(edges.routes?.(issuers) ?? [])
   ]
   const signals = [...new Set(routes.map(({ signal }) => signal))]
@@ -157,6 +159,7 @@ export function createService(config: Config, edges: Edges) {
   const app = createApp({
     receive,
     routes,
+    publishedKeys: () => inForce.decryptionKeys.filter(({ isPublished }) => isPublished),
     logger,
     now,
     isDraining: () => isDraining,

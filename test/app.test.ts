@@ -1,6 +1,7 @@
 import { type AddressInfo, connect } from 'node:net'
 import t from 'tap'
 import { createSenders } from '../src/senders.ts'
+import { decryptionKey } from './fixtures/encryption.ts'
 import { paperNotes } from './fixtures/made-up-signal.ts'
 import { nowSeconds } from './fixtures/orders.ts'
 import { build, type Service } from './fixtures/service.ts'
@@ -322,4 +323,36 @@ t.test('healthz answers while the process lives, and nothing else is there', asy
       `${url}: nothing of the operators' is on the public listener`
     )
   }
+})
+
+t.test('keys to encrypt with', async (t) => {
+  const url = '/.well-known/jwks.json'
+  const published = decryptionKey('P-256')
+
+  await t.test('are published without their secret part, and no others', async (t) => {
+    const old = decryptionKey('P-256', 'old')
+    const service = await build(t, {
+      config: {
+        decryptionKeys: [
+          { ...published, isPublished: true },
+          { ...old, isPublished: false }
+        ]
+      }
+    })
+    const answer = await service.app.inject({ url })
+    t.equal(answer.statusCode, 200)
+    t.match(answer.headers, { 'content-type': /^application\/json/, 'cache-control': 'no-store' })
+    t.same(answer.json(), {
+      keys: [{ ...published.publicKey, kid: published.kid, alg: 'ECDH-ES', use: 'enc' }]
+    })
+    t.notOk('d' in answer.json().keys[0])
+    t.equal((await service.app.inject({ method: 'HEAD', url })).body, '')
+    t.match(await service.app.inject({ method: 'POST', url }), { statusCode: 405, headers: { allow: 'GET, HEAD' } })
+    t.match(await service.app.inject({ method: 'OPTIONS', url }), { statusCode: 204, headers: { allow: 'GET, HEAD' } })
+  })
+
+  await t.test('are nowhere if none is configured to be published', async (t) => {
+    const service = await build(t, { config: { decryptionKeys: [{ ...published, isPublished: false }] } })
+    t.equal((await service.app.inject({ url })).statusCode, 404)
+  })
 })

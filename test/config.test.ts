@@ -1,3 +1,4 @@
+import { generateKeyPairSync } from 'node:crypto'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -28,6 +29,18 @@ function problems(read: () => unknown): readonly string[] {
   return []
 }
 
+function fileOf(content: string | Buffer): string {
+  const file = join(folder, `file-${Math.random()}`)
+  writeFileSync(file, content)
+  return file
+}
+
+/** A private key, as the file that it is in. */
+function keyFile(): string {
+  const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+  return privateKey.export({ type: 'pkcs8', format: 'pem' }).toString()
+}
+
 const entry = (changes: object) => ({
   issuers: [{ name: 'x', issuer: 'https://x.example', clientIds: ['a'], ...changes }]
 })
@@ -56,6 +69,7 @@ t.test('the short form has the defaults of the contract', async (t) => {
       algorithms: ['RS256'],
       types: ['logout+jwt', 'JWT', null],
       maxStaleKeysSeconds: 86_400,
+      requireEncryption: false,
       requireExp: true,
       maxTokenAgeSeconds: 600,
       clockToleranceSeconds: 60,
@@ -105,6 +119,7 @@ t.test('the file is taken whole', async (t) => {
     algorithms: ['RS256', 'ES256'],
     types: ['logout+jwt'],
     maxStaleKeysSeconds: 60,
+    requireEncryption: true,
     requireExp: false,
     maxTokenAgeSeconds: 60,
     clockToleranceSeconds: 0,
@@ -112,9 +127,19 @@ t.test('the file is taken whole', async (t) => {
     purgeScope: 'session',
     frontChannel: false
   }
-  const config = withFile({ issuers: [full, { name: 'loop', issuer: 'http://127.0.0.1:8080', clientIds: ['a'] }] })
+  const config = withFile({
+    issuers: [full, { name: 'loop', issuer: 'http://127.0.0.1:8080', clientIds: ['a'] }],
+    decryptionKeys: [
+      { file: fileOf(keyFile()), kid: 'k1' },
+      { file: fileOf(keyFile()), publish: false }
+    ]
+  })
   t.same(config.issuers[0], full)
   t.match(config.issuers[1], { name: 'loop', requireExp: true })
+  t.match(config.decryptionKeys, [
+    { kid: 'k1', alg: 'ECDH-ES', isPublished: true },
+    { kid: /^[\w-]{43}$/, isPublished: false }
+  ])
 })
 
 t.test('a problem names its variable', async (t) => {
@@ -243,6 +268,30 @@ t.test('a problem names its variable', async (t) => {
       /issuers\[1\]\.name: "x" is given twice/
     ],
     [
+      'encryption required without a key',
+      () => withFile(entry({ requireEncryption: true })),
+      /issuers\[0\]\.requireEncryption: needs "decryptionKeys"/
+    ],
+    ['no decryption key', () => withFile({ ...entry({}), decryptionKeys: [] }), /decryptionKeys/],
+    [
+      'a decryption key that is not there',
+      () => withFile({ ...entry({}), decryptionKeys: [{ file: join(folder, 'none') }] }),
+      /^ISSUERS_FILE: decryptionKeys\[0\]\.file: cannot read/
+    ],
+    [
+      'a decryption key that is none',
+      () => withFile({ ...entry({}), decryptionKeys: [{ file: fileOf(keyFile()) }, { file: fileOf('x') }] }),
+      /^ISSUERS_FILE: decryptionKeys\[1\]\.file: ".*" is no private key/
+    ],
+    [
+      'a decryption key twice',
+      () => {
+        const file = fileOf(keyFile())
+        return withFile({ ...entry({}), decryptionKeys: [{ file }, { file }] })
+      },
+      /^ISSUERS_FILE: decryptionKeys: two have the kid/
+    ],
+    [
       'an issuer twice',
       () => withFile({ issuers: [...entry({}).issuers, ...entry({ name: 'y' }).issuers] }),
       /issuers\[1\]\.issuer: .* is given twice/
@@ -272,12 +321,6 @@ t.test('all problems are told together', async (t) => {
 })
 
 const secret = 's'.repeat(40)
-
-function fileOf(content: string | Buffer): string {
-  const file = join(folder, `file-${Math.random()}`)
-  writeFileSync(file, content)
-  return file
-}
 
 t.test('white space around a value is part of none', async (t) => {
   const padded = (value: string) => `\t ${value} \r\n`

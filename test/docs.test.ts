@@ -1,6 +1,7 @@
+import { generateKeyPairSync } from 'node:crypto'
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { dirname, join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import pg from 'pg'
 import t from 'tap'
 import { readConfig } from '../src/config.ts'
@@ -22,6 +23,7 @@ const pages = [
   'docs/providers.md',
   ...readdirSync('docs/providers').map((name) => `docs/providers/${name}`),
   'docs/runbook.md',
+  'docs/encrypted-tokens.md',
   'docs/troubleshooting.md'
 ]
 const entraIssuer = 'https://login.microsoftonline.com/11111111-1111-1111-1111-111111111111/v2.0'
@@ -40,6 +42,9 @@ const { certificate, privateKey } = await makeCertificate()
 function readIssuersFile(json: string): readonly IssuerConfig[] {
   const file = join(folder, 'issuers.json')
   const content = JSON.parse(json, (member, value) => {
+    if (member === 'file') {
+      return keyFile(String(value)) // to decrypt with
+    }
     if (!/^[a-z]+[A-Za-z]*File$/.test(member)) {
       return value
     }
@@ -49,6 +54,14 @@ function readIssuersFile(json: string): readonly IssuerConfig[] {
   })
   writeFileSync(file, JSON.stringify(content))
   return readConfig({ ISSUERS_FILE: file }).issuers
+}
+
+/** A private key, in a file of our own that is called like the example's. */
+function keyFile(path: string): string {
+  const file = join(folder, basename(path))
+  const key = generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey
+  writeFileSync(file, key.export({ type: 'pkcs8', format: 'pem' }))
+  return file
 }
 
 t.test('every ISSUERS_FILE example is one that the service starts with', async (t) => {

@@ -2,11 +2,13 @@ import { generateKeyPairSync, randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { decodeJwt, decodeProtectedHeader } from 'jose'
+import { compactDecrypt, decodeJwt, decodeProtectedHeader } from 'jose'
 import { Provider } from 'oidc-provider'
 import t, { type Test } from 'tap'
 import { type Browser, createBrowser } from '../examples/browser.ts'
+import type { DecryptionKey } from '../src/decryption-key.ts'
 import type { IssuerConfig } from '../src/issuers.ts'
+import { decryptionKey } from './fixtures/encryption.ts'
 import { build } from './fixtures/service.ts'
 
 interface Delivery {
@@ -28,10 +30,12 @@ interface Options {
   /** Whether the clients want a sid in their tokens. */
   sessionRequired?: boolean
   policy?: Partial<IssuerConfig>
+  /** What the service publishes, and the provider encrypts with. */
+  encryption?: { readonly key: DecryptionKey; readonly enc: 'A128GCM' | 'A256GCM' }
 }
 
 /** The service on a port, and a real `oidc-provider` with two clients that posts to it. */
-async function startBoth(t: Test, { sessionRequired = true, policy = {} }: Options = {}) {
+async function startBoth(t: Test, { sessionRequired = true, policy = {}, encryption }: Options = {}) {
   const server = createServer().listen(0, '127.0.0.1')
   await once(server, 'listening')
   t.teardown(() => {
@@ -39,7 +43,10 @@ async function startBoth(t: Test, { sessionRequired = true, policy = {} }: Optio
     server.close()
   })
   const issuer = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
-  const service = await build(t, { issuers: [{ name: 'real', issuer, clientIds: ['shop', 'desk'], ...policy }] })
+  const service = await build(t, {
+    issuers: [{ name: 'real', issuer, clientIds: ['shop', 'desk'], ...policy }],
+    config: { decryptionKeys: encryption === undefined ? [] : [{ ...encryption.key, isPublished: true }] }
+  })
   const serviceUrl = await service.app.listen({ port: 0, host: '127.0.0.1' })
 
   const callbackOf = (id: string) => `${issuer}/callback-of-${id}` // nobody is there: only its query matters
@@ -55,22 +62,38 @@ async function startBoth(t: Test, { sessionRequired = true, policy = {} }: Optio
       redirect_uris: [callbackOf(id)],
       token_endpoint_auth_method: 'client_secret_post',
       backchannel_logout_uri: `${serviceUrl}/backchannel-logout`,
-      backchannel_logout_session_required: sessionRequired
+      backchannel_logout_session_required: sessionRequired,
+      ...(encryption && {
+        jwks_uri: `${serviceUrl}/.well-known/jwks.json`,
+        id_token_encrypted_response_alg: encryption.key.alg,
+        id_token_encrypted_response_enc: encryption.enc
+      })
     })),
     cookies: { keys: [randomUUID()] },
-    features: { backchannelLogout: { enabled: true } },
+    features: { backchannelLogout: { enabled: true }, encryption: { enabled: encryption !== undefined } },
     findAccount: (_context, accountId) => ({ accountId, claims: () => ({ sub: accountId }) }),
     jwks: { keys: [{ ...privateKey.export({ format: 'jwk' }), alg: 'RS256', use: 'sig', kid: 'of-this-test' }] },
     pkce: { required: () => false },
     // By default it posts to no private address. What it posts and is answered is kept as it is.
     async fetch(url, { dispatcher: _, ...options } = {}) {
       const answer = await fetch(url, options as RequestInit)
-      const token = new URLSearchParams(String(options.body)).get('logout_token') ?? ''
-      const { aud } = decodeJwt(token)
+      const token = new URLSearchParams(String(options.body)).get('logout_token')
+      if (token === null) {
+        return answer // of the keys to encrypt with
+      }
+      const { aud } = decodeJwt(await decrypted(token))
       deliveries.push({ clientId: String(aud), token, status: answer.status, body: await answer.clone().text() })
       return answer
     }
   })
+  async function decrypted(token: string): Promise<string> {
+    if (encryption === undefined) {
+      return token
+    }
+    const { plaintext } = await compactDecrypt(token, encryption.key.privateKey)
+    return Buffer.from(plaintext).toString()
+  }
+
   provider.on('backchannel.success', (_context, client) => accepted.push(client.clientId))
   provider.on('backchannel.error', (_context, error) => failed.push(error.message))
   server.on('request', provider.callback())
@@ -96,7 +119,8 @@ async function startBoth(t: Test, { sessionRequired = true, policy = {} }: Optio
         client_secret: `the secret of ${clientId}`
       })
     })
-    const { id_token: raw } = (await answer.json()) as { id_token: string }
+    const { id_token: given } = (await answer.json()) as { id_token: string }
+    const raw = await decrypted(given)
     const { sub, sid, iat } = decodeJwt<{ sub: string; sid?: string; iat: number }>(raw)
     await service.login({
       clientId,
@@ -204,6 +228,30 @@ t.test('with the scope of a session, a sign-out of one app at a real provider sp
   await signOut(alice, 'of shop alone')
   t.same(accepted, ['shop'])
   t.same(await service.rows(), ['desk/alice'])
+})
+
+t.test('a real provider encrypts with the keys that it finds here', async (t) => {
+  for (const [kind, enc] of [
+    ['rsa', 'A256GCM'],
+    ['P-256', 'A128GCM']
+  ] as const) {
+    const key = decryptionKey(kind)
+    const { service, deliveries, accepted, failed, signIn, signOut } = await startBoth(t, {
+      encryption: { key, enc },
+      policy: { requireEncryption: true }
+    })
+    const alice = browser()
+    await signIn(alice, 'shop', 'alice')
+    await signIn(alice, 'desk', 'alice')
+    await signIn(browser(), 'shop', 'bob')
+    await signOut(alice)
+    t.same([accepted.toSorted(), failed], [['desk', 'shop'], []], kind)
+    for (const { token, status } of deliveries) {
+      t.match(decodeProtectedHeader(token), { alg: key.alg, enc, kid: key.kid })
+      t.equal(status, 200)
+    }
+    t.same(await service.rows(), ['shop/bob'])
+  }
 })
 
 t.test('an ID token of a real provider is no logout token', async (t) => {

@@ -1,6 +1,7 @@
 import t from 'tap'
 import { createPool } from '../src/database.ts'
 import { createRole } from './fixtures/database.ts'
+import { decryptionKey, encrypt } from './fixtures/encryption.ts'
 import { startIdentityProvider } from './fixtures/identity-provider.ts'
 import { build, issuerConfig } from './fixtures/service.ts'
 
@@ -31,6 +32,21 @@ t.test('issuers are trusted, changed and dropped while it runs, and those that s
   t.equal((await service.post(await service.provider.logoutToken({ aud: 'another' }))).statusCode, 200)
   t.equal(service.provider.keyFetches, 1, 'of the issuer that stayed')
   t.notMatch(await service.metrics.text(), /key_age_seconds\{issuer="other"\}/)
+})
+
+t.test('keys to decrypt with can be others', async (t) => {
+  const service = await build(t)
+  const [one, another] = [decryptionKey('P-256'), decryptionKey('X25519')]
+  const reload = (key: typeof one) =>
+    service.reload({ ...service.config, decryptionKeys: [{ ...key, isPublished: true }] })
+  const post = async (key: typeof one) =>
+    (await service.post(await encrypt(await service.provider.logoutToken(), key))).statusCode
+  t.equal((await service.app.inject('/.well-known/jwks.json')).statusCode, 404)
+  await reload(one)
+  t.same([await post(one), await post(another)], [200, 400])
+  await reload(another)
+  t.same([await post(one), await post(another)], [400, 200])
+  t.match((await service.app.inject('/.well-known/jwks.json')).json(), { keys: [{ kid: another.kid }] })
 })
 
 t.test("the operators' token can be another", async (t) => {

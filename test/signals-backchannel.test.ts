@@ -1,10 +1,14 @@
 import t from 'tap'
+import type { RejectionCode } from '../src/errors.ts'
 import { createIssuers } from '../src/issuers.ts'
+import { createOpenToken } from '../src/jwe.ts'
 import { createSenders } from '../src/senders.ts'
 import { readLogoutToken } from '../src/signals/backchannel.ts'
+import { decryptionKey, encrypt } from './fixtures/encryption.ts'
 import { clientId, createSigningKey, type SigningKey, startIdentityProvider } from './fixtures/identity-provider.ts'
 import { badClaims, badJwts, goodTokens } from './fixtures/logout-tokens.ts'
 import { build, issuerConfig } from './fixtures/service.ts'
+import { until } from './fixtures/until.ts'
 
 const maxWaitMs = 30_000 // longer than a busy machine takes
 
@@ -105,6 +109,63 @@ t.test('a good token is answered 200, and ends its session', async (t) => {
   await service.login({ homeAccountId: 'u.t', sid: 'a-session' })
   t.equal((await service.post(await service.provider.logoutToken({ sid: 'a-session' }))).statusCode, 200)
   t.same(await service.rows(), [])
+})
+
+t.test('an encrypted logout token ends its session, and what is wrong inside is rejected as ever', async (t) => {
+  const [key, another] = [decryptionKey('P-256'), decryptionKey('X25519')]
+  const service = await build(t, { config: { decryptionKeys: [{ ...key, isPublished: true }] } })
+  const { provider } = service
+  await service.login({ homeAccountId: 'u.t', sid: 'a-session' })
+  const before = await service.database.snapshot()
+  const forger = await createSigningKey('RS256', provider.keys[0]?.kid)
+  const bad: [string, string, RejectionCode][] = [
+    ['for another key', await encrypt(await provider.logoutToken(), another), 'ERR_TOKEN_ENCRYPTION_KEY'],
+    ['no JWT inside', await encrypt('{"sid":"a-session"}', key), 'ERR_TOKEN_MALFORMED'],
+    ['claims alone inside', await encrypt(JSON.stringify({ iss: provider.issuer }), key), 'ERR_TOKEN_MALFORMED'],
+    ['forged inside', await encrypt(await provider.logoutToken({}, {}, forger), key), 'ERR_TOKEN_SIGNATURE'],
+    [
+      'of another issuer',
+      await encrypt(await provider.logoutToken({ iss: 'https://x.example' }), key),
+      'ERR_TOKEN_ISSUER'
+    ],
+    ['an ID token', await encrypt(await provider.logoutToken({ events: undefined }), key), 'ERR_TOKEN_EVENTS_MISSING']
+  ]
+  for (const [name, token, code] of bad) {
+    t.equal((await service.post(token)).statusCode, 400, name)
+    t.match((await service.operate('GET', '/admin/rejections?limit=1')).json(), { rejections: [{ code }] }, name)
+  }
+  t.same(await service.database.snapshot(), before)
+
+  const token = await encrypt(await provider.logoutToken({ sid: 'a-session' }), key)
+  t.equal((await service.post(token)).statusCode, 200)
+  t.same(await service.rows(), [])
+  t.equal((await service.post(token)).statusCode, 200, 'again')
+})
+
+t.test(
+  'an encrypted logout token is deferred while the keys of its issuer are out of reach, and done then',
+  async (t) => {
+    const key = decryptionKey('P-256')
+    const service = await build(t, { config: { decryptionKeys: [{ ...key, isPublished: false }] } })
+    service.provider.behaviour = 'down'
+    await service.login({ homeAccountId: 'u.t', sid: 'a-session' })
+    const token = await encrypt(await service.provider.logoutToken({ sid: 'a-session' }), key)
+    t.equal((await service.post(token)).statusCode, 503)
+    service.provider.behaviour = 'up'
+    service.retry()
+    await until('the session is ended', async () => (await service.rows()).length === 0)
+  }
+)
+
+t.test('an issuer whose tokens must be encrypted has its others rejected', async (t) => {
+  const provider = await startIdentityProvider(t)
+  const key = decryptionKey('rsa')
+  const issuers = createIssuers([issuerConfig({ issuer: provider.issuer, requireEncryption: true })], { maxWaitMs })
+  const options = { issuers, open: createOpenToken(() => [key]) }
+  const token = await provider.logoutToken()
+  await t.rejects(readLogoutToken(token, Date.now(), options), { code: 'ERR_TOKEN_NOT_ENCRYPTED' })
+  t.equal(provider.keyFetches, 0, 'and no key was asked for')
+  await t.resolves(readLogoutToken(await encrypt(token, key), Date.now(), options))
 })
 
 t.test('an equal sid of another tenant of a template is another session', async (t) => {

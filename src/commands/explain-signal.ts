@@ -30,7 +30,7 @@ const tokenStages: readonly Stage[] = [
   },
   {
     step: 'token',
-    codes: /^ERR_TOKEN_(MALFORMED|ENCRYPTED|DUPLICATE_KEY)$/,
+    codes: /^ERR_TOKEN_(MALFORMED|ENCRYPTED|ENCRYPTION_\w+|DUPLICATE_KEY)$|^ERR_TOKEN_DECRYPTION$/,
     describe: () => 'a signed JWT'
   },
   {
@@ -40,7 +40,7 @@ const tokenStages: readonly Stage[] = [
   },
   {
     step: 'header',
-    codes: /^ERR_TOKEN_(CRITICAL|ALGORITHM|KID|TYPE)/,
+    codes: /^ERR_TOKEN_(NOT_ENCRYPTED|CRITICAL|ALGORITHM|KID|TYPE)/,
     describe: ({ details: { alg, typ } }, issuer) =>
       `alg ${alg ?? `one of ${issuer?.algorithms.join(', ')}`}, typ ${typ ?? `one of ${issuer?.types.map((type) => type ?? 'none').join(', ')}`}`
   },
@@ -111,7 +111,9 @@ const adviceByCode: readonly (readonly [RegExp, string])[] = [
   [/^ERR_TOKEN_SIGNATURE$/, 'another environment signs under the same name, or somebody is trying'],
   [/^ERR_TOKEN_(EVENTS|NONCE)/, 'it is another kind of token: look at what the provider sends to this URL'],
   [/^ERR_TOKEN_SUBJECT_MISSING$/, 'have the provider send a sid or a sub'],
-  [/^ERR_TOKEN_ENCRYPTED$/, 'turn encryption off for this client'],
+  [/^ERR_TOKEN_ENCRYPTED$/, 'turn encryption off for this client, or give the service "decryptionKeys"'],
+  [/^ERR_TOKEN_NOT_ENCRYPTED$/, 'turn encryption on for this client, or take "requireEncryption" out'],
+  [/^ERR_TOKEN_(ENCRYPTION_\w+|DECRYPTION)$/, "compare the provider's settings with docs/encrypted-tokens.md"],
   [/^ERR_KEYS_UNAVAILABLE$/, 'msal-logout check says why the keys cannot be had; it is done when they can'],
   [/^ERR_DATABASE/, 'msal-logout check says why the database cannot be used; it is done when it can']
 ]

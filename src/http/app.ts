@@ -7,6 +7,7 @@ import fastify, {
   type FastifyRequest,
   LogController
 } from 'fastify'
+import { type DecryptionKey, publishDecryptionKeys } from '../decryption-key.ts'
 import { RejectedError } from '../errors.ts'
 import type { Outcome, Receive } from '../receive.ts'
 import type { Signal } from '../signals/signal.ts'
@@ -27,6 +28,8 @@ export interface SignalRoute {
 export interface AppOptions {
   readonly receive: Receive
   readonly routes: readonly SignalRoute[]
+  /** What issuers may encrypt with, at `/.well-known/jwks.json`; default none, and nothing is there. */
+  readonly publishedKeys?: () => readonly DecryptionKey[]
   readonly logger: FastifyBaseLogger
   /** Milliseconds since 1970; default `Date.now`. */
   readonly now?: () => number
@@ -38,6 +41,7 @@ export interface AppOptions {
 
 const bodyLimitBytes = 64 * 1024
 const retryAfterSeconds = '5'
+const keySetUrl = '/.well-known/jwks.json'
 
 // No frame-ancestors: the identity provider shows this page in an iframe.
 const pageHeaders = {
@@ -60,10 +64,11 @@ export function signalRoutes(backchannel: Signal, frontchannel: Signal): SignalR
   ]
 }
 
-/** The public listener: signals, and `/healthz`. */
+/** The public listener: signals, `/healthz`, and keys to encrypt with. */
 export function createApp({
   receive,
   routes,
+  publishedKeys = () => [],
   logger,
   now = Date.now,
   isDraining = () => false,
@@ -102,6 +107,12 @@ export function createApp({
   const methods = new Map([['/healthz', 'GET, HEAD']])
   app.get('/healthz', async () => ({ status: 'ok' }))
   app.head('/healthz', async (_request, reply) => reply.send())
+  methods.set(keySetUrl, 'GET, HEAD')
+  app.get(keySetUrl, async (_request, reply) => {
+    const keys = publishedKeys()
+    return keys.length === 0 ? reply.callNotFound() : publishDecryptionKeys(keys)
+  })
+  app.head(keySetUrl, async (_request, reply) => reply.code(publishedKeys().length === 0 ? 404 : 200).send())
   for (const { method, url, signal, input, isIdle, answer = answerEmpty } of routes) {
     methods.set(url, method === 'GET' ? 'GET, HEAD' : method)
     app.route({

@@ -257,6 +257,7 @@ const offending = {
       aud: Type.Optional(Type.String()),
       typ: Type.Optional(Type.String()),
       alg: Type.Optional(Type.String()),
+      enc: Type.Optional(Type.String({ description: 'Of an encrypted token' })),
       kid: Type.Optional(Type.String()),
       age: Type.Optional(Type.String({ description: 'By iat, when it arrived' })),
       expired: Type.Optional(Type.String()),

@@ -1,7 +1,9 @@
 import { RejectedError } from '../errors.ts'
 import type { IssuerConfig, Issuers } from '../issuers.ts'
+import { createOpenToken, type OpenToken } from '../jwe.ts'
 import {
   checkAudience,
+  checkEncryption,
   checkHeader,
   checkIdentifier,
   checkIssuedAt,
@@ -34,15 +36,21 @@ export interface LogoutToken {
   readonly config: IssuerConfig
 }
 
+export interface LogoutTokenOptions {
+  /** Whom we trust. */
+  readonly issuers: Pick<Issuers, 'find' | 'hintsFor'>
+  /** Decrypts what is encrypted; default: that is rejected. */
+  readonly open?: OpenToken | undefined
+}
+
 const logoutEvent = 'http://schemas.openid.net/event/backchannel-logout'
 
 /**
  * Logout tokens: OpenID Connect Back-Channel Logout 1.0 §2.5. The input is the form's field
  * `logout_token`; null if the body is no form.
  *
- * @param options.issuers whom we trust
  */
-export function createBackchannel(options: { readonly issuers: Pick<Issuers, 'find' | 'hintsFor'> }): Signal {
+export function createBackchannel(options: LogoutTokenOptions): Signal {
   return {
     source: backchannelSource,
     isSigned: true,
@@ -102,16 +110,17 @@ export function orderOf({ issuer, clientId, jti, issuedAt, sid, subject, config 
  *
  * @param raw the token as it was posted
  * @param at when it arrived, milliseconds since 1970: its age is judged as of then
- * @param options.issuers whom we trust
  * @throws {RejectedError} if the token is at fault
  * @throws {UnavailableError} if the keys of its issuer are out of reach
  */
 export async function readLogoutToken(
   raw: string,
   at: number,
-  { issuers }: { readonly issuers: Pick<Issuers, 'find' | 'hintsFor'> }
+  { issuers, open = createOpenToken() }: LogoutTokenOptions
 ): Promise<LogoutToken> {
-  const jwt = readJwt(raw, issuers)
+  const opened = await open(raw)
+  const jwt = readJwt(opened.raw, issuers)
+  checkEncryption(jwt, opened.wasEncrypted)
   checkHeader(jwt)
   const token = checkLogoutClaims(jwt, at)
   await verifySignature(jwt, at)
