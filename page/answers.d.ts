@@ -19,6 +19,7 @@ export interface OutcomeCounts {
   readonly done: number
   readonly unmatched: number
   readonly duplicate: number
+  readonly ignored: number
   readonly deferred: number
   readonly lost: number
   readonly rejected: number

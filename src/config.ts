@@ -98,6 +98,8 @@ export interface Config {
   readonly adminAccessTokens: AdminAccessTokens | undefined
   /** Addresses or CIDR ranges whose `X-Forwarded-For` is believed. */
   readonly trustedProxies: readonly string[]
+  /** Where the public listener is reached from outside, without a slash at the end; one is enough. */
+  readonly publicUrls: readonly string[]
   /** What issuers are asked through. */
   readonly proxies: Proxies
   readonly spoolDir: string
@@ -128,12 +130,13 @@ const names = [
   'ADMIN_AUDIENCE',
   'ADMIN_ROLE',
   'TRUSTED_PROXIES',
+  'PUBLIC_URL',
   'SPOOL_DIR',
   'DRAIN_SECONDS',
   'LOG_LEVEL'
 ]
 // How ours begin. HOST, PORT and LOG_… are everybody's.
-const ourBeginnings = /^(DATABASE|ADMIN|ISSUERS?|CLIENT|TRUSTED|SPOOL|DRAIN)_|^(HOST|PORT|LOG_LEVEL)_/
+const ourBeginnings = /^(DATABASE|ADMIN|ISSUERS?|CLIENT|TRUSTED|PUBLIC|SPOOL|DRAIN)_|^(HOST|PORT|LOG_LEVEL)_/
 const maxIssuersBytes = 16 * 1024 * 1024
 
 /** A value, and the variable that it is a problem of. */
@@ -154,15 +157,17 @@ export function readConfig(env: Environment): Config {
   const get = createGet(env, problems)
   checkFileNames(env, problems)
 
+  const publicPort = port('PORT', get('PORT'), 3000, problems, ignored)
   const config: Config = {
     databaseUrl: databaseUrl(readSecret('DATABASE_URL', get, problems), env, problems),
     host: host('HOST', get('HOST'), '0.0.0.0', problems),
-    port: port('PORT', get('PORT'), 3000, problems, ignored),
+    port: publicPort,
     adminHost: host('ADMIN_HOST', get('ADMIN_HOST'), '127.0.0.1', problems),
     adminPort: port('ADMIN_PORT', get('ADMIN_PORT'), 3001, problems, ignored),
     adminToken: adminToken(readSecret('ADMIN_TOKEN', get, problems), problems),
     adminAccessTokens: adminAccessTokens(get, problems),
     trustedProxies: trustedProxies(get('TRUSTED_PROXIES'), problems),
+    publicUrls: publicUrls(get('PUBLIC_URL'), publicPort, problems),
     proxies: readProxies(env, problems),
     spoolDir: spoolDir(get('SPOOL_DIR'), problems),
     drainSeconds: drainSeconds(get('DRAIN_SECONDS'), problems),
@@ -374,6 +379,18 @@ function trustedProxies(value: string | undefined, problems: string[]): string[]
     problems.push('TRUSTED_PROXIES: must be addresses or CIDR ranges, comma separated')
   }
   return proxies
+}
+
+/** Without a variable those of a try on this machine: no program elsewhere could be sent there. */
+function publicUrls(value: string | undefined, port: number, problems: string[]): string[] {
+  if (value === undefined) {
+    return [`http://localhost:${port}`, `http://127.0.0.1:${port}`]
+  }
+  checkUrl('PUBLIC_URL', value, problems)
+  if (value.includes('?')) {
+    problems.push('PUBLIC_URL: must have no query')
+  }
+  return [value.replace(/\/+$/, '')]
 }
 
 function logLevel(value: string | undefined, problems: string[]): string {

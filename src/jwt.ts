@@ -64,11 +64,12 @@ export function checkEncryption(jwt: Jwt, wasEncrypted: boolean): void {
 /**
  * Checks the header by the issuer's policy: its algorithms, its types.
  *
+ * @param types accepted `typ`, null for none; default the issuer's, which are those of logout tokens
  * @throws {RejectedError} if it is not accepted
  */
-export function checkHeader(jwt: Jwt): void {
+export function checkHeader(jwt: Jwt, types: readonly (string | null)[] = jwt.issuer.config.types): void {
   const { header, issuer } = jwt
-  const { algorithms, types } = issuer.config
+  const { algorithms } = issuer.config
   if ('crit' in header) {
     throw rejectionOf(jwt, 'ERR_TOKEN_CRITICAL') // RFC 7515 §4.1.11: we understand none
   }
@@ -138,6 +139,19 @@ export function checkIssuedAt(jwt: Jwt, at: number): number {
     throw rejectionOf(jwt, 'ERR_TOKEN_IAT_FUTURE', { at })
   }
   return Math.floor(iat)
+}
+
+/**
+ * Checks the age by `iat`.
+ *
+ * @param at when the token arrived, milliseconds since 1970
+ * @throws {RejectedError} if the issuer's tokens must be younger
+ */
+export function checkAge(jwt: Jwt, issuedAt: number, at: number): void {
+  const { maxTokenAgeSeconds, clockToleranceSeconds } = jwt.issuer.config
+  if (issuedAt < at / 1_000 - maxTokenAgeSeconds - clockToleranceSeconds) {
+    throw rejectionOf(jwt, 'ERR_TOKEN_TOO_OLD', { at })
+  }
 }
 
 /**
@@ -357,6 +371,16 @@ export function decodeObject(part: string, known: Partial<Jwt>): Record<string, 
     throw rejectionOf(known, 'ERR_TOKEN_DUPLICATE_KEY')
   }
   return value
+}
+
+/** The JSON object that a text is; undefined if it is none, or an object in it bears a name twice. */
+export function parseObject(json: string): Record<string, unknown> | undefined {
+  try {
+    const value: unknown = JSON.parse(json)
+    return isObject(value) && !hasDuplicateKey(json, value) ? value : undefined
+  } catch {
+    return undefined
+  }
 }
 
 /**

@@ -240,7 +240,7 @@ export function createMetrics({
         source,
         issuer,
         outcome: labelOf(outcome),
-        reason: 'error' in outcome ? reasonOf(outcome.error) : ''
+        reason: 'error' in outcome ? reasonOf(outcome.error) : 'reason' in outcome ? outcome.reason : ''
       })
       for (const result of 'results' in outcome ? outcome.results : []) {
         addDeleted(source, result)

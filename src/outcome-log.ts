@@ -23,6 +23,9 @@ export function createOutcomeLog({ logger, lines }: OutcomeLogOptions) {
           logResult(result, { ...about, ms }, sender)
         }
         return
+      case 'ignored':
+        logger.info({ ...about, reason: outcome.reason, ms }, 'ignored')
+        return
       case 'rejected':
         // What is beyond the limit of its sender is counted there.
         if (outcome.retryAfterSeconds === 0) {

@@ -2,7 +2,7 @@ import { budget, within } from './budget.ts'
 import { RejectedError, UnavailableError } from './errors.ts'
 import type { EndTurn, Senders } from './senders.ts'
 import type { Order, SignOut, SignOutResult } from './sign-out.ts'
-import type { Signal } from './signals/signal.ts'
+import type { Ignored, Signal } from './signals/signal.ts'
 import type { Deferred, Spool } from './spool.ts'
 import { traced } from './traces.ts'
 
@@ -31,6 +31,8 @@ export type Outcome = {
   readonly tookMs: number
 } & (
   | Committed
+  /** Genuine, and done with: it asks for nothing here. */
+  | { readonly outcome: 'ignored'; readonly reason: string }
   | {
       /** `deferred`: on disk, done later. `lost`: it could be neither done nor deferred. */
       readonly outcome: 'deferred' | 'lost'
@@ -92,9 +94,9 @@ export function createReceive({ signOut, spool, senders, observe, workMs = budge
       within(work, endOfWork - performance.now(), () => new UnavailableError('ERR_DEADLINE'))
 
     const endTurn = await takeTurn(isSigned, sender)
-    let orders: readonly Order[]
+    let reading: readonly Order[] | Ignored
     try {
-      orders = await inTime(readInTurn(signal, input, receivedAt, endTurn))
+      reading = await inTime(readInTurn(signal, input, receivedAt, endTurn))
     } catch (error) {
       endTurn?.()
       if (error instanceof RejectedError) {
@@ -108,6 +110,11 @@ export function createReceive({ signOut, spool, senders, observe, workMs = budge
       return { ...common(), issuer: error.issuer ?? signal.issuerOf?.(input), outcome, error, orders: [] }
     }
 
+    if ('ignored' in reading) {
+      endTurn?.()
+      return { ...common(), issuer: reading.issuerName, outcome: 'ignored', reason: reading.ignored }
+    }
+    const orders = reading
     const issuer = orders[0]?.issuerName
     try {
       const results = await inTime(
@@ -141,11 +148,11 @@ export function createReceive({ signOut, spool, senders, observe, workMs = budge
     if (endTurn === undefined) {
       throw new UnavailableError('ERR_BUSY')
     }
-    const orders = await signal.read(input, receivedAt)
+    const reading = await signal.read(input, receivedAt)
     if (signal.isSigned) {
       endTurn() // what is verified goes with all others
     }
-    return orders
+    return reading
   }
 
   /** A sender that keeps making sids up leaves no tombstones: no login waits behind its calls. */

@@ -13,6 +13,8 @@ export interface RecentSignal {
   readonly outcome: Outcome['outcome']
   readonly isRetry: boolean
   readonly tookMs: number
+  /** Why it is ignored; null if it is not. */
+  readonly reason: string | null
   /** Of an error; null if there was none. */
   readonly code: string | null
   /** The fixed text for the code. */
@@ -76,6 +78,7 @@ export function createRecentSignals({
         outcome: outcome.outcome,
         isRetry,
         tookMs,
+        reason: 'reason' in outcome ? outcome.reason : null,
         ...errorOf(outcome),
         orders: ordersOf(outcome)
       })

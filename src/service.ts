@@ -28,6 +28,7 @@ import { createBackchannel } from './signals/backchannel.ts'
 import { directorySource } from './signals/directory.ts'
 import { createFrontchannel } from './signals/frontchannel.ts'
 import { createPurge, operatorSource } from './signals/operator.ts'
+import { createTokenRevocation, type ResolveEmail } from './signals/token-revocation.ts'
 import { createSpool, type SpoolOptions } from './spool.ts'
 import { type RetryOptions, startRetry } from './spool-retry.ts'
 import { createStore } from './store.ts'
@@ -56,6 +57,8 @@ export interface Edges extends IssuersOptions {
   readonly senders?: Senders
   /** Asks for people by name; default the directories that are watched. */
   readonly findPeople?: FindPeople
+  /** Finds whose address that is; default: no issuer has a directory. */
+  readonly resolveEmail?: ResolveEmail
   /** Where further signals come in. */
   readonly routes?: (issuers: Issuers) => readonly SignalRoute[]
 }
@@ -95,7 +98,11 @@ export function createService(config: Config, edges: Edges) {
   const open = createOpenToken(() => inForce.decryptionKeys)
   const spool = createSpool({ dir: config.spoolDir, logger, ...edges.spool })
   const routes = [
-    ...signalRoutes(createBackchannel({ issuers, open }), createFrontchannel({ issuers, store: stores.signOuts })),
+    ...signalRoutes(
+      createBackchannel({ issuers, open }),
+      createFrontchannel({ issuers, store: stores.signOuts }),
+      createTokenRevocation({ issuers, open, publicUrls: config.publicUrls, resolveEmail: edges.resolveEmail })
+    ),
     ...(edges.routes?.(issuers) ?? [])
   ]
   const signals = [...new Set(routes.map(({ signal }) => signal))]

@@ -3,7 +3,7 @@ import { RejectedError, UnavailableError } from './errors.ts'
 import { committed, type Outcome } from './receive.ts'
 import { type Repetition, repeat } from './repeat.ts'
 import { isOfOneOrder, type Order, type SignOut, type SignOutResult } from './sign-out.ts'
-import type { Signal } from './signals/signal.ts'
+import type { Ignored, Signal } from './signals/signal.ts'
 import type { Deferred, DeferredFile, Spool } from './spool.ts'
 
 export interface RetryOptions {
@@ -108,9 +108,9 @@ export function createRetry(options: RetryOptions) {
     }
     const { source, isSigned, receivedAt } = deferred
     const common = () => ({ source, sender: undefined, isRetry: true, tookMs: Math.max(0, now() - receivedAt) })
-    let orders: readonly Order[]
+    let reading: readonly Order[] | Ignored
     try {
-      orders = await readDeferred(deferred)
+      reading = await readDeferred(deferred)
     } catch (error) {
       if (!(error instanceof RejectedError)) {
         return wait(name, error)
@@ -120,6 +120,14 @@ export function createRetry(options: RetryOptions) {
       observe({ ...common(), issuer: error.issuer, outcome: 'rejected', error, retryAfterSeconds: 0 })
       return 'rejected'
     }
+    if ('ignored' in reading) {
+      await spool.remove(name)
+      alone.delete(name)
+      const { ignored: reason, issuerName: issuer } = reading
+      observe({ ...common(), issuer, outcome: 'ignored', reason })
+      return 'done'
+    }
+    const orders = reading
     const issuer = orders[0]?.issuerName
     try {
       const results = alone.has(name) ? await inTurn(orders) : await signOut(orders)
@@ -141,7 +149,7 @@ export function createRetry(options: RetryOptions) {
     }
   }
 
-  async function readDeferred(deferred: Deferred): Promise<readonly Order[]> {
+  async function readDeferred(deferred: Deferred): Promise<readonly Order[] | Ignored> {
     if (deferred.kind === 'orders') {
       return deferred.orders
     }

@@ -57,6 +57,7 @@ t.test('the short form has the defaults of the contract', async (t) => {
     spoolDir: '.data/spool',
     drainSeconds: 0,
     logLevel: 'info',
+    publicUrls: ['http://localhost:3000', 'http://127.0.0.1:3000'],
     ignored: []
   })
   t.same(config.issuers, [
@@ -93,7 +94,8 @@ t.test('every variable is taken', async (t) => {
     SPOOL_DIR: '/spool',
     DRAIN_SECONDS: '30',
     LOG_LEVEL: 'debug',
-    TRUSTED_PROXIES: '10.0.0.1, fd00::/8'
+    TRUSTED_PROXIES: '10.0.0.1, fd00::/8',
+    PUBLIC_URL: 'https://logout.example.com/sessions/'
   })
   t.match(config, {
     databaseUrl: 'postgres://u@h/d',
@@ -105,7 +107,8 @@ t.test('every variable is taken', async (t) => {
     spoolDir: '/spool',
     drainSeconds: 30,
     logLevel: 'debug',
-    trustedProxies: ['10.0.0.1', 'fd00::/8']
+    trustedProxies: ['10.0.0.1', 'fd00::/8'],
+    publicUrls: ['https://logout.example.com/sessions']
   })
 })
 
@@ -207,6 +210,9 @@ t.test('a problem names its variable', async (t) => {
     ],
     ['a short admin token', () => readConfig({ ...minimal, ADMIN_TOKEN: 'x'.repeat(31) }), /^ADMIN_TOKEN: .*32/],
     ['another database', () => readConfig({ ...minimal, DATABASE_URL: 'mysql://h/d' }), /^DATABASE_URL:/],
+    ['a public URL that is a host', () => readConfig({ ...minimal, PUBLIC_URL: 'x.example' }), /^PUBLIC_URL: is not a/],
+    ['a public URL on http', () => readConfig({ ...minimal, PUBLIC_URL: 'http://x.example' }), /^PUBLIC_URL: must be/],
+    ['a public URL with a query', () => readConfig({ ...minimal, PUBLIC_URL: 'https://x?y' }), /^PUBLIC_URL: .*query/],
     ['an unknown log level', () => readConfig({ ...minimal, LOG_LEVEL: 'loud' }), /^LOG_LEVEL:/],
     [
       'a file that is not there',

@@ -6,7 +6,6 @@ import pg from 'pg'
 import t from 'tap'
 import { readConfig } from '../src/config.ts'
 import { createIssuers, type IssuerConfig } from '../src/issuers.ts'
-import type { Order } from '../src/sign-out.ts'
 import { createBackchannel } from '../src/signals/backchannel.ts'
 import { makeCertificate } from './fixtures/certificate.ts'
 import { call } from './fixtures/command-line.ts'
@@ -135,7 +134,7 @@ t.test("each provider's tokens are taken with its example, and an unsound one is
 })
 
 /** Reads logout tokens of this provider, with this entry of ISSUERS_FILE. */
-function readerFor(config: IssuerConfig, { issuer }: IdentityProvider): (token: string) => Promise<readonly Order[]> {
+function readerFor(config: IssuerConfig, { issuer }: IdentityProvider): (token: string) => Promise<unknown> {
   const { read } = createBackchannel({ issuers: createIssuers([{ ...config, issuer }]) })
   return (token) => read(token, Date.now())
 }

@@ -3,7 +3,7 @@ import { RejectedError, UnavailableError } from '../src/errors.ts'
 import { createReceive, type Outcome } from '../src/receive.ts'
 import { createSenders } from '../src/senders.ts'
 import type { Order, SignOutResult } from '../src/sign-out.ts'
-import type { Signal } from '../src/signals/signal.ts'
+import type { Ignored, Signal } from '../src/signals/signal.ts'
 import type { Deferred } from '../src/spool.ts'
 import { makeOrder } from './fixtures/orders.ts'
 
@@ -11,7 +11,7 @@ const order = makeOrder({ kind: 'session', issuer: 'https://op.example', sid: 's
 const never = new Promise<never>(() => {})
 
 interface Setup {
-  read?: () => Promise<readonly Order[]>
+  read?: () => Promise<readonly Order[] | Ignored>
   signOut?: (order: Order) => Promise<SignOutResult['outcome']>
   isSigned?: boolean
   hasRoom?: boolean
@@ -34,7 +34,8 @@ function setUp({
     isSigned,
     async read() {
       events.push('read')
-      return (await read()).map((each) => ({ ...each, isSigned }))
+      const reading = await read()
+      return 'ignored' in reading ? reading : reading.map((each) => ({ ...each, isSigned }))
     },
     issuerOf: () => 'claimed'
   }
@@ -103,6 +104,12 @@ const cases: [name: string, setup: Setup, outcome: object, deferred: string | un
   ['unmatched', { signOut: async () => 'unmatched' }, { outcome: 'unmatched', issuer: 'main' }, undefined],
   ['a duplicate', { signOut: async () => 'duplicate' }, { outcome: 'duplicate', issuer: 'main' }, undefined],
   ['no order at all', { read: async () => [] }, { outcome: 'unmatched' }, undefined],
+  [
+    'nothing to do with it',
+    { read: async () => ({ ignored: 'why', issuerName: 'main' }) },
+    { outcome: 'ignored', issuer: 'main', reason: 'why' },
+    undefined
+  ],
   ['rejected', { read: fail(rejected) }, { outcome: 'rejected', issuer: 'main', error: rejected }, undefined],
   [
     'not to be judged now',

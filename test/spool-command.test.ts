@@ -4,7 +4,7 @@ import t from 'tap'
 import { listSpool, retrySpool, toldListing } from '../src/commands/spool.ts'
 import { readConfig } from '../src/config.ts'
 import { freePort } from '../src/embedded-postgres.ts'
-import { createBackchannel } from '../src/signals/backchannel.ts'
+import { orderOf, readLogoutToken } from '../src/signals/backchannel.ts'
 import { call } from './fixtures/command-line.ts'
 import { createSigningKey } from './fixtures/identity-provider.ts'
 import { temporaryFolder } from './fixtures/server.ts'
@@ -29,8 +29,8 @@ async function fillSpool(service: Service): Promise<void> {
 }
 
 async function deferOrders({ issuers, spool }: Service, token: string, receivedAt: number): Promise<void> {
-  const { source, isSigned, read } = createBackchannel({ issuers })
-  await spool.defer({ source, isSigned, receivedAt, kind: 'orders', orders: await read(token, receivedAt) }, 30_000)
+  const orders = [orderOf(await readLogoutToken(token, receivedAt, { issuers }))]
+  await spool.defer({ source: 'backchannel', isSigned: true, receivedAt, kind: 'orders', orders }, 30_000)
 }
 
 async function deferSignal({ spool }: Service, source: string, input: unknown, receivedAt: number): Promise<void> {

@@ -187,6 +187,8 @@ function concluded(signal: Signal): Step[] {
         },
         ...record
       ]
+    case 'ignored':
+      return [{ step: 'sign-out', status: 'passed', message: `it asks for nothing here: ${why}`, advice: null }]
     case 'deferred':
       return [waitsAt('sign-out', signal), ...record]
     default:

@@ -629,12 +629,12 @@ function shownFailure(failure: DirectoryFailure | undefined) {
   return failure === undefined ? null : { ...failure, detail: failure.detail ?? null }
 }
 
-function shownSignal({ orders, ...signal }: RecentSignal, census: Census | undefined) {
+function shownSignal({ orders, reason, ...signal }: RecentSignal, census: Census | undefined) {
   const bySidAlone = orders.every(({ hasSid, hasSubject }) => hasSid && !hasSubject) ? 1 : 0
   const explained =
     signal.outcome === 'unmatched' && signal.issuer !== null
       ? explainUnmatched(signal.issuer, { unmatched: 1, unmatchedBySidAlone: bySidAlone }, census)
-      : { why: null, advice: null }
+      : { why: reason, advice: null }
   return {
     ...signal,
     ...explained,
@@ -649,8 +649,8 @@ function shownSignal({ orders, ...signal }: RecentSignal, census: Census | undef
   }
 }
 
-function shownCounts({ done, unmatched, duplicate, deferred, lost, rejected, failed }: OutcomeCounts) {
-  return { done, unmatched, duplicate, deferred, lost, rejected, failed }
+function shownCounts({ done, unmatched, duplicate, ignored, deferred, lost, rejected, failed }: OutcomeCounts) {
+  return { done, unmatched, duplicate, ignored, deferred, lost, rejected, failed }
 }
 
 /** The number in a query; undefined if it is out of bounds. */

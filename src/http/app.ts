@@ -9,21 +9,29 @@ import fastify, {
 } from 'fastify'
 import { type DecryptionKey, publishDecryptionKeys } from '../decryption-key.ts'
 import { RejectedError } from '../errors.ts'
-import type { Outcome, Receive } from '../receive.ts'
+import type { Committed, Outcome, Receive } from '../receive.ts'
 import type { Signal } from '../signals/signal.ts'
+import { revocationPath } from '../signals/token-revocation.ts'
 
 /** Where a signal comes in. */
 export interface SignalRoute {
   readonly method: 'GET' | 'POST'
   readonly url: string
   readonly signal: Signal
+  /** What the body is: a form, or a text that the signal reads itself. Default a form; what is none is null. */
+  readonly body?: 'form' | 'text'
   /** Takes the signal's input from the request, unjudged. */
   input(request: FastifyRequest): unknown
   /** Whether the request means no signal: a browser that fetches ahead of the user's click has not signed out. */
   isIdle?(request: FastifyRequest): boolean
-  /** Answers what is committed; default 200 and empty. */
-  answer?(reply: FastifyReply): FastifyReply
+  /** Answers what is committed, ignored, or idle; default 200 and empty. */
+  answer?(reply: FastifyReply, outcome: Answered): FastifyReply
+  /** Answers what is rejected, within the limit of its sender; default 400. */
+  answerRejected?(reply: FastifyReply, error: RejectedError): FastifyReply
 }
+
+/** What is answered as done. */
+export type Answered = Committed | { readonly outcome: 'ignored' | 'idle' }
 
 export interface AppOptions {
   readonly receive: Receive
@@ -53,14 +61,24 @@ const pageHeaders = {
 const page = '<!doctype html><html lang="en"><title>Signed out</title><p>Signed out.</p></html>\n'
 
 /** The routes of the product's own signals: a line each. */
-export function signalRoutes(backchannel: Signal, frontchannel: Signal): SignalRoute[] {
+export function signalRoutes(backchannel: Signal, frontchannel: Signal, tokenRevocation: Signal): SignalRoute[] {
   const frontchannelRoute = { method: 'GET', signal: frontchannel, isIdle: isPrefetch, answer: answerPage } as const
   return [
     // OIDC Back-Channel Logout 1.0 §2.5
     { method: 'POST', url: '/backchannel-logout', signal: backchannel, input: formToken },
     // OIDC Front-Channel Logout 1.0 §3, and Entra ID's form of it
     { ...frontchannelRoute, url: '/frontchannel-logout', input: frontchannelInput },
-    { ...frontchannelRoute, url: '/frontchannel-logout/:name', input: frontchannelInput }
+    { ...frontchannelRoute, url: '/frontchannel-logout/:name', input: frontchannelInput },
+    // Global Token Revocation (draft-parecki-oauth-global-token-revocation-06) §3
+    {
+      method: 'POST',
+      url: revocationPath(':name'),
+      signal: tokenRevocation,
+      body: 'text',
+      input: ({ params, headers: { authorization }, body }) => ({ name: field(params, 'name'), authorization, body }),
+      answer: answerRevocation,
+      answerRejected: rejectRevocation
+    }
   ]
 }
 
@@ -113,24 +131,26 @@ export function createApp({
     return keys.length === 0 ? reply.callNotFound() : publishDecryptionKeys(keys)
   })
   app.head(keySetUrl, async (_request, reply) => reply.code(publishedKeys().length === 0 ? 404 : 200).send())
-  for (const { method, url, signal, input, isIdle, answer = answerEmpty } of routes) {
+  for (const route of routes) {
+    const { method, url, body, answer = answerEmpty } = route
     methods.set(url, method === 'GET' ? 'GET, HEAD' : method)
-    app.route({
-      method,
-      url,
-      async handler(request, reply) {
-        if (isIdle?.(request)) {
-          return answer(reply)
-        }
-        const outcome = await receive(signal, input(request), { receivedAt: now(), sender: request.ip })
-        return 'results' in outcome ? answer(reply) : answerOutcome(reply, outcome)
-      }
-    })
+    if (body !== 'text') {
+      addRoute(app, route)
+    }
     if (method === 'GET') {
       // RFC 9110 §9.3.2: safe, so that it signs nobody out; the headers are those of GET.
-      app.head(url, { onSend: leaveBodyOut }, async (_request, reply) => answer(reply))
+      app.head(url, { onSend: leaveBodyOut }, async (_request, reply) => answer(reply, { outcome: 'idle' }))
     }
   }
+  app.register(async (scope) => {
+    scope.removeAllContentTypeParsers()
+    scope.addContentTypeParser('*', { parseAs: 'string', bodyLimit: bodyLimitBytes }, (_request, body, done) =>
+      done(null, body)
+    )
+    for (const route of routes.filter(({ body }) => body === 'text')) {
+      addRoute(scope, route)
+    }
+  })
   for (const [url, allow] of methods) {
     app.options(url, async (_request, reply) => reply.code(204).header('allow', allow).send())
     const others = app.supportedMethods.filter((method) => method !== 'OPTIONS' && !allow.split(', ').includes(method))
@@ -141,9 +161,27 @@ export function createApp({
     })
   }
 
-  app.setNotFoundHandler((_request, reply) =>
-    reply.code(404).send({ error: 'not_found', error_description: 'there is nothing here' })
-  )
+  function addRoute(scope: FastifyInstance, route: SignalRoute): void {
+    const { method, url, signal, input, isIdle, answer = answerEmpty, answerRejected = answerInvalid } = route
+    scope.route({
+      method,
+      url,
+      async handler(request, reply) {
+        if (isIdle?.(request)) {
+          return answer(reply, { outcome: 'idle' })
+        }
+        const outcome = await receive(signal, input(request), { receivedAt: now(), sender: request.ip })
+        if ('results' in outcome || outcome.outcome === 'ignored') {
+          return answer(reply, outcome)
+        }
+        return outcome.outcome === 'rejected' && outcome.retryAfterSeconds === 0
+          ? answerRejected(reply, outcome.error)
+          : answerFailure(reply, outcome)
+      }
+    })
+  }
+
+  app.setNotFoundHandler((_request, reply) => notFound(reply, 'there is nothing here'))
   app.setErrorHandler((error: FastifyError, request, reply) => {
     if (error.statusCode === 413) {
       return invalid(reply, 413, 'the body is too large')
@@ -157,17 +195,18 @@ export function createApp({
   return app
 }
 
-/** The one place in which an outcome becomes a status. */
-function answerOutcome(reply: FastifyReply, outcome: Exclude<Outcome, { results: unknown }>): FastifyReply {
+/** What is not done, and not within the sender's limit: the same for every signal. */
+function answerFailure(
+  reply: FastifyReply,
+  outcome: Extract<Outcome, { outcome: 'rejected' | 'deferred' | 'lost' | 'failed' }>
+): FastifyReply {
   switch (outcome.outcome) {
     case 'rejected':
-      return outcome.retryAfterSeconds > 0
-        ? invalid(
-            reply.header('retry-after', String(outcome.retryAfterSeconds)),
-            429,
-            'too many invalid requests from this address'
-          )
-        : invalid(reply, 400, outcome.error.message)
+      return invalid(
+        reply.header('retry-after', String(outcome.retryAfterSeconds)),
+        429,
+        'too many invalid requests from this address'
+      )
     case 'deferred':
       return unavailable(reply, 'the sign-out could not be done now; it is deferred, and done as soon as it can be')
     case 'lost':
@@ -177,8 +216,16 @@ function answerOutcome(reply: FastifyReply, outcome: Exclude<Outcome, { results:
   }
 }
 
+function answerInvalid(reply: FastifyReply, error: RejectedError): FastifyReply {
+  return invalid(reply, 400, error.message)
+}
+
 function invalid(reply: FastifyReply, status: number, description: string): FastifyReply {
   return reply.code(status).send({ error: 'invalid_request', error_description: description })
+}
+
+function notFound(reply: FastifyReply, description: string): FastifyReply {
+  return reply.code(404).send({ error: 'not_found', error_description: description })
 }
 
 function unavailable(reply: FastifyReply, description: string): FastifyReply {
@@ -203,6 +250,27 @@ function answerPage(reply: FastifyReply): FastifyReply {
 async function leaveBodyOut(_request: FastifyRequest, reply: FastifyReply, body: unknown): Promise<null> {
   reply.header('content-length', typeof body === 'string' ? Buffer.byteLength(body) : 0)
   return null
+}
+
+/** 404: nobody of that name is known here. A login of that user that is under way is kept out all the same. */
+function answerRevocation(reply: FastifyReply, outcome: Answered): FastifyReply {
+  const isKnown = 'results' in outcome && outcome.results.some(({ matched }) => matched.length > 0)
+  return isKnown ? reply.code(204).send() : notFound(reply, 'no session of this user is known here')
+}
+
+function rejectRevocation(reply: FastifyReply, { code, message }: RejectedError): FastifyReply {
+  if (code === 'ERR_REQUEST_ISSUER_NAME' || code === 'ERR_REQUEST_SUBJECT_ISSUER') {
+    return notFound(reply, message)
+  }
+  if (code === 'ERR_REQUEST_AUTHORIZATION' || code.startsWith('ERR_TOKEN_')) {
+    // RFC 6750 §3
+    const challenge = code === 'ERR_REQUEST_AUTHORIZATION' ? 'Bearer' : 'Bearer error="invalid_token"'
+    return reply
+      .code(401)
+      .header('www-authenticate', challenge)
+      .send({ error: 'invalid_token', error_description: message })
+  }
+  return invalid(reply, 400, message)
 }
 
 /** Null if the body is no form. */

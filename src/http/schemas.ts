@@ -207,6 +207,7 @@ const byOutcome = Type.Object(
     done: Type.Integer({ minimum: 0, description: 'Ended something' }),
     unmatched: Type.Integer({ minimum: 0, description: 'No session was there to end' }),
     duplicate: Type.Integer({ minimum: 0, description: 'Done before' }),
+    ignored: Type.Integer({ minimum: 0, description: 'Genuine, and asks for nothing here' }),
     deferred: Type.Integer({ minimum: 0, description: 'On disk, done later, and counted once more then' }),
     lost: Type.Integer({ minimum: 0, description: 'Neither done nor deferred' }),
     rejected: Type.Integer({ minimum: 0, description: "The sender's fault" }),
@@ -313,13 +314,16 @@ export const Signals = answer('What came of the last signals of this process', {
       at: time,
       source: Type.String({ description: 'The kind of signal' }),
       issuer: Type.Unsafe<string | null>({ type: ['string', 'null'], description: 'The name of its configuration' }),
-      outcome: Type.Enum(['done', 'unmatched', 'duplicate', 'deferred', 'lost', 'rejected', 'failed']),
+      outcome: Type.Enum(['done', 'unmatched', 'duplicate', 'ignored', 'deferred', 'lost', 'rejected', 'failed']),
       isRetry: Type.Boolean({ description: 'It was deferred before' }),
       tookMs: count,
       code: textOrNull,
       description: textOrNull,
       ...offending,
-      why: Type.Unsafe<string | null>({ type: ['string', 'null'], description: 'Why nothing matched, most likely' }),
+      why: Type.Unsafe<string | null>({
+        type: ['string', 'null'],
+        description: 'Why it is ignored; or why nothing matched, most likely'
+      }),
       advice: textOrNull,
       orders: Type.Array(
         Type.Object({

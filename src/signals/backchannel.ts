@@ -2,6 +2,7 @@ import { RejectedError } from '../errors.ts'
 import type { IssuerConfig, Issuers } from '../issuers.ts'
 import { createOpenToken, type OpenToken } from '../jwe.ts'
 import {
+  checkAge,
   checkAudience,
   checkEncryption,
   checkHeader,
@@ -154,13 +155,6 @@ export function checkLogoutClaims(jwt: Jwt, at: number): LogoutToken {
     throw rejectionOf(jwt, 'ERR_TOKEN_NONCE') // §2.4: an ID token never passes for a logout token
   }
   return { issuer, clientId, jti, issuedAt, sid, subject, config }
-}
-
-function checkAge(jwt: Jwt, issuedAt: number, at: number): void {
-  const { maxTokenAgeSeconds, clockToleranceSeconds } = jwt.issuer.config
-  if (issuedAt < at / 1_000 - maxTokenAgeSeconds - clockToleranceSeconds) {
-    throw rejectionOf(jwt, 'ERR_TOKEN_TOO_OLD', { at })
-  }
 }
 
 function checkEvent(jwt: Jwt): void {

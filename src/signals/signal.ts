@@ -1,5 +1,13 @@
 import type { Order } from '../sign-out.ts'
 
+/** A genuine signal that asks for nothing here: an event that ends no session, a user whom nobody can name. */
+export interface Ignored {
+  /** Why, in one word for metrics and logs: lower-case letters and underscores. */
+  readonly ignored: string
+  /** The name of the configured issuer. */
+  readonly issuerName: string
+}
+
 /**
  * How far a signal reaches beyond its time, in seconds. The nodes of an issuer have clocks of their own, and cut them to whole seconds:
  * an ID token that was issued before the sign-out may bear a later `iat`. Whole seconds cost one; clocks that are set by NTP differ
@@ -18,14 +26,14 @@ export interface Signal {
   /** Whether somebody vouches for it. What is unsigned goes behind what is signed, in queues and on disk. */
   readonly isSigned: boolean
   /**
-   * Turns what arrived into orders. Trust nothing of the input until it has resolved.
+   * Turns what arrived into orders, or says why it asks for none. Trust nothing of the input until it has resolved.
    *
    * @param input as the route took it from the request, or as it was deferred; JSON, and hostile
    * @param receivedAt when it arrived, milliseconds since 1970: it is judged as of then
    * @throws {RejectedError} if the sender is at fault
    * @throws {UnavailableError} if it cannot be judged now: it is deferred as it is
    */
-  read(input: unknown, receivedAt: number): Promise<readonly Order[]>
+  read(input: unknown, receivedAt: number): Promise<readonly Order[] | Ignored>
   /**
    * The name of the configured issuer that the input claims to be of, for logs and metrics of what was not read in time. It
    * costs no look-up outside this process, and never throws. Default: not known.
