@@ -20,12 +20,12 @@ t.test('10,000 accounts are swept by 500 calls, and each page is read by an inde
       from unnest($1::text[]) with ordinality p (id, n),
         unnest(array[$2, '99999999-9999-4999-8999-999999999999']) t (tenant)
     ), rows as (
-      insert into msal_logout.token_cache (client_id, partition_key, kind, home_account_id, payload, encoding, expires_at)
-      select 'client-a', id || '.' || tenant, 'user', id || '.' || tenant, '{}', 'json', now() + interval '1 hour' from accounts
+      insert into msal_logout.token_cache (client_id, partition_key, kind, account_issuer, home_account_id, payload, encoding, expires_at)
+      select 'client-a', id || '.' || tenant, 'user', 'https://issuer.example/*', id || '.' || tenant, '{}', 'json', now() + interval '1 hour' from accounts
     )
     insert into msal_logout.sessions (issuer, session_key, client_id, partition_key, sid, subject, account_issuer,
       home_account_id, oid, tid, issued_at, expires_at)
-    select 'https://issuer.example/' || tenant, 'sid=' || id, 'client-a', id || '.' || tenant, id, id, '', id || '.' || tenant,
+    select 'https://issuer.example/' || tenant, 'sid=' || id, 'client-a', id || '.' || tenant, id, id, 'https://issuer.example/*', id || '.' || tenant,
       case when n % 10 > 0 then id end, case when n % 10 > 0 then tenant end, 1795000000, now() + interval '1 hour'
     from accounts`,
     [ids, tenantId]
