@@ -529,6 +529,7 @@ t.test('every rejection is a problem of one form, and asks for credentials first
     '/admin/rejections',
     '/admin/signals',
     '/admin/issuers',
+    '/admin/directories',
     '/admin/spool'
   ]) {
     t.equal((await service.admin.inject(url)).statusCode, 401, url)
@@ -924,6 +925,9 @@ t.test('openapi.json is valid, names every route, and docs shows it without anot
   t.same(Object.keys(paths).sort(), [
     '/admin/accounts',
     '/admin/accounts/{homeAccountId}',
+    '/admin/directories',
+    '/admin/directories/{tenantId}/drop',
+    '/admin/directories/{tenantId}/release',
     '/admin/issuers',
     '/admin/purges',
     '/admin/purges/{id}',
