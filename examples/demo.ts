@@ -1,9 +1,10 @@
 // `npm run demo`: the main job, seen. A user signs in to two web apps, signs out at the provider, and the tokens
-// are gone from the cache of both. Nothing is faked: each part is a process of its own and talks over the network.
+// are gone from the cache of both. Each part is a process of its own and talks over the network. One is not the real one: the directory
+// in which a user is disabled behaves as Microsoft Graph does, since nobody has a tenant of Entra ID to spare.
 // `npm run demo -- --all` has a Python and a Java app beside the two of Node.js; it needs Python, Maven and a JDK.
 // `npm run demo -- --stay` keeps it all running, to be tried in a browser.
 import { type ChildProcess, spawn } from 'node:child_process'
-import { randomBytes } from 'node:crypto'
+import { randomBytes, randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -14,6 +15,7 @@ import { fileURLToPath } from 'node:url'
 import pg from 'pg'
 import { generate } from 'selfsigned'
 import { freePort, startEmbeddedPostgres } from '../src/embedded-postgres.ts'
+import { startFakeGraph } from '../test/fixtures/fake-graph.ts'
 import { type Browser, createBrowser } from './browser.ts'
 import { buildFlaskApp, flaskApp } from './flask-app/launch.ts'
 import type { Command, LaunchOptions } from './launch.ts'
@@ -76,6 +78,7 @@ function buildOthers(): Program[] {
 
 const others = all ? await attempt(buildOthers) : []
 const postgres = await attempt(startEmbeddedPostgres)
+const graph = await startFakeGraph()
 const owner = new pg.Pool({ connectionString: postgres.url })
 owner.on('error', () => {}) // Ctrl+C ends PostgreSQL, too
 const folder = mkdtempSync(join(tmpdir(), 'msal-logout-demo-'))
@@ -179,6 +182,7 @@ async function stop(): Promise<void> {
   )
   await owner.end()
   await postgres.stop()
+  await graph.close()
   rmSync(folder, { recursive: true, force: true })
 }
 
@@ -231,6 +235,24 @@ async function story(): Promise<string> {
     backchannel_logout_uri: `${service}/backchannel-logout`,
     backchannel_logout_session_required: true
   }))
+  const tenant = graph.tenant(randomUUID())
+  const watcher = { clientId: randomUUID(), secret: random() }
+  tenant.register(watcher.clientId, { secrets: [{ value: watcher.secret }] })
+  const carol = tenant.add()
+  writeFileSync(join(folder, 'watcher-secret'), watcher.secret, { mode: 0o600 })
+  const issuersFile = join(folder, 'issuers.json')
+  const directory = {
+    kind: 'microsoft-graph',
+    tenantId: tenant.tenantId,
+    clientId: watcher.clientId,
+    credential: { clientSecretFile: join(folder, 'watcher-secret') },
+    pollSeconds: 1,
+    graphUrl: graph.url,
+    authorityUrl: graph.url
+  }
+  const trusted = { name: 'provider', issuer, clientIds: apps.map(({ id }) => id), directory }
+  writeFileSync(issuersFile, JSON.stringify({ issuers: [trusted] }))
+
   const files = { certificateFile: join(folder, 'certificate.pem'), folder }
   await start(
     'the provider', // before the service, which fetches its keys when it starts
@@ -238,7 +260,8 @@ async function story(): Promise<string> {
       PORT: String(providerPort),
       CERT: files.certificateFile,
       KEY: join(folder, 'key.pem'),
-      CLIENTS: JSON.stringify(clients)
+      CLIENTS: JSON.stringify(clients),
+      CLAIMS: JSON.stringify({ carol: { oid: carol.id, tid: tenant.tenantId } })
     }),
     `${issuer}/.well-known/openid-configuration`
   )
@@ -247,8 +270,7 @@ async function story(): Promise<string> {
       'the service',
       node(['dist/cli.js', 'serve'], {
         DATABASE_URL: as('service'),
-        ISSUER: issuer,
-        CLIENT_IDS: apps.map(({ id }) => id).join(),
+        ISSUERS_FILE: issuersFile,
         HOST: '127.0.0.1',
         PORT: String(publicPort),
         ADMIN_PORT: String(adminPort),
@@ -370,7 +392,27 @@ async function story(): Promise<string> {
   }
   await callApi(bob, shop, 401)
 
-  console.log('\nDone: every token of both users is gone.')
+  step('Carol signs in, and an administrator disables her in the directory, which tells nobody')
+  const visitor = createBrowser(certificate)
+  for (const app of apps) {
+    await signIn(visitor, app, 'carol')
+  }
+  await showRows('carol', apps.length)
+  tenant.disable(carol.id)
+  const disabledAt = Date.now()
+  while ((await rows('carol')).length > 0) {
+    await delay(50) // the story has an end of its own
+  }
+  tell(`${((Date.now() - disabledAt) / 1_000).toFixed(1)} s later the watcher has seen it`)
+  await showRows('carol', 0)
+  const { rows: records } = await owner.query<{ reason: string }>(
+    `select reason from msal_logout.records where source = 'directory'`
+  )
+  tell(`record: ${records[0]?.reason}`)
+  expect('one record says why', records.length === 1)
+  await callApi(visitor, shop, 401)
+
+  console.log('\nDone: every token of the three users is gone.')
   return `
 It stays. In a browser (the certificate is made here: accept it):
 ${apps.map(({ url }) => `  ${url}/sign-in: any name and password; then ${url}/api, ${url}/sign-out`).join('\n')}

@@ -56,6 +56,8 @@ t.test('the demo tells the whole story, stays when asked to, and leaves nothing 
     'alice, gets: no_tokens_found',
     '(dry run) answers 200',
     'no row of bob is left',
+    'no row of carol is left',
+    'disabled in Entra ID',
     'Done'
   ]
   let at = 0
