@@ -57,6 +57,13 @@ export interface GraphClientOptions {
   readonly timeoutMs?: number | undefined
 }
 
+/** A request to Microsoft Graph; without a method it is a GET. */
+export interface GraphRequest {
+  readonly method?: 'GET' | 'POST' | 'PATCH' | 'DELETE'
+  readonly body?: object
+  readonly headers?: Record<string, string>
+}
+
 /** The most users that {@link GraphClient.readUsers} takes: of requests in one batch. */
 export const maxUsersPerBatch = 20
 const maxUsersFound = 10
@@ -92,14 +99,8 @@ export function createGraphClient({
     ...(watchesPasswords ? ['lastPasswordChangeDateTime'] : [])
   ]
 
-  interface Request {
-    readonly method?: 'GET' | 'POST' | 'PATCH' | 'DELETE'
-    readonly body?: object
-    readonly headers?: Record<string, string>
-  }
-
   /** One request, until it is answered by something that a further try would not change. */
-  async function send(url: string, request: Request, signal: AbortSignal): Promise<Reply> {
+  async function send(url: string, request: GraphRequest, signal: AbortSignal): Promise<Reply> {
     let isRenewed = false
     for (let tries = 1; ; tries++) {
       const reply = await attempt(url, request, signal)
@@ -121,7 +122,7 @@ export function createGraphClient({
 
   async function attempt(
     url: string,
-    { method = 'GET', body, headers }: Request,
+    { method = 'GET', body, headers }: GraphRequest,
     signal: AbortSignal
   ): Promise<Reply | DirectoryError> {
     try {
@@ -160,7 +161,7 @@ export function createGraphClient({
     }
   }
 
-  async function call(url: string, request: Request, signal: AbortSignal): Promise<Record<string, unknown>> {
+  async function call(url: string, request: GraphRequest, signal: AbortSignal): Promise<Record<string, unknown>> {
     const reply = await send(url, request, signal)
     if (reply.status < 200 || reply.status > 299) {
       throw faultOf(reply)
@@ -315,7 +316,7 @@ export function createGraphClient({
     },
 
     /** Any other request below `/v1.0`. */
-    call: (path: string, request: Request, signal: AbortSignal) => call(`${graphUrl}/v1.0${path}`, request, signal)
+    call: (path: string, request: GraphRequest, signal: AbortSignal) => call(`${graphUrl}/v1.0${path}`, request, signal)
   }
 }
 
