@@ -21,15 +21,16 @@ const columns = [
     cell: ({ issuer }) => issuer ?? make('span', { class: 'quiet' }, 'not one of ours')
   },
   { title: 'From', isShort: true, cell: ({ address }) => (address === null ? '–' : make('code', {}, address)) },
-  { title: 'The signal says', cell: ({ details }) => makeDetails(details) },
   {
-    title: 'Accepted is',
-    cell: ({ accepted, hint }) =>
+    title: 'The signal says',
+    cell: ({ details, accepted, hint }) =>
       make(
         'div',
         {},
-        accepted === null ? make('span', { class: 'quiet' }, '–') : make('code', { class: 'long' }, accepted),
-        hint !== null && make('p', {}, hint)
+        makeDetails(details),
+        accepted !== null &&
+          make('div', {}, make('span', { class: 'quiet' }, 'accepted is '), make('code', { class: 'long' }, accepted)),
+        hint !== null && make('div', {}, hint)
       )
   }
 ]
