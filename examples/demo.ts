@@ -392,7 +392,7 @@ async function story(): Promise<string> {
   }
   await callApi(bob, shop, 401)
 
-  step('Carol signs in, and an administrator disables her in the directory, which tells nobody')
+  step('Carol signs in, and an administrator disables her in the directory, which sends nothing')
   const visitor = createBrowser(certificate)
   for (const app of apps) {
     await signIn(visitor, app, 'carol')

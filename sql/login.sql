@@ -10,10 +10,12 @@ declare
   known_sid text := nullif(login.sid, '');
   known_oid text := nullif(lower(login.oid), '');
   known_tid text := nullif(lower(login.tid), '');
-  account_issuer text := msal_logout.account_issuer(login.issuer, login.subject, login.home_account_id);
+  account_issuer text;
   asked_at timestamptz := now();
   deletions msal_logout.deletion[];
 begin
+  lock table msal_logout.issuer_groups in access share mode; -- until it is stored, the account is whose it is now
+  account_issuer := msal_logout.account_issuer(login.issuer, login.subject, login.home_account_id);
   perform msal_logout.authorize(login.client_id);
   perform msal_logout.check_payload(login.partition_key, login.payload, login.encoding, login.ttl);
   perform msal_logout.check_session(

@@ -10,7 +10,7 @@ begin
   if cardinality(issuers) < 2 or array_position(issuers, null) is not null then
     raise exception 'name two issuers or more' using errcode = 'invalid_parameter_value';
   end if;
-  -- Every login reads it, and holds it until it is stored.
+  -- Every login and every sign-out holds it until it has committed.
   lock table msal_logout.issuer_groups in access exclusive mode;
   select array_agg(distinct msal_logout.issuer_group(i)) into former from unnest(issuers) i;
   common := msal_logout.issuer_group(issuers[1]);

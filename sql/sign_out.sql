@@ -37,6 +37,7 @@ begin
   if not patient then
     perform set_config('lock_timeout', '100ms', true); -- a lock that somebody holds is the matter of one order
   end if;
+  lock table msal_logout.issuer_groups in access share mode; -- an account that is found is that account until it is deleted
   select array_agg(o), bool_or(o.selector = 'account'), bool_or(o.actor is not null) into orders, has_named, has_actor
   from jsonb_populate_recordset(null::msal_logout.signal_order, batch) o;
 

@@ -204,6 +204,56 @@ t.test('a login that is under way when issuers begin to share accounts is of the
   t.same(groups, [{ account_issuer: `${microsoft}/*` }])
 })
 
+t.test('a login that waits for share_accounts is stored under the group that it made', async (t) => {
+  const service = await build(t)
+  const custom = 'https://login.contoso.example/b/v2.0'
+  const app = await service.database.pool.connect()
+  t.teardown(() => app.release())
+  const login = (user: string) =>
+    app.query(`select msal_logout.login('a', $1, $1, $2, $1, 'u', $3, '{}', 'json', '1 hour')`, [
+      user,
+      custom,
+      nowSeconds() - 60
+    ])
+  for (const user of ['v1.t1', 'v2.t1', 'v3.t1']) {
+    await login(user) // the plans are made, which takes locks of its own the first time
+  }
+  const owner = await service.database.pool.connect()
+  t.teardown(() => owner.release())
+  await owner.query('begin')
+  await owner.query('select msal_logout.share_accounts($1, $2)', [tenant(1), custom])
+  const late = login('u.t1')
+  await untilSomebodyWaits(service)
+  await owner.query('commit')
+  await late
+  const groups = await service.database.query('select distinct account_issuer from msal_logout.token_cache')
+  t.same(groups, [{ account_issuer: `${microsoft}/*` }])
+})
+
+t.test('a sign-out beside share_accounts ends what it found', async (t) => {
+  const service = await build(t)
+  const custom = 'https://login.contoso.example/b/v2.0'
+  await service.login({ clientId: 'a', homeAccountId: 'u.t1', issuer: custom, sid: 's1', subject: 'u' })
+  const owner = await service.database.pool.connect()
+  t.teardown(() => owner.release())
+  await owner.query('begin')
+  await owner.query('select msal_logout.share_accounts($1, $2)', [tenant(1), custom])
+  const purge = service.operate('POST', '/admin/purges', { issuer: custom, sid: 's1', reason, force: true })
+  await untilSomebodyWaits(service)
+  await owner.query('commit')
+  t.match((await purge).json(), { sessions: 1, rows: 1 })
+  t.same(await service.rows(), [])
+})
+
+async function untilSomebodyWaits(service: Service): Promise<void> {
+  await until('somebody waits for a lock', async () => {
+    const waiting = await service.database.query(
+      `select from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()`
+    )
+    return waiting.length > 0
+  })
+}
+
 t.test('nobody but the owner of the schema says who shares accounts', async (t) => {
   const database = await createDatabase(t)
   const app = await createRole(database, 'app')

@@ -486,3 +486,50 @@ t.test('directories are added, changed and left alone while the service runs', a
   await Promise.all(await service.watchers.tick(never))
   t.equal(graph.calls.length, asked)
 })
+
+t.test('what an operator dropped stays so while a look at the user is declined', async (t) => {
+  const world = await startWorld(t)
+  const { graph, round, rows, service, tenantId } = world
+  const ids = await disabledMany(world, 20, 30)
+  await round({ sweep: true })
+  t.equal(await service.directoryStore.decide(tenantId, 'dropped', 'somebody'), 20)
+  await round({ sweep: true })
+  const declined = { status: 403, body: { error: { code: 'Authorization_RequestDenied' } } }
+  graph.batchFaults.set(ids[0] ?? '', [declined, declined])
+  t.match(await round({ sweep: true }), { unwatched: 1 }, 'and it counts as not watched')
+  graph.batchFaults.clear()
+  await round({ sweep: true })
+  t.equal((await rows()).length, 30)
+})
+
+t.test('the breaker counts a round, not its halves', async (t) => {
+  const world = await startWorld(t, { maxAccounts: 5 })
+  const { round, rows, tenant } = world
+  const ids = await disabledMany(world, 0, 40)
+  await round({ sweep: true })
+  for (const id of ids.slice(0, 5)) {
+    tenant.disable(id)
+  }
+  tenant.lagDelta()
+  for (const id of ids.slice(5, 10)) {
+    tenant.disable(id)
+  }
+  t.match(await round({ sweep: true }), { breaker: { kind: 'sweep', found: 5 } })
+  t.equal((await rows()).length, 35)
+})
+
+t.test('a second look at who is deleted does not wait for a delta query that fails', async (t) => {
+  const { user, round, rows, tenant, graph } = await startWorld(t)
+  const gone = await user()
+  await user()
+  await round({ sweep: true })
+  tenant.lagDelta()
+  tenant.remove(gone)
+  await round({ sweep: true })
+  t.equal((await rows()).length, 2, 'one look is not enough')
+  graph.onRequest = async ({ path }) => {
+    graph.behaviour = path.includes('/users/delta') ? 'unavailable' : 'up'
+  }
+  t.match(await round(), { deltaFailure: { code: String } })
+  t.equal((await rows()).length, 1)
+})

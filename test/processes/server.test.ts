@@ -48,7 +48,7 @@ t.test('it migrates, serves, signs out over HTTP, and stops in good order', asyn
     version: version(),
     schema: { migration: '001-tables', functions: version() },
     issuers: { default: provider.issuer },
-    sources: ['backchannel', 'frontchannel', 'operator'],
+    sources: ['backchannel', 'frontchannel', 'token-revocation', 'operator'],
     database: new RegExp(`^postgres://[^:]+@127.0.0.1:\\d+${pathname}$`)
   })
   t.same(others, [], 'once')

@@ -13,6 +13,8 @@ export interface Hit extends Sighting {
 export interface Sorted {
   /** To be acted upon now. */
   readonly acting: readonly Hit[]
+  /** How many of these an operator has not released: the breaker counts them. */
+  readonly counted: number
   /** Whether the breaker holds the whole round. */
   readonly isTripped: boolean
   /** How many are held, by the breaker or by a dry run. */
@@ -59,13 +61,14 @@ export function createBreaker({ store, directory, tenantId }: BreakerOptions) {
      * @param kind which half of it
      * @param watched how many objects are watched
      * @param isOpen whether the breaker is open already
+     * @param acted upon how many the round has acted before
      * @throws {DirectoryError} if an operator decides at this moment: the next round sees it all again
      */
     async sort(
       round: string,
       kind: 'delta' | 'sweep',
       hits: readonly Hit[],
-      { watched, isOpen }: { readonly watched: number; readonly isOpen: boolean }
+      { watched, isOpen, acted }: { readonly watched: number; readonly isOpen: boolean; readonly acted: number }
     ): Promise<Sorted> {
       const findings = await known(hits)
       const fresh: Hit[] = []
@@ -83,9 +86,9 @@ export function createBreaker({ store, directory, tenantId }: BreakerOptions) {
       }
       if (dryRun) {
         await store.keepFindings(tenantId, round, toFindings([...fresh, ...released], 'dry_run'))
-        return { acting: [], isTripped: false, held: fresh.length + released.length }
+        return { acting: [], counted: 0, isTripped: false, held: fresh.length + released.length }
       }
-      const isTripped = isTooMany(fresh.length, watched)
+      const isTripped = fresh.length > 0 && isTooMany(acted + fresh.length, watched)
       if (isTripped) {
         const breaker = { kind, found: fresh.length, watched }
         if (!(await store.hold(tenantId, round, breaker, toFindings(fresh, 'held')))) {
@@ -94,7 +97,12 @@ export function createBreaker({ store, directory, tenantId }: BreakerOptions) {
       }
       await store.keepFindings(tenantId, round, still)
       const held = still.filter(({ status }) => status === 'held').length + (isTripped ? fresh.length : 0)
-      return { acting: isTripped ? released : [...fresh, ...released], isTripped, held }
+      return {
+        acting: isTripped ? released : [...fresh, ...released],
+        counted: isTripped ? 0 : fresh.length,
+        isTripped,
+        held
+      }
     },
 
     /** Remembers what was acted upon: the same said later may be an old word of it. */

@@ -35,9 +35,17 @@ export interface RoundOptions {
 /** A round of one tenant. Each half throws {@link UnavailableError} if the database is out of reach. */
 export interface Round {
   /** The quick half: what has changed since the last one, and a second look at what was doubted. */
-  queryChanges(claim: Claim, signal: AbortSignal): Promise<DeltaEnd & { readonly isTripped: boolean }>
+  queryChanges(claim: Claim, signal: AbortSignal): Promise<DeltaEnd & Settled>
   /** The guarantee: looks at every object that is in the cache. */
-  sweep(claim: Claim, options: { readonly isOpen: boolean }, signal: AbortSignal): Promise<SweepEnd>
+  sweep(claim: Claim, before: Settled, signal: AbortSignal): Promise<SweepEnd>
+}
+
+/** What the round has come to so far. */
+export interface Settled {
+  /** Whether the breaker is open by now. */
+  readonly isTripped: boolean
+  /** How many accounts it has acted upon that no operator released: the breaker counts a round, not its halves. */
+  readonly acted: number
 }
 
 // They go into one transaction, and leave room for what others ask for.
@@ -50,6 +58,8 @@ const maxStrangers = 1_000
 const loginTakesSeconds = 600
 const maxPages = 100_000
 const maxBackOffSeconds = 300
+// What a directory asks for is kept up to this: a wrong clock at its side must not end the watch.
+const maxRetryAfterSeconds = 3_600
 // A sweep would meet the same.
 const faultsOfTheWhole: readonly DirectoryErrorCode[] = [
   'ERR_DIRECTORY_UNREACHABLE',
@@ -115,33 +125,33 @@ export function createRound({
 
   // ---- The delta query
 
-  async function queryChanges(
-    { state, isSweepDue }: Claim,
-    signal: AbortSignal
-  ): Promise<DeltaEnd & { readonly isTripped: boolean }> {
+  async function queryChanges({ state, isSweepDue }: Claim, signal: AbortSignal): Promise<DeltaEnd & Settled> {
     const begunAt = now()
     const round = randomUUID()
+    const again = newlyGathered()
     const gathered = newlyGathered()
+    const watched = state.watched ?? 0
+    let before = { ...nothingSettled, isTripped: state.breaker !== undefined }
     const isSame = state.settings === settings
     const common = { kind: 'delta', settings, nextSeconds: Math.min(pollSeconds, sweepSeconds) } as const
     try {
-      await lookAgain(gathered, signal)
+      // Settled by itself: what two looks have shown does not wait for a delta query that fails.
+      await lookAgain(again, signal)
+      before = await settle(round, 'delta', again, { watched, before }, signal)
       const followed = isSame && state.deltaLink ? await followPages(state.deltaLink, gathered, signal) : undefined
       // Before the sweep, which looks for what it does not show: a change between the two is seen twice, and not never. A directory
       // without delta queries is asked again at each sweep.
       const isToStart = followed === undefined && (!isSame || isSweepDue || state.deltaLink !== undefined)
       const link = isToStart ? await client.startDelta(signal) : followed
-      const { done, held, isTripped } = await settle(round, 'delta', gathered, {
-        watched: state.watched ?? 0,
-        isOpen: state.breaker !== undefined
-      })
+      const { done, held, isTripped, acted } = await settle(round, 'delta', gathered, { watched, before }, signal)
       return {
         ...common,
         link,
         forcesSweep: isToStart && (link !== undefined || !isSame),
         failure: undefined,
-        summary: summaryOf('delta', begunAt, gathered, { done, held }),
-        isTripped
+        summary: summaryOf('delta', begunAt, joined(again, gathered), { done, held }),
+        isTripped,
+        acted
       }
     } catch (error) {
       const failure = failureOf(error)
@@ -151,8 +161,9 @@ export function createRound({
         forcesSweep: false,
         failure,
         nextSeconds: backOffSeconds(error, state.deltaFailure, pollSeconds),
-        summary: summaryOf('delta', begunAt, gathered, { failure: failure.code }),
-        isTripped: false
+        summary: summaryOf('delta', begunAt, joined(again, gathered), { ...before, failure: failure.code }),
+        isTripped: before.isTripped,
+        acted: before.acted
       }
     }
   }
@@ -162,6 +173,8 @@ export function createRound({
     const changes = new Map<string, Change>()
     let next: string | undefined = from
     let link: string | undefined
+    const seen = new Set<string>()
+    const until = now() + sweepSeconds * 1_000 // the sweep waits for it
     for (let pages = 1; next !== undefined; pages++) {
       const seenAt = now()
       const place: string = next
@@ -169,7 +182,8 @@ export function createRound({
       if (page === undefined) {
         break
       }
-      if (page.next === place || pages > maxPages) {
+      seen.add(place)
+      if ((page.next !== undefined && seen.has(page.next)) || pages > maxPages || now() > until) {
         throw new DirectoryError('ERR_DIRECTORY_ANSWER', { detail: 'a delta query without an end' })
       }
       await gatherChanges(page.items, seenAt, changes, gathered.strangers)
@@ -289,20 +303,23 @@ export function createRound({
 
   // ---- The sweep
 
-  async function sweep(
-    { state }: Claim,
-    { isOpen }: { readonly isOpen: boolean },
-    signal: AbortSignal
-  ): Promise<SweepEnd> {
+  async function sweep({ state }: Claim, before: Settled, signal: AbortSignal): Promise<SweepEnd> {
     const begunAt = now()
     const round = randomUUID()
     const gathered = newlyGathered()
     const common = { kind: 'sweep', round } as const
     try {
-      const { missing, unanswered } = await lookAtAll(gathered, signal)
+      const { missing, unanswered, unreadable } = await lookAtAll(gathered, signal)
       await doubt(missing, gathered)
       const watched = gathered.looked
-      const { done, held } = await settle(round, 'sweep', gathered, { watched, isOpen })
+      const { done, held } = await settle(
+        round,
+        'sweep',
+        gathered,
+        { watched, before: { ...nothingSettled, ...before } },
+        signal
+      )
+      await keepUnreadable(round, unreadable)
       if (unanswered > 0) {
         // What was seen is done. What was not may need it, too.
         throw new DirectoryError('ERR_DIRECTORY_INCOMPLETE', { detail: `${unanswered} of ${watched}` })
@@ -310,7 +327,7 @@ export function createRound({
       return {
         ...common,
         watched,
-        unwatched: await store.countUnwatched(tenantId, issuer),
+        unwatched: (await store.countUnwatched(tenantId, issuer)) + unreadable.length,
         nextSeconds: sweepSeconds,
         failure: undefined,
         summary: summaryOf('sweep', begunAt, gathered, { done, held })
@@ -335,6 +352,7 @@ export function createRound({
 
   async function lookAtAll(gathered: Gathered, signal: AbortSignal) {
     const missing: Missing[] = []
+    const unreadable: string[] = []
     let unanswered = 0
     for (let after = ''; ; ) {
       const page = await store.listWatched(tenantId, after, watchedPerPage)
@@ -349,6 +367,9 @@ export function createRound({
           if (look?.outcome === 'missing') {
             missing.push({ watched, seenAt })
           }
+          if (look?.outcome === 'unreadable') {
+            unreadable.push(watched.objectId)
+          }
           unanswered += look?.outcome === 'unanswered' ? 1 : 0
           const sighting = sightingOf(look, seenAt)
           addHit(gathered, sighting && { ...sighting, watched, seenAt })
@@ -357,9 +378,16 @@ export function createRound({
       }
       const last = page.at(-1)
       if (last === undefined || page.length < watchedPerPage) {
-        return { missing, unanswered }
+        return { missing, unanswered, unreadable }
       }
       after = last.objectId
+    }
+  }
+
+  /** A look that was declined says nothing: what is known of these users, and what was decided about them, stands. */
+  async function keepUnreadable(round: string, objectIds: readonly string[]): Promise<void> {
+    for (const chunk of chunksOf(objectIds, findingsPerPage)) {
+      await store.keepFindings(tenantId, round, [...(await store.findFindings(tenantId, chunk)).values()])
     }
   }
 
@@ -392,32 +420,45 @@ export function createRound({
     round: string,
     kind: 'delta' | 'sweep',
     { hits, strangers, doubted }: Gathered,
-    limits: { readonly watched: number; readonly isOpen: boolean }
-  ) {
-    const { acting, isTripped, held } = await breaker.sort(round, kind, [...hits.values()], limits)
-    await act(acting, 'home')
-    await act(acting, 'guest') // what is found by both is gone by then, and leaves one record
+    { watched, before }: { readonly watched: number; readonly before: SettledHalf },
+    signal: AbortSignal
+  ): Promise<SettledHalf> {
+    const { acting, counted, isTripped, held } = await breaker.sort(round, kind, [...hits.values()], {
+      watched,
+      isOpen: before.isTripped,
+      acted: before.acted
+    })
+    await act(acting, 'home', signal)
+    await act(acting, 'guest', signal) // what is found by both is gone by then, and leaves one record
     if (!isTripped && !dryRun) {
       const people = [...strangers].map(([objectId, sighting]) => ({
         ...sighting,
         watched: { objectId, oldest: 0, isHome: true, isGuest: true }
       }))
-      await act(people, 'home')
-      await act(people, 'guest')
+      await act(people, 'home', signal)
+      await act(people, 'guest', signal)
     }
     await breaker.remember(round, acting)
     await store.keepFindings(tenantId, round, doubted)
-    const done: Partial<Record<DirectoryEvent, number>> = {}
+    const done: Partial<Record<DirectoryEvent, number>> = { ...before.done }
     for (const { event } of acting) {
       done[event] = (done[event] ?? 0) + 1
     }
-    return { done, held, isTripped }
+    return {
+      done,
+      held: before.held + held,
+      isTripped: isTripped || before.isTripped,
+      acted: before.acted + counted
+    }
   }
 
   /** Resolves once all is committed. */
-  async function act(hits: readonly Hit[], whose: DirectoryFinding['whose']): Promise<void> {
+  async function act(hits: readonly Hit[], whose: DirectoryFinding['whose'], signal: AbortSignal): Promise<void> {
     const concerned = hits.filter(({ watched }) => (whose === 'home' ? watched.isHome : watched.isGuest))
     for (const chunk of chunksOf(concerned, actingAtOnce)) {
+      if (signal.aborted) {
+        throw new DirectoryError('ERR_DIRECTORY_UNCOMMITTED', { detail: 'interrupted' }) // other settings hold by now
+      }
       const outcomes = await Promise.all(
         chunk.map((hit) => receive(directorySignal, findingOf(hit, whose), { receivedAt: now() }))
       )
@@ -485,6 +526,18 @@ export function createRound({
   return { queryChanges, sweep }
 }
 
+interface SettledHalf extends Settled {
+  readonly done: Partial<Record<DirectoryEvent, number>>
+  readonly held: number
+}
+
+const nothingSettled: SettledHalf = { done: {}, held: 0, isTripped: false, acted: 0 }
+
+/** For a summary: what two looks of one half have seen. */
+function joined(a: Gathered, b: Gathered): Gathered {
+  return { ...b, looked: a.looked + b.looked, doubted: [...a.doubted, ...b.doubted] }
+}
+
 function newlyGathered(): Gathered {
   return { hits: new Map(), doubted: [], strangers: new Map(), looked: 0 }
 }
@@ -513,7 +566,10 @@ function failureOf(error: unknown): { code: string; detail: string | undefined }
 function backOffSeconds(error: unknown, before: DirectoryFailure | undefined, firstSeconds: number): number {
   const retryAfterMs = error instanceof DirectoryError ? (error.retryAfterMs ?? 0) : 0
   const doubled = firstSeconds * 2 ** Math.min(before?.count ?? 0, 10)
-  return Math.max(retryAfterMs / 1_000, Math.min(doubled, Math.max(maxBackOffSeconds, firstSeconds)))
+  return Math.max(
+    Math.min(retryAfterMs / 1_000, maxRetryAfterSeconds),
+    Math.min(doubled, Math.max(maxBackOffSeconds, firstSeconds))
+  )
 }
 
 function chunksOf<T>(items: readonly T[], size: number): T[][] {

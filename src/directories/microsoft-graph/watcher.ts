@@ -165,12 +165,11 @@ export function createWatchers({
     if (!(await store.beginRound(watched.tenantId, holder))) {
       return // another instance is at it
     }
-    const { isTripped, ...delta } = await round.queryChanges(claim, signal)
+    const { isTripped, acted, ...delta } = await round.queryChanges(claim, signal)
     await conclude(watched, delta, claim.state.deltaFailure?.code, signal)
     const isInVain = delta.failure !== undefined && isOfTheWhole(delta.failure.code)
     if ((claim.isSweepDue || delta.forcesSweep) && !isInVain && !signal.aborted) {
-      const isOpen = isTripped || claim.state.breaker !== undefined
-      const sweep = await round.sweep(claim, { isOpen }, signal)
+      const sweep = await round.sweep(claim, { isTripped, acted }, signal)
       await conclude(watched, sweep, claim.state.sweepFailure?.code, signal)
     }
   }
