@@ -182,8 +182,8 @@ Examples:
     .addHelpText(
       'after',
       `
-It looks at the configuration, the database, the schema, the role, the spool, each issuer with its keys and its
-clock, and the operators' credentials, with the environment that the service would have.
+It looks at the configuration, the database, the schema, the role, the spool, each issuer with its keys, its clock
+and its directory, and the operators' credentials, with the environment that the service would have.
 
 Exit codes:
   0  nothing failed; there may be warnings; with --wait: the signal ended something

@@ -4,10 +4,12 @@ import { createServer } from 'node:http'
 import { type AddressInfo, createServer as createTcpServer } from 'node:net'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { check, type Finding, toldFindings } from '../src/commands/check.ts'
+import { check, toldFindings } from '../src/commands/check.ts'
+import type { Finding } from '../src/commands/finding.ts'
 import { freePort } from '../src/embedded-postgres.ts'
 import { call } from './fixtures/command-line.ts'
 import { createDatabase, createRole, type Database, serverUrl } from './fixtures/database.ts'
+import { startDirectory, watcherId, watcherSecret } from './fixtures/directory.ts'
 import {
   clientId,
   createSigningKey,
@@ -381,6 +383,30 @@ t.test('it tells a key set that cannot be had', async (t) => {
   )
   const { ISSUER, CLIENT_IDS, ...rest } = env
   t.same(faults(t, await check({ env: { ...rest, ISSUERS_FILE: file } })), ['failed keys_unreachable'])
+})
+
+t.test('it looks at the directory of an issuer, with the settings of the configuration', async (t) => {
+  const { env, provider } = await setUp(t)
+  const { tenant, tenantId, graph, fileOf } = await startDirectory(t)
+  const directory = {
+    kind: 'microsoft-graph',
+    tenantId,
+    clientId: watcherId,
+    credential: { clientSecretFile: fileOf(watcherSecret) },
+    graphUrl: graph.url,
+    authorityUrl: graph.url
+  }
+  const issuers = [{ name: 'main', issuer: provider.issuer, clientIds: [clientId], directory }]
+  const { ISSUER, CLIENT_IDS, ...rest } = env
+  const withDirectory = { ...rest, ISSUERS_FILE: fileOf(JSON.stringify({ issuers })) }
+  const findings = await check({ env: withDirectory })
+  t.same(faults(t, findings), [])
+  t.match(
+    findings.filter((finding) => finding.check === 'directory'),
+    [{ status: 'passed', message: /can be watched/ }]
+  )
+  tenant.register(watcherId, { secrets: [{ value: watcherSecret }], roles: [] })
+  t.same(faults(t, await check({ env: withDirectory })), ['failed directory_consent'])
 })
 
 t.test("a cache's old Date header is no wrong clock", async (t) => {

@@ -199,9 +199,11 @@ t.test('every example of the command line runs, and ends as the page says', asyn
 t.test('every code of check is explained, and none is made up', async (t) => {
   const codes = (text: string) =>
     new Set(
-      text.match(/\b(configuration|database|schema|role|spool|issuer|keys|clock|operators)_[a-z_]+[a-z](?=['`])/g)
+      text.match(
+        /\b(configuration|database|schema|role|spool|issuer|keys|clock|directory|operators)_[a-z_]+[a-z](?=['`])/g
+      )
     )
-  const source = codes(read('src/commands/check.ts'))
+  const source = codes(read('src/commands/check.ts') + read('src/commands/check-directory.ts'))
   t.ok(source.size >= 20)
   const [, section = ''] = /^## Command line$(.*?)^## /ms.exec(read('docs/operating.md')) ?? []
   t.same([...codes(section)].sort(), [...source].sort())

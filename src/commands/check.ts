@@ -13,19 +13,9 @@ import { pendingMigrations } from '../migrate.ts'
 import { createOutboundFetch } from '../outbound-fetch.ts'
 import { type InspectOptions, type IssuerFault, inspectIssuer } from '../published-keys.ts'
 import { createSpool, SpoolError } from '../spool.ts'
+import { checkDirectory } from './check-directory.ts'
 import { printable, reasonOf } from './command-error.ts'
-
-/** What one look has shown. */
-export interface Finding {
-  /** What was looked at. */
-  readonly check: 'configuration' | 'database' | 'schema' | 'role' | 'spool' | 'issuer' | 'clock' | 'operators'
-  readonly status: 'passed' | 'warning' | 'failed'
-  /** For programs, and stable; null where nothing is to be said. */
-  readonly code: string | null
-  readonly message: string
-  /** What to do about it; null where it passed. */
-  readonly advice: string | null
-}
+import { type Finding, failed, passed, warning } from './finding.ts'
 
 export interface CheckOptions {
   readonly env: Readonly<Record<string, string | undefined>>
@@ -71,6 +61,9 @@ export async function check({ env, now = Date.now, fetchTimeoutMs = 10_000 }: Ch
     checkDatabase(config.databaseUrl),
     checkSpool(config.spoolDir),
     ...issuers.map((issuer) => checkIssuer(issuer, { now, ...outbound, timeoutMs: fetchTimeoutMs })),
+    ...config.issuers.map((issuer) =>
+      checkDirectory(issuer, { now, fetch: outbound.fetch, timeoutMs: fetchTimeoutMs })
+    ),
     [checkOperators(config)]
   ])
   return findings.flat()
@@ -428,16 +421,4 @@ function checkOperators({ adminToken, adminAccessTokens }: Config): Finding {
         'set ADMIN_TOKEN to 32 random characters or more, or ADMIN_ISSUER, ADMIN_AUDIENCE and ADMIN_ROLE'
       )
     : passed('operators', 'credentials are configured')
-}
-
-function passed(check: Finding['check'], message: string): Finding {
-  return { check, status: 'passed', code: null, message, advice: null }
-}
-
-function warning(check: Finding['check'], code: string, message: string, advice: string): Finding {
-  return { check, status: 'warning', code, message, advice }
-}
-
-function failed(check: Finding['check'], code: string, message: string, advice: string): Finding {
-  return { check, status: 'failed', code, message, advice }
 }

@@ -55,6 +55,8 @@ export interface GraphClientOptions {
   readonly sleep?: ((ms: number, signal: AbortSignal) => Promise<void>) | undefined
   /** How long an answer may take, milliseconds; default 30,000. */
   readonly timeoutMs?: number | undefined
+  /** How often a request is sent at most, if another try may help; default 5. */
+  readonly maxTries?: number | undefined
 }
 
 /** A request to Microsoft Graph; without a method it is a GET. */
@@ -67,7 +69,6 @@ export interface GraphRequest {
 /** The most users that {@link GraphClient.readUsers} takes: of requests in one batch. */
 export const maxUsersPerBatch = 20
 const maxUsersFound = 10
-const maxTries = 5
 const firstBackOffMs = 500
 // What is to wait longer waits without holding up the round: the next one comes then.
 const maxWaitMs = 60_000
@@ -85,7 +86,8 @@ export function createGraphClient({
   fetch,
   now = Date.now,
   sleep = async (ms, signal) => delay(ms, undefined, { signal }),
-  timeoutMs = 30_000
+  timeoutMs = 30_000,
+  maxTries = 5
 }: GraphClientOptions) {
   const { graphUrl } = directory
   const origin = new URL(graphUrl).origin
