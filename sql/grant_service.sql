@@ -8,6 +8,7 @@ begin
   execute format(
     'grant execute on function msal_logout.claim_directories, msal_logout.release_directories,
       msal_logout.begin_directory_round, msal_logout.end_directory_round, msal_logout.hint_directory,
+      msal_logout.keep_subscription,
       msal_logout.list_watched, msal_logout.find_watched, msal_logout.count_unwatched,
       msal_logout.keep_findings, msal_logout.drop_findings, msal_logout.hold_directory, msal_logout.decide_directory to %I',
     db_role);

@@ -34,6 +34,7 @@ const neededFunctions = [
   'begin_directory_round',
   'end_directory_round',
   'hint_directory',
+  'keep_subscription',
   'list_watched',
   'find_watched',
   'count_unwatched',

@@ -67,6 +67,23 @@ export interface Breaker {
   readonly watched: number
 }
 
+/** By what a directory says that it has something new. Times are in milliseconds since 1970. */
+export interface Subscription {
+  /** As the directory calls it; undefined: there is none, since it could not be had. */
+  readonly id: string | undefined
+  /** Where it posts. */
+  readonly url: string
+  /** SHA-256, hexadecimal, of the secret that each of its notifications bears. */
+  readonly clientStateHash: string
+  readonly expiresAt: number
+  /** When it is to be looked after again. */
+  readonly dueAt: number
+  /** The directory has asked for it. */
+  readonly isRenewalWanted?: boolean | undefined
+  /** Why it could not be made or renewed; undefined: it is well. */
+  readonly failure?: { readonly code: string; readonly detail: string | undefined } | undefined
+}
+
 /** How far the watcher of a tenant is, at whichever instance. */
 export interface DirectoryState {
   readonly tenantId: string
@@ -86,6 +103,7 @@ export interface DirectoryState {
   readonly unwatched: number | undefined
   readonly rounds: readonly RoundSummary[]
   readonly breaker: Breaker | undefined
+  readonly subscription: Subscription | undefined
 }
 
 /** A directory, and whether this instance is to do something about it. */
@@ -305,9 +323,22 @@ export function createDirectoryStore({
       return row?.objects == null ? undefined : Number(row.objects)
     },
 
-    /** Has the watcher, at whichever instance, look soon. */
-    async hint(tenantId: string): Promise<void> {
-      await call('hint_directory', `select ${name}.hint_directory($1)`, [tenantId])
+    /**
+     * Has the watcher, at whichever instance, look soon.
+     * @param options.renews has it renew the subscription, too; default false
+     */
+    async hint(tenantId: string, { renews = false }: { readonly renews?: boolean } = {}): Promise<void> {
+      await call('hint_directory', `select ${name}.hint_directory($1, $2)`, [tenantId, renews])
+    },
+
+    /** Remembers the subscription, or that there is none; false if another instance holds the lease, and nothing is written. */
+    async keepSubscription(tenantId: string, holder: string, subscription: Subscription | undefined): Promise<boolean> {
+      const [row] = await call<{ ok: boolean }>(
+        'keep_subscription',
+        `select ${name}.keep_subscription($1, $2, $3::jsonb) as ok`,
+        [tenantId, holder, subscription === undefined ? null : JSON.stringify(subscription)]
+      )
+      return row?.ok === true
     }
   }
 }
@@ -340,6 +371,7 @@ interface StateRow {
   unwatched: number | null
   rounds: RoundSummary[]
   breaker: (Omit<Breaker, 'openedAt'> & { openedAt: string }) | null
+  subscription: Subscription | null
 }
 
 interface WatchedRow {
@@ -371,7 +403,8 @@ function stateOf(row: StateRow): DirectoryState {
     watched: row.watched ?? undefined,
     unwatched: row.unwatched ?? undefined,
     rounds: row.rounds,
-    breaker: row.breaker === null ? undefined : { ...row.breaker, openedAt: new Date(row.breaker.openedAt) }
+    breaker: row.breaker === null ? undefined : { ...row.breaker, openedAt: new Date(row.breaker.openedAt) },
+    subscription: row.subscription ?? undefined
   }
 }
 

@@ -42,6 +42,8 @@ export interface Metrics {
   committed(results: readonly SignOutResult[]): void
   /** A notification of the apps failed. */
   notifyFailed(): void
+  /** So many notifications of an issuer's directory came: `known`, `unknown`, or a body that is `invalid`. */
+  directoryNotified(issuer: string, outcome: 'known' | 'unknown' | 'invalid', count: number): void
   /** An operator was not let in, with the reason's code. */
   operatorRejected(code: string): void
   /** Adds what Node.js knows of this process: memory, event loop, garbage collection. */
@@ -115,6 +117,11 @@ export function createMetrics({
   const operatorsRejected = counter('operators_rejected_total', 'Requests of operators without valid credentials', [
     'reason'
   ])
+  const notifications = counter(
+    'directory_notifications_total',
+    'Notifications of directories, by whether they were of a subscription of ours',
+    ['issuer', 'outcome']
+  )
   const spoolDepth = gauge('spool_depth', 'Signals on disk: deferred, or set aside since they proved bad', ['kind'])
   const spoolAge = gauge('spool_oldest_age_seconds', 'Age of the oldest signal that is deferred; 0 if none is', [])
   const spoolWritable = gauge('spool_writable', '1 if a signal could be deferred now, else 0', [])
@@ -250,6 +257,7 @@ export function createMetrics({
     swept: addDeleted,
     committed: (results) => batches.observe(results.length),
     notifyFailed: () => failedNotifications.inc(),
+    directoryNotified: (issuer, outcome, count) => notifications.inc({ issuer, outcome }, count),
     operatorRejected: (reason) => operatorsRejected.inc({ reason }),
     watchProcess: () => collectDefaultMetrics({ register: registry }),
     async text() {

@@ -3,6 +3,7 @@ import { budget } from './budget.ts'
 import { createCensus } from './census.ts'
 import type { Config } from './config.ts'
 import { createPool, type Pool, type PoolOptions } from './database.ts'
+import { readNotifications } from './directories/microsoft-graph/notifications.ts'
 import { createWatchers, type WatchersOptions } from './directories/microsoft-graph/watcher.ts'
 import { createDirectoryReports } from './directory-report.ts'
 import { createDirectoryStore } from './directory-store.ts'
@@ -167,6 +168,21 @@ export function createService(config: Config, edges: Edges) {
     receive,
     routes,
     publishedKeys: () => inForce.decryptionKeys.filter(({ isPublished }) => isPublished),
+    notifications: {
+      isWanted: (name) =>
+        watchers.watched().some((one) => one.name === name && one.config.directory?.notificationUrl !== undefined),
+      take(name, body) {
+        const notifications = readNotifications(body)
+        if (notifications === undefined) {
+          metrics.directoryNotified(name, 'invalid', 1)
+          return false
+        }
+        const { known, unknown } = watchers.notify(name, notifications)
+        metrics.directoryNotified(name, 'known', known)
+        metrics.directoryNotified(name, 'unknown', unknown)
+        return true
+      }
+    },
     logger,
     now,
     isDraining: () => isDraining,

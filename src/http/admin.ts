@@ -16,7 +16,7 @@ import fastify, {
 import type { Static } from 'typebox'
 import type { Census } from '../census.ts'
 import type { DirectoryReport, DirectoryReports } from '../directory-report.ts'
-import type { DirectoryFailure } from '../directory-store.ts'
+import type { DirectoryFailure, Subscription } from '../directory-store.ts'
 import { DirectoryError, UnavailableError } from '../errors.ts'
 import type { Issuers } from '../issuers.ts'
 import { isIdentifier } from '../jwt.ts'
@@ -617,11 +617,24 @@ function shownDirectory({ state, failure: _, held, ...report }: DirectoryReport)
     sweptAt: state?.sweptAt ?? null,
     deltaFailure: shownFailure(state?.deltaFailure),
     sweepFailure: shownFailure(state?.sweepFailure),
+    notifications: shownSubscription(state?.subscription),
     watched: state?.watched ?? null,
     unwatched: state?.unwatched ?? null,
     breaker: state?.breaker ?? null,
     held: held.map(({ objectId, event, detail, seenAt }) => ({ objectId, event, detail, seenAt: new Date(seenAt) })),
     rounds: (state?.rounds ?? []).map((round) => ({ ...round, done: { ...round.done } }))
+  }
+}
+
+/** Neither its id nor what is known of its secret. */
+function shownSubscription(subscription: Subscription | undefined) {
+  if (subscription === undefined) {
+    return null
+  }
+  const { id, expiresAt, failure } = subscription
+  return {
+    expiresAt: id === undefined ? null : new Date(expiresAt),
+    failure: failure === undefined ? null : { code: failure.code, detail: failure.detail ?? null }
   }
 }
 

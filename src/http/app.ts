@@ -12,6 +12,7 @@ import { RejectedError } from '../errors.ts'
 import type { Committed, Outcome, Receive } from '../receive.ts'
 import type { Signal } from '../signals/signal.ts'
 import { revocationPath } from '../signals/token-revocation.ts'
+import { addNotificationRoute, type NotificationSink, notificationsUrl } from './directory-notifications.ts'
 
 /** Where a signal comes in. */
 export interface SignalRoute {
@@ -38,6 +39,8 @@ export interface AppOptions {
   readonly routes: readonly SignalRoute[]
   /** What issuers may encrypt with, at `/.well-known/jwks.json`; default none, and nothing is there. */
   readonly publishedKeys?: () => readonly DecryptionKey[]
+  /** Where directories say that something has changed; default none is asked to. */
+  readonly notifications?: NotificationSink
   readonly logger: FastifyBaseLogger
   /** Milliseconds since 1970; default `Date.now`. */
   readonly now?: () => number
@@ -87,6 +90,7 @@ export function createApp({
   receive,
   routes,
   publishedKeys = () => [],
+  notifications = { isWanted: () => false, take: () => false },
   logger,
   now = Date.now,
   isDraining = () => false,
@@ -150,7 +154,9 @@ export function createApp({
     for (const route of routes.filter(({ body }) => body === 'text')) {
       addRoute(scope, route)
     }
+    addNotificationRoute(scope, notifications, { notFound, invalid })
   })
+  methods.set(notificationsUrl, 'POST')
   for (const [url, allow] of methods) {
     app.options(url, async (_request, reply) => reply.code(204).header('allow', allow).send())
     const others = app.supportedMethods.filter((method) => method !== 'OPTIONS' && !allow.split(', ').includes(method))

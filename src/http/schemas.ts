@@ -417,6 +417,16 @@ export const DirectoryList = answer('The directories that are watched', {
       sweptAt: timeOrNull,
       deltaFailure: directoryFailure,
       sweepFailure: directoryFailure,
+      notifications: Type.Union(
+        [
+          Type.Object({
+            expiresAt: timeOrNull,
+            failure: Type.Union([Type.Object({ code: Type.String(), detail: textOrNull }), Type.Null()])
+          }),
+          Type.Null()
+        ],
+        { description: 'Until when the directory says at once that something has changed; null: it is not asked to' }
+      ),
       watched: Type.Unsafe<number | null>({
         type: ['integer', 'null'],
         description: 'Objects in the cache, as of the last sweep'

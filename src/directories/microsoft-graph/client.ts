@@ -42,6 +42,22 @@ export interface DeltaPage {
   readonly link: string | undefined
 }
 
+/** By what the directory posts that a user has changed. */
+export interface GraphSubscription {
+  readonly id: string
+  /** Milliseconds since 1970. */
+  readonly expiresAt: number
+}
+
+export interface SubscribeOptions {
+  /** Where it posts, and first asks whether it may. */
+  readonly url: string
+  /** What each notification is to bear; up to 128 characters. */
+  readonly clientState: string
+  /** Milliseconds since 1970. */
+  readonly expiresAt: number
+}
+
 export type GraphClient = ReturnType<typeof createGraphClient>
 
 export interface GraphClientOptions {
@@ -73,11 +89,13 @@ const firstBackOffMs = 500
 // What is to wait longer waits without holding up the round: the next one comes then.
 const maxWaitMs = 60_000
 const guid = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
+// It stands in a path.
+const subscriptionId = /^[\w-]{1,128}$/
 // We yield first: https://learn.microsoft.com/graph/throttling#sample-response
 const lowPriority = { 'x-ms-throttle-priority': 'low' }
 
 /**
- * Speaks to Microsoft Graph about the users of one tenant, and only reads. Every function throws {@link DirectoryError}, after
+ * Speaks to Microsoft Graph about the users of one tenant, whom it only reads. Every function throws {@link DirectoryError}, after
  * some tries where another one may help, and ends early by its signal.
  */
 export function createGraphClient({
@@ -315,6 +333,57 @@ export function createGraphClient({
         const objectId = typeof id === 'string' ? id.toLowerCase() : ''
         return guid.test(objectId) ? [objectId] : []
       })
+    },
+
+    /** Asks for a notification of each change of a user. */
+    async subscribe(
+      { url, clientState, expiresAt }: SubscribeOptions,
+      signal: AbortSignal
+    ): Promise<GraphSubscription> {
+      const answer = await call(
+        `${graphUrl}/v1.0/subscriptions`,
+        {
+          method: 'POST',
+          body: {
+            changeType: 'updated,deleted', // a soft deletion is an update
+            resource: '/users',
+            notificationUrl: url,
+            lifecycleNotificationUrl: url, // cannot be added later
+            clientState,
+            expirationDateTime: new Date(expiresAt).toISOString()
+          }
+        },
+        signal
+      )
+      if (typeof answer.id !== 'string' || !subscriptionId.test(answer.id)) {
+        throw new DirectoryError('ERR_DIRECTORY_ANSWER', { detail: 'a subscription without an id' })
+      }
+      return { id: answer.id, expiresAt: timeOf(answer.expirationDateTime) ?? expiresAt }
+    },
+
+    /**
+     * Has a subscription live on, and authorizes it anew.
+     * @returns until when it lives; undefined if the directory knows it no more
+     */
+    async renewSubscription({ id, expiresAt }: GraphSubscription, signal: AbortSignal): Promise<number | undefined> {
+      const expirationDateTime = new Date(expiresAt).toISOString()
+      const request = { method: 'PATCH', body: { expirationDateTime } } as const
+      const reply = await send(`${graphUrl}/v1.0/subscriptions/${id}`, request, signal)
+      if (reply.status === 404) {
+        return undefined
+      }
+      if (reply.status !== 200) {
+        throw faultOf(reply)
+      }
+      return timeOf(isObject(reply.content) ? reply.content.expirationDateTime : undefined) ?? expiresAt
+    },
+
+    /** Ends a subscription, also one that the directory knows no more. */
+    async unsubscribe(id: string, signal: AbortSignal): Promise<void> {
+      const reply = await send(`${graphUrl}/v1.0/subscriptions/${id}`, { method: 'DELETE' }, signal)
+      if (reply.status !== 204 && reply.status !== 404) {
+        throw faultOf(reply)
+      }
     },
 
     /** Any other request below `/v1.0`. */

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import type { FastifyBaseLogger } from 'fastify'
 import type { WatchedTenant } from '../../directory-config.ts'
-import type { Claim, DeltaEnd, DirectoryState, DirectoryStore, SweepEnd } from '../../directory-store.ts'
+import type { Claim, DeltaEnd, DirectoryState, DirectoryStore, Subscription, SweepEnd } from '../../directory-store.ts'
 import { DirectoryError, UnavailableError } from '../../errors.ts'
 import type { IssuerConfig } from '../../issuers.ts'
 import type { Fetch } from '../../outbound-fetch.ts'
@@ -9,7 +9,9 @@ import type { DirectoryObject } from '../../people.ts'
 import type { Receive } from '../../receive.ts'
 import { type Repetition, repeat } from '../../repeat.ts'
 import { createGraphClient, type GraphClient, type GraphClientOptions } from './client.ts'
+import { judgeNotifications, type Notification } from './notifications.ts'
 import { createRound, isOfTheWhole, type Round } from './round.ts'
+import { createSubscriber, type Subscriber } from './subscriber.ts'
 
 export interface WatchersOptions {
   /** Those with a directory are watched. */
@@ -50,6 +52,13 @@ export interface Watchers {
    */
   tick(signal: AbortSignal): Promise<readonly Promise<void>[]>
   /**
+   * Takes what somebody says in the name of an issuer's directory: one of a subscription of ours has the watcher, at whichever
+   * instance, look soon. Nothing is waited for: the next tick passes it on, once the database is there.
+   *
+   * @param name the issuer's, in the configuration
+   */
+  notify(name: string, notifications: readonly Notification[]): { readonly known: number; readonly unknown: number }
+  /**
    * Whom the directories know by an e-mail address or a user name; undefined if none is watched.
    * @throws {DirectoryError} if none of them answers
    */
@@ -84,6 +93,8 @@ export function createWatchers({
   const underWay = new Map<string, Promise<void>>()
   const notBefore = new Map<string, number>()
   const states = new Map<string, DirectoryState>()
+  /** Tenants whose directories say that there is something new, and whether the subscription is to be renewed. */
+  const hints = new Map<string, boolean>()
   let hasFailed = false
 
   function watch(configs: readonly IssuerConfig[]): void {
@@ -116,12 +127,14 @@ export function createWatchers({
       watched: { name, tenantId, config },
       settings,
       client,
+      subscriber: createSubscriber({ url: directory.notificationUrl, client, now }),
       round: createRound({ name, directory, tenant, client, store, receive, clockToleranceSeconds, now }),
       ending: new AbortController()
     }
   }
 
   async function tick(signal: AbortSignal): Promise<readonly Promise<void>[]> {
+    await passHints()
     const tenantIds = [...watchers.keys()]
     const claims = tenantIds.length === 0 ? [] : await store.claim(tenantIds, holder, leaseSeconds)
     for (const claim of claims) {
@@ -139,10 +152,22 @@ export function createWatchers({
     return [...underWay.values()]
   }
 
+  async function passHints(): Promise<void> {
+    for (const [tenantId, renews] of hints) {
+      hints.delete(tenantId) // what comes from now on is another hint
+      try {
+        await store.hint(tenantId, { renews })
+      } catch (error) {
+        hints.set(tenantId, renews || hints.get(tenantId) === true)
+        throw error
+      }
+    }
+  }
+
   /** Never rejects. What fails here comes again: nothing of it was written down as done. */
-  function begin({ watched, round }: Watcher, claim: Claim, signal: AbortSignal): void {
-    const { name, tenantId } = watched
-    const work = makeRound(watched, round, claim, signal)
+  function begin(watcher: Watcher, claim: Claim, signal: AbortSignal): void {
+    const { name, tenantId } = watcher.watched
+    const work = makeRound(watcher, claim, signal)
       .then(() => {
         notBefore.delete(tenantId)
       })
@@ -161,7 +186,8 @@ export function createWatchers({
     underWay.set(tenantId, work)
   }
 
-  async function makeRound(watched: Watched, round: Round, claim: Claim, signal: AbortSignal): Promise<void> {
+  async function makeRound(watcher: Watcher, claim: Claim, signal: AbortSignal): Promise<void> {
+    const { watched, round } = watcher
     if (!(await store.beginRound(watched.tenantId, holder))) {
       return // another instance is at it
     }
@@ -171,6 +197,41 @@ export function createWatchers({
     if ((claim.isSweepDue || delta.forcesSweep) && !isInVain && !signal.aborted) {
       const sweep = await round.sweep(claim, { isTripped, acted }, signal)
       await conclude(watched, sweep, claim.state.sweepFailure?.code, signal)
+    }
+    if (!isInVain && !signal.aborted) {
+      await lookAfterSubscription(watcher, claim.state.subscription, signal)
+    }
+  }
+
+  /** Without one the rounds go on as ever: only what is new is seen later. */
+  async function lookAfterSubscription(
+    { watched: { name, tenantId }, subscriber }: Watcher,
+    before: Subscription | undefined,
+    signal: AbortSignal
+  ): Promise<void> {
+    if (!subscriber.isDue(before)) {
+      return
+    }
+    const subscription = await subscriber.look(before, signal)
+    const failure = subscription?.failure
+    if (signal.aborted && failure !== undefined) {
+      return // it was we who ended it
+    }
+    if (!(await store.keepSubscription(tenantId, holder, subscription))) {
+      if (subscription?.id !== before?.id) {
+        await subscriber.abandon(subscription, signal)
+      }
+      throw new DirectoryError('ERR_DIRECTORY_LEASE')
+    }
+    const state = states.get(tenantId)
+    if (state !== undefined) {
+      states.set(tenantId, { ...state, subscription })
+    }
+    const about = { issuer: name, tenantId }
+    if (failure !== undefined && failure.code !== before?.failure?.code) {
+      logger.warn({ ...about, ...failure }, 'a directory does not notify')
+    } else if (failure === undefined && subscription?.id !== before?.id) {
+      logger.info(about, subscription === undefined ? 'a directory notifies no more' : 'a directory notifies')
     }
   }
 
@@ -206,6 +267,20 @@ export function createWatchers({
     replace: watch,
     tick,
     states: () => states,
+
+    notify(name, notifications) {
+      let known = 0
+      for (const [tenantId, { watched }] of watchers) {
+        if (watched.name === name) {
+          const verdict = judgeNotifications(notifications, states.get(tenantId)?.subscription)
+          known += verdict.known
+          if (verdict.known > 0) {
+            hints.set(tenantId, verdict.renews || hints.get(tenantId) === true)
+          }
+        }
+      }
+      return { known, unknown: notifications.length - known }
+    },
 
     async findPeople(name) {
       if (watchers.size === 0) {
@@ -245,6 +320,7 @@ export function createWatchers({
           stopping.abort()
           await ticks.stop()
           await Promise.all(underWay.values())
+          await passHints().catch(() => {}) // the next poll sees the same
           if (watchers.size > 0) {
             await store.release(holder).catch(() => {}) // the leases end by themselves
           }
@@ -259,6 +335,7 @@ interface Watcher {
   readonly settings: string
   readonly client: GraphClient
   readonly round: Round
+  readonly subscriber: Subscriber
   /** Aborted when it is watched no more, or otherwise. */
   readonly ending: AbortController
 }
