@@ -1,7 +1,9 @@
 import { resolve } from 'node:path'
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import { CommandError, interrupted, printable } from './commands/command-error.ts'
-import type { CommandSurroundings, PurgeLimits, PurgeOptions } from './commands/purge.ts'
+import type { Decision, DecisionOptions, DirectoryOptions } from './commands/directory.ts'
+import type { PurgeLimits, PurgeOptions } from './commands/purge.ts'
+import type { CommandSurroundings } from './commands/surroundings.ts'
 import type { EmbeddedPostgres } from './embedded-postgres.ts'
 import { ConfigurationError } from './errors.ts'
 import { version } from './version.ts'
@@ -207,6 +209,44 @@ Example:
       exitWith(ok ? 0 : 1)
     })
 
+  const directory = program
+    .command('directory')
+    .description("the directories that a running service watches, through its operators' listener")
+
+  withService(directory.command('list'), env)
+    .description('show how far each is, and whom its breaker or a dry run holds')
+    .addHelpText('after', '\nExit codes:\n  0  shown\n  1  the service cannot be reached, or rejects the credentials')
+    .action(async (options: DirectoryOptions) => {
+      const { listDirectories } = await import('./commands/directory.ts')
+      exitWith(await listDirectories(options, { ...surroundings, signal: surroundings.takeInterrupts() }))
+    })
+
+  const decisions: readonly [Decision, string][] = [
+    ['release', 'have purged whom the breaker holds; it shows who that is, and asks'],
+    ['drop', 'have nothing done to whom the breaker holds; it shows who that is, and asks']
+  ]
+  for (const [decision, description] of decisions) {
+    withService(directory.command(decision), env)
+      .argument('<tenant id>', 'whose directory')
+      .description(description)
+      .option('--yes', 'do not ask')
+      .addHelpText(
+        'after',
+        `
+Exit codes:
+  0    done
+  1    failed: the service cannot be reached, or rejects the credentials
+  2    wrong usage, or not confirmed: by the person, or for want of --yes
+  3    no such directory is watched, or nothing is held
+  130  interrupted`
+      )
+      .action(async (tenantId: string, options: DecisionOptions) => {
+        const { decideDirectory } = await import('./commands/directory.ts')
+        const signal = surroundings.takeInterrupts()
+        exitWith(await decideDirectory(decision, tenantId, options, { ...surroundings, signal }))
+      })
+  }
+
   const spool = program.command('spool').description('what is deferred: on disk, for a database or for keys')
 
   spool
@@ -253,6 +293,25 @@ Exit codes:
     })
 
   return program
+}
+
+/** The options of a command that asks a running service. */
+function withService(command: Command, env: Surroundings['env']): Command {
+  return command
+    .optionsGroup('The service:')
+    .addOption(
+      new Option('--url <url>', "the operators' address; else the variable ADMIN_URL").default(
+        env.ADMIN_URL ?? defaultAdminUrl,
+        defaultAdminUrl
+      )
+    )
+    .addOption(
+      new Option('--token-file <path>', "the operators' credentials; else the variable ADMIN_TOKEN").env(
+        'ADMIN_TOKEN_FILE'
+      )
+    )
+    .optionsGroup('Output:')
+    .option('--json', 'one JSON object on standard output, and nothing else')
 }
 
 interface CheckOptions {

@@ -105,6 +105,35 @@ export type Signal = Static<typeof SignalSchema>
 /** An issuer as the service has it configured. */
 export type TrustedIssuer = Static<typeof IssuerSchema>
 
+const failureOrNull = Type.Union([
+  Type.Object({ code: Type.String(), detail: textOrNull, since: Type.String(), count: Type.Number() }),
+  Type.Null()
+])
+const DirectorySchema = Type.Object({
+  issuer: Type.String(),
+  tenantId: Type.String(),
+  dryRun: Type.Boolean(),
+  goodAt: textOrNull,
+  deltaAt: textOrNull,
+  hasDelta: Type.Boolean(),
+  sweptAt: textOrNull,
+  deltaFailure: failureOrNull,
+  sweepFailure: failureOrNull,
+  watched: Type.Union([Type.Number(), Type.Null()]),
+  unwatched: Type.Union([Type.Number(), Type.Null()]),
+  breaker: Type.Union([
+    Type.Object({ openedAt: Type.String(), found: Type.Number(), watched: Type.Number() }),
+    Type.Null()
+  ]),
+  held: Type.Array(Type.Object({ objectId: Type.String(), event: Type.String(), detail: Type.String() })),
+  heldCount: Type.Number()
+})
+const DirectoriesSchema = Type.Object({ directories: Type.Array(DirectorySchema) })
+const DecisionSchema = Type.Object({ accounts: Type.Number() })
+
+/** A directory that is watched, and who is held. */
+export type WatchedDirectory = Static<typeof DirectorySchema>
+
 /** A purge as far as it is done. */
 export interface Progress extends Counts {
   readonly id: string
@@ -219,6 +248,24 @@ export function createOperatorClient({ url, token, signal }: OperatorClientOptio
         throw unexpected(url)
       }
       return answer.issuers
+    },
+
+    async directories(): Promise<readonly WatchedDirectory[]> {
+      const answer = await call('admin/directories', { timeoutMs: readTimeoutMs })
+      if (!Value.Check(DirectoriesSchema, answer)) {
+        throw unexpected(url)
+      }
+      return answer.directories
+    },
+
+    /** Closes the breaker of a directory; returns how many accounts that is about. */
+    async decide(tenantId: string, decision: 'release' | 'drop'): Promise<number> {
+      const path = `admin/directories/${encodeURIComponent(tenantId)}/${decision}`
+      const answer = await call(path, { method: 'POST', timeoutMs: readTimeoutMs })
+      if (!Value.Check(DecisionSchema, answer)) {
+        throw unexpected(url)
+      }
+      return answer.accounts
     },
 
     /** What came after this position, and the position of the last. */

@@ -1,12 +1,11 @@
 import { randomUUID } from 'node:crypto'
-import { createInterface } from 'node:readline'
-import type { Readable } from 'node:stream'
 import { setTimeout as pause } from 'node:timers/promises'
 import { maxAccountsUnforced as usualMaxAccountsUnforced } from '../signals/operator.ts'
 import { CommandError, interrupted, nothingMatched, printable } from './command-error.ts'
 import { addressOf, secondsOf, tokenSource, usage } from './operator-access.ts'
 import { type Counts, createOperatorClient, type Progress, type PurgeBody, UnansweredError } from './operator-client.ts'
 import { createProgress } from './progress.ts'
+import { type CommandSurroundings, confirm } from './surroundings.ts'
 
 /** The options of `msal-logout purge`, as commander gives them. */
 export interface PurgeOptions {
@@ -33,16 +32,6 @@ export interface PurgeOptions {
   readonly wait: string
   /** The id of a purge that is under way. */
   readonly follow?: string
-}
-
-/** What a command has of its process. */
-export interface CommandSurroundings {
-  readonly env: Readonly<Record<string, string | undefined>>
-  readonly stdin: Readable & { readonly isTTY?: boolean }
-  readonly stdout: NodeJS.WritableStream
-  readonly stderr: NodeJS.WritableStream & { readonly isTTY?: boolean }
-  /** Aborted by Ctrl-C. */
-  readonly signal: AbortSignal
 }
 
 /** For tests, which have neither the accounts nor the time. */
@@ -138,7 +127,7 @@ export async function purge(
           const question =
             near === undefined ? 'Purge it?' : 'Purge it all the same, so that no login under way is stored?'
           const text = near === undefined ? described('this would be purged', preview) : unmatchedText(body, near)
-          await ask(surroundings, `${text}${question} [y/N] `)
+          await confirm(surroundings, `${text}${question} [y/N] `)
         } else if (options.json !== true) {
           say((near === undefined ? described('this is to be purged', preview) : unmatchedText(body, near)).trimEnd())
         }
@@ -301,36 +290,6 @@ function checkSize({ force }: PurgeBody, { accounts }: Counts, maxAccountsUnforc
       'too_many_accounts',
       `this would purge ${numbers.format(accounts)} accounts, more than ${numbers.format(maxAccountsUnforced)}: add --force if it is meant`
     )
-  }
-}
-
-/** @throws {CommandError} if the person says anything but yes, or nobody can be asked */
-async function ask({ stdin, stderr, signal }: CommandSurroundings, question: string): Promise<void> {
-  if (stdin.isTTY !== true || !stderr.isTTY) {
-    stderr.write(question.replace(/\n.*$/, '\n'))
-    throw new CommandError(
-      2,
-      'not_confirmed',
-      'nobody can be asked without a terminal, so nothing was done: add --yes if it is meant'
-    )
-  }
-  // Without `terminal` Ctrl-C stays a signal.
-  const lines = createInterface({ input: stdin, output: stderr, terminal: false })
-  try {
-    const answer = await new Promise<string>((resolve, reject) => {
-      const decline = () => reject(new CommandError(2, 'not_confirmed', 'nothing was done'))
-      signal.addEventListener('abort', decline, { once: true })
-      lines.once('close', decline)
-      lines.question(question, resolve)
-      if (signal.aborted) {
-        decline() // before anybody listened
-      }
-    })
-    if (!/^y(es)?$/i.test(answer.trim())) {
-      throw new CommandError(2, 'not_confirmed', 'nothing was done')
-    }
-  } finally {
-    lines.close()
   }
 }
 

@@ -3,7 +3,7 @@ import { CommandError, interrupted, printable } from './command-error.ts'
 import { explainSignal, type Step } from './explain-signal.ts'
 import { addressOf, secondsOf, tokenSource } from './operator-access.ts'
 import { createOperatorClient, type Signal, type TrustedIssuer, UnansweredError } from './operator-client.ts'
-import type { CommandSurroundings } from './purge.ts'
+import type { CommandSurroundings } from './surroundings.ts'
 
 /** The options of `msal-logout check --wait`, as commander gives them. */
 export interface WaitOptions {

@@ -1,0 +1,168 @@
+import { CommandError, interrupted, nothingMatched, printable } from './command-error.ts'
+import { addressOf, tokenSource } from './operator-access.ts'
+import { createOperatorClient, type WatchedDirectory } from './operator-client.ts'
+import { type CommandSurroundings, confirm } from './surroundings.ts'
+
+/** The options of `msal-logout directory …`, as commander gives them. */
+export interface DirectoryOptions {
+  readonly url: string
+  readonly tokenFile?: string
+  readonly json?: boolean
+}
+
+export interface DecisionOptions extends DirectoryOptions {
+  readonly yes?: boolean
+}
+
+/** What an operator does about those whom a breaker holds. */
+export type Decision = 'release' | 'drop'
+
+const numbers = new Intl.NumberFormat('en')
+const outcomes = { 1: 'failed', 2: 'refused', 3: 'unmatched' } as const
+const decided = {
+  release: { outcome: 'released', effect: 'the next round purges who is still gone' },
+  drop: { outcome: 'dropped', effect: 'nobody is purged, as long as the directory says nothing new' }
+} as const
+// A question is read as a whole.
+const maxShown = 20
+
+/** Shows how far each watched directory is, and who is held; returns the exit code. */
+export async function listDirectories(
+  options: DirectoryOptions,
+  { env, stdout, signal }: CommandSurroundings
+): Promise<number> {
+  try {
+    const directories = await clientOf(options, env, signal).directories()
+    const text = directories.map((directory) => described(directory, Number.POSITIVE_INFINITY)).join('\n')
+    const none = 'no directory is watched: none is configured\n'
+    stdout.write(options.json === true ? `${JSON.stringify({ directories })}\n` : text || none)
+    return 0
+  } catch (error) {
+    if (signal.aborted) {
+      return interrupted
+    }
+    throw error
+  }
+}
+
+/**
+ * Lets go or drops what the breaker of a directory holds: shows who that is, and asks.
+ *
+ * @param tenantId of the directory
+ * @returns the exit code: 0 done, 1 failed, 2 wrong usage or not confirmed by the person, 3 nothing is held, 130 interrupted
+ */
+export async function decideDirectory(
+  decision: Decision,
+  tenantId: string,
+  options: DecisionOptions,
+  surroundings: CommandSurroundings
+): Promise<number> {
+  const { env, stdout, stderr, signal } = surroundings
+  const say = (text: string) => stderr.write(`${text}\n`)
+  const conclude = (result: object, text: string) => {
+    stdout.write(options.json === true ? `${JSON.stringify(result)}\n` : text)
+  }
+  const { outcome, effect } = decided[decision]
+  let known = 'nothing was done'
+
+  async function run(): Promise<number> {
+    const client = clientOf(options, env, signal)
+    const directory = heldBy(await client.directories(), tenantId.toLowerCase())
+    const shown = described(directory, maxShown)
+    if (options.yes !== true) {
+      const verb = decision === 'release' ? 'Release' : 'Drop'
+      await confirm(surroundings, `${shown}${verb} what is held, so that ${effect}? [y/N] `)
+    } else if (options.json !== true) {
+      say(shown.trimEnd())
+    }
+    known = 'the service may have done it: "msal-logout directory list" shows it'
+    const accounts = await client.decide(directory.tenantId, decision)
+    const text = `${outcome}: ${numbers.format(accounts)} held; ${effect}\n`
+    conclude({ outcome, tenantId: directory.tenantId, accounts }, text)
+    return 0
+  }
+
+  try {
+    return await run()
+  } catch (error) {
+    if (signal.aborted) {
+      say(`interrupted: ${known}`)
+      if (options.json === true) {
+        conclude({ outcome: 'interrupted', message: known }, '')
+      }
+      return interrupted
+    }
+    if (!(error instanceof CommandError)) {
+      throw error
+    }
+    // Somebody else was first.
+    const exitCode = error.code === 'breaker_closed' ? nothingMatched : error.exitCode
+    say(`error: ${printable(error.message)}`)
+    if (options.json === true) {
+      conclude({ outcome: outcomes[exitCode], code: error.code, message: error.message }, '')
+    }
+    return exitCode
+  }
+}
+
+function clientOf({ url, tokenFile }: DirectoryOptions, env: CommandSurroundings['env'], signal: AbortSignal) {
+  return createOperatorClient({ url: addressOf(url), token: tokenSource(tokenFile, env), signal })
+}
+
+/** @throws {CommandError} if it is not watched, or holds nothing that could be decided about */
+function heldBy(directories: readonly WatchedDirectory[], tenantId: string): WatchedDirectory {
+  const directory = directories.find((each) => each.tenantId === tenantId)
+  if (directory === undefined) {
+    const watched = directories.map((each) => each.tenantId).join(', ')
+    const instead = watched === '' ? 'none is configured' : `watched are ${watched}`
+    throw new CommandError(
+      nothingMatched,
+      'not_found',
+      `no directory of the tenant "${tenantId}" is watched: ${instead}`
+    )
+  }
+  if (directory.breaker === null) {
+    const why = directory.dryRun ? 'it is a dry run, which only shows' : 'its breaker is not open'
+    throw new CommandError(nothingMatched, 'breaker_closed', `nothing is held: ${why}`)
+  }
+  return directory
+}
+
+function described(directory: WatchedDirectory, shownAtMost: number): string {
+  const { issuer, tenantId, dryRun, breaker, held, heldCount } = directory
+  const { goodAt, deltaAt, hasDelta, sweptAt, watched, unwatched } = directory
+  const never = 'never'
+  const lines: [string, string][] = [
+    ['last good round', goodAt ?? never],
+    ['changes asked for', hasDelta ? (deltaAt ?? never) : 'it has no delta queries: it is swept alone'],
+    ['swept', sweptAt ?? never],
+    ['watched', watched === null ? 'unknown' : numbers.format(watched)],
+    ['not watchable', unwatched === null ? 'unknown' : numbers.format(unwatched)],
+    ...failureOf('changes', directory.deltaFailure),
+    ...failureOf('sweep', directory.sweepFailure)
+  ]
+  if (breaker !== null) {
+    const { found, openedAt } = breaker
+    const share = `${numbers.format(found)} of ${numbers.format(breaker.watched)}`
+    lines.push(['breaker', `open since ${openedAt}: ${share} in one round`])
+  } else if (dryRun) {
+    lines.push(['dry run', `${numbers.format(heldCount)} would be purged`])
+  }
+  const width = Math.max(...lines.map(([name]) => name.length))
+  const table = lines.map(([name, value]) => `  ${name.padEnd(width)}  ${printable(value)}\n`)
+  const shown = held.slice(0, shownAtMost)
+  const people = shown.map(({ objectId, event, detail }) => printable(`    ${objectId}  ${event}: ${detail}`))
+  const rest = heldCount - shown.length
+  const more = rest > 0 ? [`    and ${numbers.format(rest)} more`] : []
+  const list = [...people, ...more].map((line) => `${line}\n`).join('')
+  return `${printable(issuer)}, tenant ${printable(tenantId)}\n${table.join('')}${list}`
+}
+
+function failureOf(what: string, failure: WatchedDirectory['deltaFailure']): [string, string][] {
+  if (failure === null) {
+    return []
+  }
+  const { code, detail, since, count } = failure
+  const more = detail === null ? '' : ` (${detail})`
+  return [[`${what} failed`, `${code}${more} since ${since}, ${numbers.format(count)} times`]]
+}
