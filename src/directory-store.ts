@@ -50,7 +50,7 @@ export interface RoundSummary {
   readonly seconds: number
   /** Users that were looked at, or that had changed. */
   readonly looked: number
-  /** Accounts that were purged, by why. */
+  /** Accounts that were to be purged, by why; of some nothing may have been left. */
   readonly done: Readonly<Partial<Record<DirectoryEvent, number>>>
   /** Accounts that would be purged, and are held by the breaker or by a dry run. */
   readonly held: number

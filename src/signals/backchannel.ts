@@ -49,7 +49,6 @@ const logoutEvent = 'http://schemas.openid.net/event/backchannel-logout'
 /**
  * Logout tokens: OpenID Connect Back-Channel Logout 1.0 §2.5. The input is the form's field
  * `logout_token`; null if the body is no form.
- *
  */
 export function createBackchannel(options: LogoutTokenOptions): Signal {
   return {
