@@ -1,7 +1,7 @@
 // How operators see the directories that are watched, and decide about what is held.
 import t from 'tap'
-import { disabledMany, never, startWorld } from './fixtures/directory-world.ts'
-import type { Service } from './fixtures/service.ts'
+import { disabledMany, never, startWorld } from '../fixtures/directory-world.ts'
+import type { Service } from '../fixtures/service.ts'
 
 interface View {
   readonly held: readonly { readonly objectId: string }[]

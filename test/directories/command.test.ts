@@ -1,10 +1,10 @@
 import { PassThrough } from 'node:stream'
 import t, { type Test } from 'tap'
-import { decideDirectory } from '../src/commands/directory.ts'
-import { type CallOptions, call, startCall } from './fixtures/command-line.ts'
-import { disabledMany, startWorld, type World } from './fixtures/directory-world.ts'
-import { adminToken } from './fixtures/service.ts'
-import { until } from './fixtures/until.ts'
+import { decideDirectory } from '../../src/commands/directory.ts'
+import { type CallOptions, call, startCall } from '../fixtures/command-line.ts'
+import { disabledMany, startWorld, type World } from '../fixtures/directory-world.ts'
+import { adminToken } from '../fixtures/service.ts'
+import { until } from '../fixtures/until.ts'
 
 interface Operated extends World {
   /** `msal-logout directory …` at the service. */
