@@ -56,8 +56,8 @@ export const brokenLines: readonly BrokenLine[] = [
   {
     promise: 4,
     file: 'src/spool-retry.ts',
-    line: 'await spool.remove(name)\n      alone.delete(name)',
-    broken: 'alone.delete(name)',
+    line: 'await spool.remove(name)\n      alone.delete(name)\n      observe({ ...common(), issuer, ...committed',
+    broken: 'alone.delete(name)\n      observe({ ...common(), issuer, ...committed',
     test: 'test/spool-retry.test.ts',
     name: 'orders before signals, each oldest first, and each outcome is observed once'
   },
@@ -72,8 +72,8 @@ export const brokenLines: readonly BrokenLine[] = [
   {
     promise: 5,
     file: 'src/receive.ts',
-    line: 'if (!(error instanceof UnavailableError)) {\n        return { ...common, issuer: undefined',
-    broken: 'if (error !== undefined) {\n        return { ...common, issuer: undefined',
+    line: 'if (!(error instanceof UnavailableError)) {\n        return { ...common(), issuer: signal.issuerOf',
+    broken: 'if (error !== undefined) {\n        return { ...common(), issuer: signal.issuerOf',
     test: 'test/receive.test.ts',
     name: 'not to be judged now: the outcome is a value, observed once'
   },
