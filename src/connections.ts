@@ -82,6 +82,8 @@ export function openPool(options: PoolOptions): DatabasePool {
       // pg leaves it open if it has no answer to a request for a password. The server would wait for a minute, and make
       // nobody a database in the meantime.
       connection.on('error', () => connection.stream.destroy())
+      // The pool listens while it is idle, and withClient while it is used; lost in between, it shows at the first statement.
+      this.on('error', () => {})
       if (address.needsChannelBinding) {
         requireChannelBinding(this)
       }

@@ -477,3 +477,9 @@ t.test('connections that are cut while nobody uses them are replaced without a w
   await gone
   t.equal((await Promise.all([ask(), ask()])).length, 2)
 })
+
+t.test('a connection that is lost before anybody uses it ends no process', async (t) => {
+  const client = await open(t, serverUrl()).connect()
+  client.emit('error', new Error('terminating connection due to administrator command'))
+  client.release(true)
+})

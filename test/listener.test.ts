@@ -1,4 +1,5 @@
 import { EventEmitter, once } from 'node:events'
+import pg from 'pg'
 import t, { type Test } from 'tap'
 import type { RevokedSession } from '../clients/node/src/index.ts'
 import { batchOf } from '../src/store.ts'
@@ -80,6 +81,32 @@ t.test('a lost connection loses nothing and tells nothing twice', async (t) => {
     told.map(({ sid }) => sid),
     Array.from({ length: count }, (_, i) => `s${i}`)
   )
+})
+
+t.test('a connection that is lost in the moment of its first answer ends no process, and loses nothing', async (t) => {
+  const database = await createDatabase(t)
+  let lost = 0
+  // The answer and the word that the server shuts down may come in one packet: pg gives both before anything else runs.
+  const pool = new pg.Pool({ connectionString: database.url })
+  t.teardown(() => pool.end())
+  pool.on('connect', (client) => {
+    const query = client.query.bind(client) as (...args: unknown[]) => unknown
+    const loseWith = (statement: pg.QueryConfig, answer: (...args: unknown[]) => void) =>
+      query(statement, (...args: unknown[]) => {
+        answer(...args)
+        if (lost === 0 && statement.text.startsWith('listen')) {
+          lost += 1
+          client.emit('error', new Error('terminating connection due to administrator command'))
+        }
+      })
+    Object.assign(client, { query: loseWith })
+  })
+  const { told, untilTold } = await listen(t, { ...database, pool })
+  await storeLogin(database, { issuer, sid: 's1' })
+  await signOut(database, 's1')
+  await untilTold(1)
+  t.equal(lost, 1)
+  t.match(told, [{ sid: 's1' }])
 })
 
 t.test('a notification that is lost is made up for by looking every half minute', async (t) => {

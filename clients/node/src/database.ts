@@ -31,8 +31,12 @@ export interface Statement {
 export interface Database {
   /** One statement on a connection of its own, committed at once. */
   query<Row extends object>(statement: Statement): Promise<Row[]>
-  /** A connection to keep, on which this statement has been carried out; the caller releases it. */
-  connect(statement: Statement): Promise<PoolClient>
+  /**
+   * A connection to keep, on which this statement has been carried out.
+   *
+   * @param take gets the connection before anything else can happen to it, listens to its errors, and releases it some day
+   */
+  connect(statement: Statement, take: (client: PoolClient) => void): Promise<void>
 }
 
 export interface DatabaseOptions {
@@ -131,20 +135,13 @@ export function createDatabase({ pool, timeoutMs, warn }: DatabaseOptions): Data
       }
     },
 
-    async connect(statement) {
+    async connect(statement, take) {
       look()
-      let client: PoolClient | undefined
       try {
-        await perform(statement, timeoutMs, (connected) => {
-          client = connected
-        })
+        await perform(statement, timeoutMs, take)
       } catch (error) {
         throw translate(error)
       }
-      if (client === undefined) {
-        throw new Error('a statement was carried out without a connection')
-      }
-      return client
     }
   }
 }

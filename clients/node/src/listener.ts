@@ -36,16 +36,17 @@ export async function listenForPurges(
   let stopped = false
 
   async function connect(): Promise<void> {
-    const connected = await database.connect({ text: `listen ${channel}` })
-    if (stopped) {
-      connected.release(true) // not to the pool: it listens
-      return
-    }
-    for (const [event, listener] of events) {
-      connected.on(event, listener)
-    }
-    client = connected
-    backOffMs = 50
+    await database.connect({ text: `listen ${channel}` }, (connected) => {
+      if (stopped) {
+        connected.release(true) // not to the pool: it listens
+        return
+      }
+      for (const [event, listener] of events) {
+        connected.on(event, listener)
+      }
+      client = connected
+      backOffMs = 50
+    })
   }
 
   function drop(): void {
