@@ -17,12 +17,9 @@ import {
 } from '../jwt.ts'
 import { type Order, orderId } from '../sign-out.ts'
 import { traced } from '../traces.ts'
-import { nodeToleranceSeconds, type Signal } from './signal.ts'
+import { nodeToleranceSeconds, rememberSeconds, type Signal } from './signal.ts'
 
 export const backchannelSource = 'backchannel'
-
-// Longer than any ID token that a login under way could bear.
-const rememberSeconds = 86_400
 
 /** A genuine logout token, narrowed to what a sign-out needs. */
 export interface LogoutToken {
@@ -55,12 +52,12 @@ export function createBackchannel(options: LogoutTokenOptions): Signal {
     source: backchannelSource,
     isSigned: true,
     async read(input, receivedAt) {
-      const token = await traced('verify', () => readLogoutToken(formToken(input), receivedAt, options))
+      const token = await traced('verify', () => readLogoutToken(narrowToken(input), receivedAt, options))
       return [orderOf(token)]
     },
     issuerOf(input) {
       try {
-        return readJwt(formToken(input), options.issuers).issuer.config.name
+        return readJwt(narrowToken(input), options.issuers).issuer.config.name
       } catch {
         return undefined
       }
@@ -68,7 +65,7 @@ export function createBackchannel(options: LogoutTokenOptions): Signal {
   }
 }
 
-function formToken(input: unknown): string {
+function narrowToken(input: unknown): string {
   if (input === null) {
     throw new RejectedError('ERR_REQUEST_FORM')
   }

@@ -2,7 +2,7 @@ import { type Static, Type } from 'typebox'
 import { Value } from 'typebox/value'
 import { directoryEvents } from '../directory-config.ts'
 import { type Order, orderId, type Selector } from '../sign-out.ts'
-import type { Signal } from './signal.ts'
+import { rememberSeconds, type Signal } from './signal.ts'
 
 /** The `source` of what a directory shows. */
 export const directorySource = 'directory'
@@ -25,9 +25,6 @@ const FindingSchema = Type.Object({
 
 /** What a watcher has seen of a directory object. */
 export type DirectoryFinding = Static<typeof FindingSchema>
-
-// Longer than any ID token that a login under way could bear.
-const rememberSeconds = 86_400
 
 const words: Readonly<Record<DirectoryFinding['event'], string>> = {
   disabled: 'disabled',

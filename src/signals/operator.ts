@@ -3,6 +3,7 @@ import { committed, type Outcome } from '../receive.ts'
 import { type Deleted, type Order, orderId, type Selector, type SignOut } from '../sign-out.ts'
 import type { Store, StoredRecord } from '../store.ts'
 import type { Sweeps } from '../sweep.ts'
+import { rememberSeconds } from './signal.ts'
 
 /** What an operator's purge is about. */
 export type PurgeSelector =
@@ -55,7 +56,6 @@ export interface PurgesOptions {
 /** The `source` of operators' purges. */
 export const operatorSource = 'operator'
 export const maxAccountsUnforced = 1_000
-const rememberSeconds = 86_400
 
 /** Makes the operators' purge: a sign-out like any other, but for whole apps and tenants, which are swept. */
 export function createPurge({

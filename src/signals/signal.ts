@@ -16,6 +16,9 @@ export interface Ignored {
  */
 export const nodeToleranceSeconds = 2
 
+/** How long a sign-out holds against a login that is under way, in seconds: longer than any ID token that it could bear. */
+export const rememberSeconds = 86_400
+
 /**
  * A kind of signal: the port through which every one of them comes in. What it is called is data: it becomes the `source` of
  * records, metrics and logs, and nothing else need know it.

@@ -18,7 +18,7 @@ import {
 import { printableClaim } from '../printable.ts'
 import { type Order, orderId, type Selector } from '../sign-out.ts'
 import { traced } from '../traces.ts'
-import { type Ignored, nodeToleranceSeconds, type Signal } from './signal.ts'
+import { type Ignored, nodeToleranceSeconds, rememberSeconds, type Signal } from './signal.ts'
 
 /** What a route takes from a request. */
 export interface RevocationInput {
@@ -51,9 +51,6 @@ export interface RevocationOptions {
 
 // Okta's; the draft names none. A token that another program may ask the issuer for, for any audience, has another.
 const types = ['global-token-revocation+jwt']
-// Longer than any ID token that a login under way could bear.
-const rememberSeconds = 86_400
-
 /** The path of an issuer's endpoint. */
 export function revocationPath(name: string): string {
   return `/global-token-revocation/${name}`
