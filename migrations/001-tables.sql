@@ -84,7 +84,7 @@ create table msal_logout.sessions (
   issued_at bigint not null, -- the ID token's `iat`, seconds since 1970
   created_at timestamptz not null default now(),
   expires_at timestamptz not null,
-  primary key (issuer, session_key, client_id, partition_key),
+  primary key (session_key, issuer, client_id, partition_key),
   check (issuer <> '' and subject <> ''),
   check (session_key = coalesce('sid=' || sid, 'sub=' || subject))
 );
@@ -109,10 +109,10 @@ create table msal_logout.tombstones (
   -- Of an account: the same for logins without a sid. Nothing says which session they belong to.
   sidless_revoke_before bigint not null default 0,
   expires_at timestamptz not null, -- without an index, which every sign-out would pay for: `clean_up` walks the table
-  primary key (issuer, key)
+  primary key (key, issuer)
 );
 
--- The guard against duplicates: the ids of the orders that were carried out.
+-- The guard against duplicates of orders that may leave no record, or whose id an operator chose; of others it is the record.
 create table msal_logout.seen_orders (
   id uuid primary key,
   expires_at timestamptz not null
@@ -143,15 +143,19 @@ create table msal_logout.records (
   accounts bigint not null default 0,
   sessions bigint not null default 0,
   rows bigint not null default 0,
-  -- {"<client id>": {"accounts", "sessions", "rows"}}; an account counts in each app in which a row or a session of it went
-  by_client jsonb not null default '{}',
+  -- Side by side: what went in an app. Of a sign-out an app stands there once for each account of which a row or a session went
+  -- in it, so that `client_accounts` is null.
+  clients text[] collate "C" not null default '{}',
+  client_accounts int[],
+  client_sessions int[] not null default '{}',
+  client_rows int[] not null default '{}',
   -- Of a sweep: the accounts that matched at the start; the newest row that was there then; and how far this round is.
   total bigint not null default 0,
   last_generation bigint,
   swept_to bigint,
   finished_at timestamptz
 );
-create index records_at on msal_logout.records (at, id);
+create index records_at on msal_logout.records (at);
 create index records_account on msal_logout.records using gin (account_ids);
 -- Of orders that a person gave, or that named an account: few, among the many of tokens.
 create index records_actor on msal_logout.records (at, id) where actor is not null;
@@ -256,6 +260,15 @@ create type msal_logout.match as (
   account_issuer text, home_account_id text,
   client_id text, partition_key text,
   issuer text, session_key text
+);
+
+-- An account that an order matched.
+create type msal_logout.matched_account as (
+  id uuid, -- of the order
+  is_whole boolean,
+  account_issuer text, home_account_id text,
+  revoke_before bigint, remember_seconds int, -- of the order
+  is_named boolean -- by the order; `revoke_before` null: a lock alone
 );
 
 -- A row that was deleted, or a session that was ended.

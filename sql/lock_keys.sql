@@ -1,4 +1,4 @@
--- The one place that locks: upserts rows of `tombstones` in the order of (issuer, key), one after the other, and raises what
+-- The one place that locks: upserts rows of `tombstones` in the order of (key, issuer), one after the other, and raises what
 -- they reject. The arrays stand side by side; a null key is passed over.
 create function msal_logout.lock_keys(
   issuers text[], keys text[],
@@ -13,8 +13,8 @@ begin
     as l (issuer, key, revoke_before, sidless_revoke_before, remember)
   where l.key is not null
   group by l.issuer, l.key
-  order by l.issuer collate "C", l.key collate "C"
-  on conflict (issuer, key) do update set
+  order by l.key collate "C", l.issuer collate "C"
+  on conflict (key, issuer) do update set
     revoke_before = greatest(t.revoke_before, excluded.revoke_before),
     sidless_revoke_before = greatest(t.sidless_revoke_before, excluded.sidless_revoke_before),
     expires_at = greatest(t.expires_at, excluded.expires_at);

@@ -11,7 +11,7 @@ begin
       perform from msal_logout.tombstones t where t.issuer = '' and t.key = k for share;
       exit when found;
       insert into msal_logout.tombstones (issuer, key, expires_at) values ('', k, now() + interval '1 day')
-      on conflict (issuer, key) do nothing;
+      on conflict (key, issuer) do nothing;
     end loop;
   end loop;
 end

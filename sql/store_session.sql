@@ -14,7 +14,7 @@ begin
     store_session.client_id, store_session.partition_key, store_session.sid, store_session.subject,
     store_session.account_issuer, store_session.home_account_id, store_session.oid, store_session.tid,
     store_session.issued_at, store_session.expires_at)
-  on conflict (issuer, session_key, client_id, partition_key) do update set
+  on conflict (session_key, issuer, client_id, partition_key) do update set
     subject = excluded.subject,
     account_issuer = excluded.account_issuer,
     home_account_id = excluded.home_account_id,

@@ -87,10 +87,27 @@ begin
     accounts = r.accounts + finished_accounts,
     sessions = r.sessions + coalesce(c.sessions, 0),
     rows = r.rows + coalesce(c.rows, 0),
-    by_client = msal_logout.add_counts(r.by_client, c.by_client),
+    clients = coalesce(c.clients, r.clients),
+    client_accounts = coalesce(c.client_accounts, r.client_accounts),
+    client_sessions = coalesce(c.client_sessions, r.client_sessions),
+    client_rows = coalesce(c.client_rows, r.client_rows),
     status = case when is_done then 'done' else 'running' end,
     finished_at = case when is_done then now() end
-  from (select) one left join msal_logout.count_deletions(deletions) c on true
+  from (
+    select sum(s.new_sessions) as sessions, sum(s.new_rows) as rows, array_agg(s.client_id) as clients,
+      array_agg(s.accounts) as client_accounts, array_agg(s.sessions) as client_sessions, array_agg(s.rows) as client_rows
+    from (
+      select c.client_id, sum(c.accounts)::int as accounts, sum(c.sessions)::int as sessions, sum(c.rows)::int as rows,
+        sum(c.sessions) filter (where c.is_new) as new_sessions, sum(c.rows) filter (where c.is_new) as new_rows
+      from (
+        select k.*, false as is_new
+        from unnest(p.clients, p.client_accounts, p.client_sessions, p.client_rows) k (client_id, accounts, sessions, rows)
+        union all
+        select d.*, true from msal_logout.count_deletions(deletions) d
+      ) c
+      group by c.client_id
+    ) s
+  ) c
   where r.id = p.id;
   perform msal_logout.publish_revocations(deletions);
   return case when is_done then 'done' when up_to is not null and deletions is null then 'held' else 'more' end;

@@ -179,7 +179,10 @@ interface Tables {
     accounts: string
     sessions: string
     rows: string
-    by_client: Record<string, ClientCounts>
+    clients: string[]
+    client_accounts: number[] | null
+    client_sessions: number[]
+    client_rows: number[]
     finished_at: Date | null
   }
 }
@@ -202,17 +205,18 @@ export function createStore({ pool, schema = defaultSchema }: StoreOptions) {
   }
 
   const commitOrders: CommitOrders = async (orders, { isPatient }) => {
-    const rows = await call<SignedOutRow>('sign_out', `select * from ${name}.sign_out($1::jsonb, $2)`, [
-      batchOf(orders),
+    const byId = new Map(orders.map((order) => [order.id, order]))
+    const rows = await call<SignedOutRow>('sign_out', `select * from ${name}.sign_out($1, $2)`, [
+      batchOf([...byId.values()]),
       isPatient
     ])
-    const byId = new Map(rows.map((row) => [row.id, row]))
-    const answered = new Set<string>()
+    const results = new Map(rows.map((row) => [row.id, row]))
     return orders.map(({ id }) => {
-      const result = resultOf(id, byId.get(id))
-      const isSecond = answered.has(id) && result.outcome === 'done'
-      answered.add(id)
-      return isSecond ? { ...result, outcome: 'duplicate', sessions: 0, rows: 0, byClient: {} } : result
+      const result = resultOf(id, results.get(id))
+      const isFirst = byId.delete(id)
+      return isFirst || result.outcome !== 'done'
+        ? result
+        : { ...result, outcome: 'duplicate', sessions: 0, rows: 0, byClient: {} }
     })
   }
 
@@ -226,8 +230,7 @@ export function createStore({ pool, schema = defaultSchema }: StoreOptions) {
         runTransaction(
           pool,
           async (client) =>
-            (await client.query<SignedOutRow>(`select * from ${name}.sign_out($1::jsonb, true)`, [batchOf([order])]))
-              .rows,
+            (await client.query<SignedOutRow>(`select * from ${name}.sign_out($1, true)`, [batchOf([order])])).rows,
           { isKept: false }
         )
       )
@@ -518,7 +521,7 @@ export function createStore({ pool, schema = defaultSchema }: StoreOptions) {
         'check_ready',
         `select not pg_is_in_recovery() and current_setting('transaction_read_only') = 'off' as writable,
           has_function_privilege(to_regprocedure($1), 'execute') as callable`,
-        [`${name}.sign_out(jsonb, boolean)`]
+        [`${name}.sign_out(${name}.signal_order[], boolean)`]
       )
       if (row?.writable !== true) {
         throw new UnavailableError('ERR_DATABASE_UNAVAILABLE')
@@ -546,7 +549,15 @@ interface CountsRow {
   by_client: Record<string, ClientCounts> | null
 }
 
-interface SignedOutRow extends CountsRow {
+/** Side by side: what went in an app of one of the accounts; or, with `client_accounts`, of so many. */
+interface ClientColumns {
+  clients: string[]
+  client_accounts?: number[] | null
+  client_sessions: number[]
+  client_rows: number[]
+}
+
+interface SignedOutRow extends ClientColumns {
   id: string
   outcome: SignOutResult['outcome']
   account_issuers: string[]
@@ -555,34 +566,43 @@ interface SignedOutRow extends CountsRow {
 
 /** Orders as the function `sign_out` takes them. */
 export function batchOf(orders: readonly Order[]): string {
-  return JSON.stringify(orders.map(toMember))
+  return `{${orders.map((order) => quoted(`(${membersOf(order).map(toText).join(',')})`)).join(',')}}`
 }
 
-// The names are those of the SQL type `signal_order`.
-function toMember(order: Order) {
+function toText(value: string | number | boolean | undefined): string {
+  return typeof value === 'string' ? quoted(value) : String(value ?? '')
+}
+
+// Within quotes a backslash stands before what would end them, in composite values and in arrays alike.
+function quoted(text: string): string {
+  return `"${text.replace(/["\\]/g, '\\$&')}"`
+}
+
+// In the order of the SQL type `signal_order`.
+function membersOf(order: Order): (string | number | boolean | undefined)[] {
   const { selector } = order
-  return {
-    id: order.id,
-    source: order.source,
-    selector: selector.kind,
-    issuer: 'issuer' in selector ? selector.issuer : undefined,
-    sid: 'sid' in selector ? selector.sid : undefined,
-    subject: 'subject' in selector ? selector.subject : undefined,
-    home_account_id: selector.kind === 'account' ? selector.homeAccountId : undefined,
-    tenant_id: selector.kind === 'object' ? selector.tenantId.toLowerCase() : undefined,
-    object_id: selector.kind === 'object' ? selector.objectId.toLowerCase() : undefined,
-    client_id: order.clientId,
-    jti: order.jti,
-    revoke_before: order.revokeBefore,
-    purge_scope: order.purgeScope,
-    spares_newer: order.sparesNewer,
-    once: order.isOnce,
-    record_unmatched: order.recordUnmatched,
-    remember_seconds: order.rememberSeconds,
-    reason: order.reason,
-    actor: order.actor,
-    request_hash: order.requestHash && `\\x${order.requestHash}`
-  }
+  return [
+    order.id,
+    order.source,
+    selector.kind,
+    'issuer' in selector ? selector.issuer : undefined,
+    'sid' in selector ? selector.sid : undefined,
+    'subject' in selector ? selector.subject : undefined,
+    selector.kind === 'account' ? selector.homeAccountId : undefined,
+    selector.kind === 'object' ? selector.tenantId.toLowerCase() : undefined,
+    selector.kind === 'object' ? selector.objectId.toLowerCase() : undefined,
+    order.clientId,
+    order.jti,
+    order.revokeBefore,
+    order.purgeScope,
+    order.sparesNewer,
+    order.isOnce,
+    order.recordUnmatched,
+    order.rememberSeconds,
+    order.reason,
+    order.actor,
+    order.requestHash === undefined ? undefined : `\\x${order.requestHash}`
+  ]
 }
 
 function resultOf(id: string, row: SignedOutRow | undefined): SignOutResult {
@@ -590,7 +610,32 @@ function resultOf(id: string, row: SignedOutRow | undefined): SignOutResult {
     throw new Error(`sign_out returned nothing for "${id}"`)
   }
   const matched = accountsOf(row)
-  return { id, outcome: row.outcome, matched, accounts: matched.length, ...countsOf(row) }
+  return {
+    id,
+    outcome: row.outcome,
+    matched,
+    accounts: matched.length,
+    sessions: sumOf(row.client_sessions),
+    rows: sumOf(row.client_rows),
+    byClient: byClientOf(row)
+  }
+}
+
+function byClientOf({ clients, client_accounts, client_sessions, client_rows }: ClientColumns): Deleted['byClient'] {
+  const byClient = new Map<string, ClientCounts>()
+  for (const [i, clientId] of clients.entries()) {
+    const { accounts, sessions, rows } = byClient.get(clientId) ?? { accounts: 0, sessions: 0, rows: 0 }
+    byClient.set(clientId, {
+      accounts: accounts + (client_accounts?.[i] ?? 1),
+      sessions: sessions + (client_sessions[i] ?? 0),
+      rows: rows + (client_rows[i] ?? 0)
+    })
+  }
+  return Object.fromEntries([...byClient].sort(([a], [b]) => (a < b ? -1 : 1)))
+}
+
+function sumOf(counts: readonly number[]): number {
+  return counts.reduce((sum, count) => sum + count, 0)
 }
 
 function countsOf({ sessions, rows, by_client }: CountsRow): Omit<Deleted, 'accounts'> {
@@ -618,7 +663,9 @@ function toRecord(row: Tables['records']): StoredRecord {
     status: row.status,
     total: Number(row.total),
     accounts: Number(row.accounts),
-    ...countsOf(row),
+    sessions: Number(row.sessions),
+    rows: Number(row.rows),
+    byClient: byClientOf(row),
     issuer: row.issuer,
     clientId: row.client_id,
     jti: row.jti,

@@ -28,23 +28,26 @@ for (const atFirst of ['empty', 'tiny', 'small'] as const) {
         [from, to, issuer, tenant, app]
       )
     const signOut = (orders: object[]) =>
-      client.query('select * from msal_logout.sign_out($1)', [
-        JSON.stringify(
-          orders.map((order) => ({
-            id: randomUUID(),
-            source: 'backchannel',
-            selector: 'session',
-            issuer,
-            revoke_before: 1,
-            purge_scope: 'account',
-            spares_newer: false,
-            once: true,
-            record_unmatched: true,
-            remember_seconds: 60,
-            ...order
-          }))
-        )
-      ])
+      client.query(
+        'select * from msal_logout.sign_out(array(select o from jsonb_populate_recordset(null::msal_logout.signal_order, $1) o))',
+        [
+          JSON.stringify(
+            orders.map((order) => ({
+              id: randomUUID(),
+              source: 'backchannel',
+              selector: 'session',
+              issuer,
+              revoke_before: 1,
+              purge_scope: 'account',
+              spares_newer: false,
+              once: true,
+              record_unmatched: true,
+              remember_seconds: 60,
+              ...order
+            }))
+          )
+        ]
+      )
     /** Everything hot, for the accounts from `n` on. */
     async function act(n: number): Promise<void> {
       await client.query(`select * from msal_logout.load('a', $1)`, [`${n}.t`])

@@ -1,10 +1,11 @@
 import t from 'tap'
 import { translateErrors } from '../src/database.ts'
 import { type Order, orderId, type SignOutResult } from '../src/sign-out.ts'
-import { createStore } from '../src/store.ts'
+import { batchOf, createStore } from '../src/store.ts'
 import { createDatabase } from './fixtures/database.ts'
 import { makeOrder, nowSeconds as now } from './fixtures/orders.ts'
 import { build, type Service } from './fixtures/service.ts'
+import { until } from './fixtures/until.ts'
 
 interface By extends Partial<Order> {
   issuer?: string
@@ -90,7 +91,7 @@ t.test('a logout waits for the disk, also where the database is set not to', asy
     ['remote_apply', 'remote_apply']
   ]) {
     await client.query(`set local synchronous_commit = ${set}`)
-    await client.query(`select * from msal_logout.sign_out('[]')`)
+    await client.query(`select * from msal_logout.sign_out('{}')`)
     t.same((await client.query('show synchronous_commit')).rows, [{ synchronous_commit: kept }])
   }
   await client.query('rollback')
@@ -345,6 +346,30 @@ t.test('the same token many times at once has one effect and one record', async 
     { sessions: '1', rows: '1' }
   ])
   t.equal((await service.database.query('select * from msal_logout.records')).length, 1)
+})
+
+t.test('the same token in two transactions at once is done once', async (t) => {
+  const service = await build(t)
+  await service.login({ homeAccountId: 'u.t', sid: 's1' })
+  const order = orderBy(service, { sid: 's1' })
+  const signOut = 'select * from msal_logout.sign_out($1)'
+  const [first, second] = [await service.database.pool.connect(), await service.database.pool.connect()]
+  await first.query('begin')
+  t.match((await first.query(signOut, [batchOf([order])])).rows, [{ outcome: 'done' }])
+  const pid = (await second.query('select pg_backend_pid() as pid')).rows[0].pid
+  const again = second.query(signOut, [batchOf([order])])
+  await until('the second waits for the first', async () => {
+    const waiting = await service.database.query(
+      `select 1 from pg_stat_activity where pid = $1 and wait_event_type = 'Lock'`,
+      [pid]
+    )
+    return waiting[0]
+  })
+  await first.query('commit')
+  t.match((await again).rows, [{ outcome: 'duplicate', account_ids: ['u.t'] }])
+  t.match(await service.database.query('select rows from msal_logout.records'), [{ rows: '1' }])
+  first.release()
+  second.release()
 })
 
 t.test('what two tokens of one batch have in common is counted once', async (t) => {
