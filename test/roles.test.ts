@@ -43,6 +43,7 @@ const login = (clientId: string, sid = 's1') =>
 const calls = (clientId: string) => [
   login(clientId),
   `select * from msal_logout.load('${clientId}', 'u.t')`,
+  `select msal_logout.load_text('${clientId}', 'u.t')`,
   `select * from msal_logout.save('${clientId}', 'u.t', 1, 1, '{}', 'test', '1 hour')`,
   `select msal_logout.add_session('${clientId}', 'u.t', '${issuer}', 's2', 'subject', 1000)`,
   `select msal_logout.forget('${clientId}', 'u.t', 1)`,

@@ -606,6 +606,18 @@ t.test('encryption', async (t) => {
   }
 })
 
+t.test('a plain row that is no UTF-8 any more is treated as absent, and replaced by the next login', async (t) => {
+  const app = await build(t)
+  await redeem(app.tokenCache.forLogin(), app.endpoint, alice)
+  await app.database.query('update msal_logout.token_cache set payload = set_byte(payload, 0, 255)')
+  const client = createClient(app.tokenCache.forAccount(alice.homeAccountId), app.endpoint)
+  t.same(await client.getTokenCache().getAllAccounts(), [])
+  t.match(app.warnings, [/cannot be decoded/])
+  await redeem(app.tokenCache.forLogin(), app.endpoint, alice)
+  const read = await silent(app.tokenCache.forAccount(alice.homeAccountId), app.endpoint, alice.homeAccountId)
+  t.equal(read?.fromCache, true)
+})
+
 t.test('an encrypted login', async (t) => {
   const encryption = { current: 'k', keys: { k: randomBytes(32) } }
   const accountsIn = async (app: App) =>
@@ -635,9 +647,9 @@ t.test('an encrypted login', async (t) => {
     t.teardown(() => pool.end())
     const tokenCache = createTokenCache({ pool, clientId: audience, encryption })
     await redeem(tokenCache.forLogin(), app.endpoint, alice)
-    t.same(statements, ['load', 'login', 'save'], 'a new row')
+    t.same(statements, ['load_text', 'login', 'save'], 'a new row')
     await redeem(tokenCache.forLogin(), app.endpoint, alice)
-    t.same(statements.slice(3), ['load', 'login'], 'a row that is there')
+    t.same(statements.slice(3), ['load_text', 'login'], 'a row that is there')
   })
 
   for (const [name, at] of [

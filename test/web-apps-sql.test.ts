@@ -59,6 +59,23 @@ t.test('login stores the row and its session, and tells generation and version',
   ])
 })
 
+t.test('load_text is load in one text, whatever the payload is', async (t) => {
+  const { login, query } = await setUp(t)
+  const loaded = async () => (await query<{ row: string }>(`select msal_logout.load_text('a', 'u.t') as row`))[0]?.row
+  t.equal(await loaded(), null, 'no row')
+  const { generation } = await login({ payload: '{"name": "a \u{1f511}"}', encoding: 'json' })
+  t.equal(await loaded(), `${generation} 1 json {"name": "a \u{1f511}"}`)
+  const base64 = (text: string) => Buffer.from(text).toString('base64')
+  await login({ payload: 'one', encoding: 'a test' })
+  t.equal(await loaded(), `${generation} 2 =${base64('a test')} ${base64('one')}`)
+  await query(`update msal_logout.token_cache set encoding = 'json', payload = '\\x7bff'`)
+  t.equal(
+    await loaded(),
+    `${generation} 2 =${base64('json')} ${Buffer.from([0x7b, 0xff]).toString('base64')}`,
+    'damaged'
+  )
+})
+
 t.test(
   'a second login of the account keeps the generation; its first session goes on, and may save again',
   async (t) => {

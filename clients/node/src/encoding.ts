@@ -31,6 +31,12 @@ export interface Encoded {
   readonly encoding: string
 }
 
+/** As it was read: text, if the database has seen that it is UTF-8. */
+export interface Stored {
+  readonly payload: Buffer | string
+  readonly encoding: string
+}
+
 /** What a payload holds, or why it holds nothing. */
 export type Decoded =
   | { readonly kind: 'text'; readonly text: string }
@@ -44,7 +50,7 @@ export interface Codec {
   /** Whether a payload depends on its generation, which a row has only once it is there. */
   readonly bindsGeneration: boolean
   encode(text: string, place: Place): Promise<Encoded>
-  decode(encoded: Encoded, place: Place): Promise<Decoded>
+  decode(stored: Stored, place: Place): Promise<Decoded>
 }
 
 /** What a login stores whose payload depends on the generation that it is given: it grants nothing to anybody. */
@@ -70,8 +76,8 @@ export function createCodec(encryption: Encryption | undefined): Codec {
       if (encoding === 'none') {
         return { kind: 'pending' }
       }
-      return encoding === 'json' && payload.byteLength <= maxBytes
-        ? { kind: 'text', text: payload.toString('utf8') }
+      return encoding === 'json' && payload.length <= maxBytes
+        ? { kind: 'text', text: typeof payload === 'string' ? payload : payload.toString('utf8') }
         : { kind: 'undecodable' }
     }
   }
@@ -104,7 +110,7 @@ export function createCodec(encryption: Encryption | undefined): Codec {
       }
       const id = encoding.slice(prefix.length)
       const key = Object.hasOwn(keys, id) ? keys[id] : undefined
-      if (key === undefined || payload.byteLength < ivBytes + tagBytes) {
+      if (key === undefined || typeof payload === 'string' || payload.byteLength < ivBytes + tagBytes) {
         return { kind: 'undecodable' }
       }
       try {

@@ -1,9 +1,9 @@
 import type { SessionClaims } from './contents.ts'
 import type { Database } from './database.ts'
-import type { Encoded } from './encoding.ts'
+import type { Encoded, Stored } from './encoding.ts'
 
-/** One row as it was read. */
-export interface Row extends Encoded {
+/** One row as it was read; the payload of a row that is not encrypted comes as text. */
+export interface Row extends Stored {
   readonly generation: string
   readonly version: string
 }
@@ -49,8 +49,11 @@ export function createRows({ database, clientId, ttlSeconds, preparedStatements 
 
   return {
     async load(partitionKey: string): Promise<Row | undefined> {
-      const [row] = await query<Stored>('load', 'select * from msal_logout.load($1, $2)', [clientId, partitionKey])
-      return row && (hasText(row) ? row : { ...row, ...versionOf(row) })
+      const [loaded] = await query<{ row: string | null }>('load', 'select msal_logout.load_text($1, $2) as row', [
+        clientId,
+        partitionKey
+      ])
+      return loaded?.row == null ? undefined : parseRow(loaded.row)
     },
 
     /** Undefined where the session was ended. */
@@ -139,13 +142,22 @@ interface Numbers {
   readonly version: unknown
 }
 
-interface Stored extends Encoded, Numbers {}
-
-/** As `pg` gives them by itself, and nearly every app leaves them. */
-function hasText(row: Stored): row is Row {
-  return typeof row.generation === 'string' && typeof row.version === 'string'
-}
-
 function versionOf({ generation, version }: Numbers): RowVersion {
   return { generation: String(generation), version: String(version) }
+}
+
+/** Generation, version, encoding and payload, as `load_text` writes them. */
+function parseRow(text: string): Row {
+  const afterGeneration = text.indexOf(' ')
+  const afterVersion = text.indexOf(' ', afterGeneration + 1)
+  const afterEncoding = text.indexOf(' ', afterVersion + 1)
+  const encoding = text.slice(afterVersion + 1, afterEncoding)
+  const payload = text.slice(afterEncoding + 1)
+  return {
+    generation: text.slice(0, afterGeneration),
+    version: text.slice(afterGeneration + 1, afterVersion),
+    ...(encoding.startsWith('=')
+      ? { encoding: Buffer.from(encoding.slice(1), 'base64').toString('utf8'), payload: Buffer.from(payload, 'base64') }
+      : { encoding, payload })
+  }
 }
