@@ -2,8 +2,8 @@
 -- Outcomes: 'more' (another step is due), 'held' (also, but somebody holds all rows of this one), 'done' (the last step; each
 -- sweep has one), 'busy' (another instance is at it, or it is over).
 -- A step locks its record, rows, their sessions and the apps' positions, but no key: everyone who stores or deletes a row's
--- session locks the row first. It passes over
--- a row that somebody holds: a further round takes it, and the sweep is over when a round found nothing.
+-- session locks the row first. It waits 5 ms for a row at most; if one is held longer, it passes over all that are held. A
+-- further round takes them, and the sweep is over when a round found nothing.
 create function msal_logout.sweep_step(id uuid, max_rows int) returns text
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
@@ -15,6 +15,8 @@ declare
   deletions msal_logout.deletion[];
   finished_accounts bigint;
   is_done boolean;
+  waits text := current_setting('lock_timeout');
+  setting text;
 begin
   select r.* into p from msal_logout.records r where r.id = sweep_step.id and r.status = 'running' for update skip locked;
   if not found then
@@ -37,34 +39,16 @@ begin
   ) d;
 
   if up_to is not null then
-    with due as materialized (
-      select t.partition_key, t.client_id from msal_logout.token_cache t
-      where (t.tenant_id, t.generation) > (p.tenant_id, p.swept_to) and (t.tenant_id, t.generation) <= (p.tenant_id, up_to)
-      union all
-      select t.partition_key, t.client_id from msal_logout.token_cache t
-      where (t.client_id, t.generation) > (p.client_id, p.swept_to) and (t.client_id, t.generation) <= (p.client_id, up_to)
-    ), locked as materialized (
-      select t.partition_key, t.client_id from due d
-      join msal_logout.token_cache t
-        on t.partition_key = any (array[d.partition_key]) and t.client_id is not distinct from d.client_id
-      where t.generation - p.last_generation <= 0 -- not one that came meanwhile under the same key
-      for update of t skip locked
-    ), gone as (
-      delete from msal_logout.token_cache t using locked l
-      where t.partition_key = any (array[l.partition_key]) and t.client_id is not distinct from l.client_id
-      returning t.client_id, t.partition_key, t.account_issuer, t.home_account_id
-    ), gone_sessions as (
-      delete from msal_logout.sessions s using gone g
-      where s.partition_key = any (array[g.partition_key]) and s.client_id is not distinct from g.client_id -- keeps sessions_row
-      returning (p.id, s.client_id, s.account_issuer, s.home_account_id, false,
-        (s.issuer, s.sid, s.subject, s.home_account_id)::msal_logout.revoked_session)::msal_logout.deletion as d
-    )
-    select array_agg(g.d) into deletions
-    from (
-      select (p.id, g.client_id, g.account_issuer, g.home_account_id, true, null)::msal_logout.deletion as d from gone g
-      union all
-      select * from gone_sessions
-    ) g;
+    -- To lock each row first, so as to pass over one that is held, takes as long as to delete it: only if need be. Who holds a row
+    -- and waits for another one of this step waits no longer than that, so there is no deadlock.
+    begin
+      setting := set_config('lock_timeout', '5ms', true);
+      deletions := msal_logout.delete_range(p, up_to);
+      setting := set_config('lock_timeout', waits, true);
+    exception
+      when lock_not_available then -- all of it is undone, with the setting
+        deletions := msal_logout.delete_unheld(p, up_to);
+    end;
   end if;
 
   -- An account counts in the step that takes the last of its rows.
