@@ -23,7 +23,8 @@ begin
     for update skip locked);
   return query
   select d.tenant_id, d.holder is not distinct from claim_directories.holder,
-    d.due_at <= now()
+    -- A sweep that was interrupted does not wait for the next delta query; one of a directory that asks to be left alone does.
+    d.due_at <= now() or d.sweep_due_at <= now() and d.delta_failure is null
       or d.is_hinted and d.delta_failure is null and (d.begun_at is null or d.begun_at <= now() - hint_pause),
     d.sweep_due_at <= now(), to_jsonb(d)
   from msal_logout.directories d where d.tenant_id = any (claim_directories.tenant_ids);

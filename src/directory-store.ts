@@ -298,17 +298,18 @@ export function createDirectoryStore({
       }
     },
 
-    /** Opens the breaker; false if an operator has decided since the round began. */
+    /** Opens the breaker; false if an operator has decided since the round began, or another instance holds the lease. */
     async hold(
       tenantId: string,
+      holder: string,
       round: string,
       breaker: Omit<Breaker, 'openedAt'>,
       findings: readonly StoredFinding[]
     ): Promise<boolean> {
       const [row] = await call<{ ok: boolean }>(
         'hold_directory',
-        `select ${name}.hold_directory($1, $2, $3::jsonb, $4::jsonb) as ok`,
-        [tenantId, round, JSON.stringify(breaker), JSON.stringify(findings.map(toMember))]
+        `select ${name}.hold_directory($1, $2, $3, $4::jsonb, $5::jsonb) as ok`,
+        [tenantId, holder, round, JSON.stringify(breaker), JSON.stringify(findings.map(toMember))]
       )
       return row?.ok === true
     },

@@ -533,3 +533,91 @@ t.test('a second look at who is deleted does not wait for a delta query that fai
   t.match(await round(), { deltaFailure: { code: String } })
   t.equal((await rows()).length, 1)
 })
+
+t.test('those count as watched who are in the cache now, not at the last sweep', async (t) => {
+  const { user, round, rows, tenant } = await startWorld(t)
+  await round()
+  const ids: string[] = []
+  for (let i = 0; i < 30; i += 1) {
+    ids.push(await user())
+  }
+  ids.slice(0, 15).forEach(tenant.disable)
+  t.match(await round(), { watched: 0, breaker: undefined })
+  t.equal((await rows()).length, 15, 'half of them are not too many, though no sweep has seen one')
+
+  const more = await Promise.all(Array.from({ length: 15 }, () => user()))
+  await round({ sweep: true })
+  for (const id of more) {
+    tenant.disable(id)
+  }
+  t.match(await round(), { watched: 30, breaker: undefined })
+  const left = ids.slice(15)
+  left.slice(0, 10).forEach(tenant.disable)
+  t.match(
+    await round(),
+    { watched: 30, breaker: { kind: 'delta', found: 10, watched: 15 } },
+    'many of few that are left'
+  )
+})
+
+t.test('whom the first half of a round has purged still counts as watched in its second half', async (t) => {
+  const world = await startWorld(t)
+  const { round, rows, tenant } = world
+  const ids = await disabledMany(world, 0, 30)
+  await round({ sweep: true })
+  ids.slice(0, 9).forEach(tenant.disable)
+  tenant.lagDelta()
+  ids.slice(9, 15).forEach(tenant.disable)
+  t.match(await round({ sweep: true }), { breaker: undefined })
+  t.equal((await rows()).length, 15, '15 of 30 are half of them')
+})
+
+t.test('a sweep that was interrupted goes on at the next instance at once', async (t) => {
+  const { user, round, rows, tenant, service, config, graph } = await startWorld(t)
+  const gone = await user()
+  await user()
+  await round()
+  tenant.lagDelta()
+  tenant.disable(gone)
+  const stopping = new AbortController()
+  graph.onRequest = async ({ path }) => {
+    if (path.includes('$batch')) {
+      stopping.abort()
+    }
+  }
+  await service.database.query('update msal_logout.directories set due_at = now(), sweep_due_at = now()')
+  await Promise.all(await service.watchers.tick(stopping.signal))
+  t.equal((await rows()).length, 2)
+  graph.onRequest = async () => {}
+  await service.database.query('update msal_logout.directories set held_until = null')
+  const other = await build(t, { database: service.database, policy: { directory: config } })
+  await Promise.all(await other.watchers.tick(never))
+  t.equal((await rows()).length, 1, 'it does not wait for the next delta query')
+})
+
+t.test('an instance that was frozen in the middle of a round acts no more, and opens no breaker', async (t) => {
+  let at = Date.now()
+  const world = await startWorld(t, { maxAccounts: 3 }, { now: () => at })
+  const { round, rows, tenant, service, config, graph, tenantId } = world
+  const ids = await disabledMany(world, 0, 8)
+  for (const found of [2, 4]) {
+    ids.splice(0, found).forEach(tenant.disable)
+    const before = await rows()
+    const other = await build(t, { database: service.database, policy: { directory: config } })
+    graph.onRequest = async ({ path }) => {
+      if (path.includes('delta')) {
+        graph.onRequest = async () => {}
+        await service.database.query('update msal_logout.directories set held_until = now()')
+        await other.directoryStore.claim([tenantId], randomUUID(), 30)
+        at += 60_000
+      }
+    }
+    const state = await round()
+    t.same(await rows(), before)
+    t.match(state, { breaker: undefined, deltaFailure: undefined }, 'what it saw is nobody’s word')
+    await service.database.query('update msal_logout.directories set held_until = now()')
+    at += 10_000
+    t.match(await round(), found === 2 ? { breaker: undefined } : { breaker: { found: 4 } })
+    t.equal((await rows()).length, before.length - (found === 2 ? 2 : 0))
+  }
+})

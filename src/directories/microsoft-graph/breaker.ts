@@ -22,9 +22,11 @@ export interface Sorted {
 }
 
 export interface BreakerOptions {
-  readonly store: Pick<DirectoryStore, 'findFindings' | 'keepFindings' | 'dropFindings' | 'hold'>
+  readonly store: Pick<DirectoryStore, 'findFindings' | 'keepFindings' | 'dropFindings' | 'hold' | 'listWatched'>
   readonly directory: Pick<DirectoryConfig, 'dryRun' | 'maxAccounts' | 'maxPercent'>
   readonly tenantId: string
+  /** Whose lease it is: an instance that lost it holds nothing. */
+  readonly holder: string
 }
 
 // Below it a share says little: of three accounts two may well have left on one day.
@@ -35,11 +37,39 @@ const idsPerStatement = 1_000
  * Stands between what a round has seen and what is done: a mistaken mass change, or a fault of the directory, must not sign
  * everybody out. What it holds, and what an operator made of it, is in the database: a restart and another instance keep it.
  */
-export function createBreaker({ store, directory, tenantId }: BreakerOptions) {
+export function createBreaker({ store, directory, tenantId, holder }: BreakerOptions) {
   const { dryRun, maxAccounts, maxPercent } = directory
 
-  function isTooMany(found: number, watched: number): boolean {
-    return found > maxAccounts || (found >= minForShare && found * 100 > watched * maxPercent)
+  /** How many are watched, if those that are found are too many; else undefined. */
+  async function watchedOfTooMany(
+    found: number,
+    acted: number,
+    looked: number | undefined
+  ): Promise<number | undefined> {
+    if (found > maxAccounts) {
+      return acted + (looked ?? (await countWatched(Number.POSITIVE_INFINITY)))
+    }
+    if (found < minForShare) {
+      return undefined
+    }
+    const enough = Math.ceil((found * 100) / maxPercent) - acted
+    const watched = acted + (looked ?? (await countWatched(enough)))
+    return found * 100 > watched * maxPercent ? watched : undefined
+  }
+
+  /** As of now, and no further than to `enough`: since the last sweep any number may have signed in, or out. */
+  async function countWatched(enough: number): Promise<number> {
+    let count = 0
+    for (let after = ''; count < enough; ) {
+      const page = await store.listWatched(tenantId, after, idsPerStatement)
+      count += page.length
+      const last = page.at(-1)
+      if (last === undefined || page.length < idsPerStatement) {
+        break
+      }
+      after = last.objectId
+    }
+    return count
   }
 
   async function known(hits: readonly Hit[]): Promise<Map<string, StoredFinding>> {
@@ -59,16 +89,20 @@ export function createBreaker({ store, directory, tenantId }: BreakerOptions) {
      *
      * @param round its id
      * @param kind which half of it
-     * @param watched how many objects are watched
+     * @param looked how many objects in the cache it has looked at; undefined: at those alone that have changed
      * @param isOpen whether the breaker is open already
-     * @param acted upon how many the round has acted before
-     * @throws {DirectoryError} if an operator decides at this moment: the next round sees it all again
+     * @param acted upon how many the round has acted before: they are no longer in the cache
+     * @throws {DirectoryError} if an operator decides at this moment, or the lease is lost: the next round sees it all again
      */
     async sort(
       round: string,
       kind: 'delta' | 'sweep',
       hits: readonly Hit[],
-      { watched, isOpen, acted }: { readonly watched: number; readonly isOpen: boolean; readonly acted: number }
+      {
+        looked,
+        isOpen,
+        acted
+      }: { readonly looked?: number | undefined; readonly isOpen: boolean; readonly acted: number }
     ): Promise<Sorted> {
       const findings = await known(hits)
       const fresh: Hit[] = []
@@ -88,10 +122,11 @@ export function createBreaker({ store, directory, tenantId }: BreakerOptions) {
         await store.keepFindings(tenantId, round, toFindings([...fresh, ...released], 'dry_run'))
         return { acting: [], counted: 0, isTripped: false, held: fresh.length + released.length }
       }
-      const isTripped = fresh.length > 0 && isTooMany(acted + fresh.length, watched)
+      const watched = fresh.length > 0 ? await watchedOfTooMany(acted + fresh.length, acted, looked) : undefined
+      const isTripped = watched !== undefined
       if (isTripped) {
         const breaker = { kind, found: fresh.length, watched }
-        if (!(await store.hold(tenantId, round, breaker, toFindings(fresh, 'held')))) {
+        if (!(await store.hold(tenantId, holder, round, breaker, toFindings(fresh, 'held')))) {
           throw new DirectoryError('ERR_DIRECTORY_UNCOMMITTED', { detail: 'an operator has just decided' })
         }
       }

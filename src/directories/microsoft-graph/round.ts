@@ -26,6 +26,10 @@ export interface RoundOptions {
   readonly client: Pick<GraphClient, 'properties' | 'readUsers' | 'startDelta' | 'readDelta'>
   readonly store: DirectoryStore
   readonly receive: Receive
+  /** Who makes the rounds: the holder of the lease. */
+  readonly holder: string
+  /** Whether the lease is certainly held yet. An instance that was frozen meanwhile acts no more. */
+  readonly isHeld: () => boolean
   /** How far clocks may be apart, in seconds. */
   readonly clockToleranceSeconds: number
   /** Milliseconds since 1970. */
@@ -110,11 +114,13 @@ export function createRound({
   client,
   store,
   receive,
+  holder,
+  isHeld,
   clockToleranceSeconds,
   now
 }: RoundOptions): Round {
   const { revokeOn, pollSeconds, sweepSeconds, dryRun } = directory
-  const breaker = createBreaker({ store, directory, tenantId })
+  const breaker = createBreaker({ store, directory, tenantId, holder })
   // What is wanted now may lie in what a link of other settings has already shown.
   const settings = JSON.stringify([directory.graphUrl, client.properties, [...revokeOn].sort(), dryRun])
 
@@ -130,20 +136,19 @@ export function createRound({
     const round = randomUUID()
     const again = newlyGathered()
     const gathered = newlyGathered()
-    const watched = state.watched ?? 0
     let before = { ...nothingSettled, isTripped: state.breaker !== undefined }
     const isSame = state.settings === settings
     const common = { kind: 'delta', settings, nextSeconds: Math.min(pollSeconds, sweepSeconds) } as const
     try {
       // Settled by itself: what two looks have shown does not wait for a delta query that fails.
       await lookAgain(again, signal)
-      before = await settle(round, 'delta', again, { watched, before }, signal)
+      before = await settle(round, 'delta', again, { before }, signal)
       const followed = isSame && state.deltaLink ? await followPages(state.deltaLink, gathered, signal) : undefined
       // Before the sweep, which looks for what it does not show: a change between the two is seen twice, and not never. A directory
       // without delta queries is asked again at each sweep.
       const isToStart = followed === undefined && (!isSame || isSweepDue || state.deltaLink !== undefined)
       const link = isToStart ? await client.startDelta(signal) : followed
-      const { done, held, isTripped, acted } = await settle(round, 'delta', gathered, { watched, before }, signal)
+      const { done, held, isTripped, acted } = await settle(round, 'delta', gathered, { before }, signal)
       return {
         ...common,
         link,
@@ -316,7 +321,7 @@ export function createRound({
         round,
         'sweep',
         gathered,
-        { watched, before: { ...nothingSettled, ...before } },
+        { looked: watched, before: { ...nothingSettled, ...before } },
         signal
       )
       await keepUnreadable(round, unreadable)
@@ -420,11 +425,11 @@ export function createRound({
     round: string,
     kind: 'delta' | 'sweep',
     { hits, strangers, doubted }: Gathered,
-    { watched, before }: { readonly watched: number; readonly before: SettledHalf },
+    { looked, before }: { readonly looked?: number; readonly before: SettledHalf },
     signal: AbortSignal
   ): Promise<SettledHalf> {
     const { acting, counted, isTripped, held } = await breaker.sort(round, kind, [...hits.values()], {
-      watched,
+      looked,
       isOpen: before.isTripped,
       acted: before.acted
     })
@@ -458,6 +463,9 @@ export function createRound({
     for (const chunk of chunksOf(concerned, actingAtOnce)) {
       if (signal.aborted) {
         throw new DirectoryError('ERR_DIRECTORY_UNCOMMITTED', { detail: 'interrupted' }) // other settings hold by now
+      }
+      if (!isHeld()) {
+        throw new DirectoryError('ERR_DIRECTORY_LEASE')
       }
       const outcomes = await Promise.all(
         chunk.map((hit) => receive(directorySignal, findingOf(hit, whose), { receivedAt: now() }))
@@ -556,7 +564,7 @@ function toDoubt({ watched: { objectId }, event, revokeBefore, detail, seenAt }:
 }
 
 function failureOf(error: unknown): { code: string; detail: string | undefined } {
-  if (error instanceof DirectoryError) {
+  if (error instanceof DirectoryError && error.code !== 'ERR_DIRECTORY_LEASE') {
     return { code: error.code, detail: error.detail }
   }
   throw error

@@ -92,6 +92,8 @@ export function createWatchers({
   let watchers = new Map<string, Watcher>()
   const underWay = new Map<string, Promise<void>>()
   const notBefore = new Map<string, number>()
+  /** Until when each lease is certainly ours, milliseconds since 1970. */
+  const heldUntil = new Map<string, number>()
   const states = new Map<string, DirectoryState>()
   /** Tenants whose directories say that there is something new, and whether the subscription is to be renewed. */
   const hints = new Map<string, boolean>()
@@ -128,7 +130,18 @@ export function createWatchers({
       settings,
       client,
       subscriber: createSubscriber({ url: directory.notificationUrl, client, now }),
-      round: createRound({ name, directory, tenant, client, store, receive, clockToleranceSeconds, now }),
+      round: createRound({
+        name,
+        directory,
+        tenant,
+        client,
+        store,
+        receive,
+        holder,
+        isHeld: () => now() < (heldUntil.get(tenantId) ?? 0),
+        clockToleranceSeconds,
+        now
+      }),
       ending: new AbortController()
     }
   }
@@ -136,6 +149,7 @@ export function createWatchers({
   async function tick(signal: AbortSignal): Promise<readonly Promise<void>[]> {
     await passHints()
     const tenantIds = [...watchers.keys()]
+    const claimedAt = now()
     const claims = tenantIds.length === 0 ? [] : await store.claim(tenantIds, holder, leaseSeconds)
     for (const claim of claims) {
       const { tenantId } = claim.state
@@ -144,6 +158,8 @@ export function createWatchers({
         continue
       }
       states.set(tenantId, claim.state)
+      // What is ours is ours for half a lease: then it is renewed.
+      heldUntil.set(tenantId, claim.isMine ? claimedAt + (leaseSeconds * 1_000) / 2 : 0)
       const isFree = !underWay.has(tenantId) && (notBefore.get(tenantId) ?? 0) <= now()
       if (claim.isMine && claim.isDue && isFree && !signal.aborted) {
         begin(watcher, claim, AbortSignal.any([signal, watcher.ending.signal]))
