@@ -85,6 +85,8 @@ export interface GraphRequest {
 /** The most users that {@link GraphClient.readUsers} takes: of requests in one batch. */
 export const maxUsersPerBatch = 20
 const maxUsersFound = 10
+// It is stored. Real ones have some hundred characters, or a few thousand.
+const maxLinkLength = 65_536
 const firstBackOffMs = 500
 // What is to wait longer waits without holding up the round: the next one comes then.
 const maxWaitMs = 60_000
@@ -224,12 +226,15 @@ export function createGraphClient({
     }
     // In any order, and not for each request perhaps.
     return new Map(
-      responses.filter(isObject).map(({ id, status, headers, body }) => {
+      responses.filter(isObject).flatMap(({ id, status, headers, body }) => {
+        if (typeof id !== 'string' || typeof status !== 'number') {
+          return []
+        }
         const retryAfter = isObject(headers)
           ? Object.entries(headers).find(([name]) => name.toLowerCase() === 'retry-after')?.[1]
           : undefined
-        const retryAfterMs = retryAfterOf(retryAfter === undefined ? null : String(retryAfter), now())
-        return [String(id), { id: String(id), status: Number(status), content: body, retryAfterMs }]
+        const text = typeof retryAfter === 'string' || typeof retryAfter === 'number' ? String(retryAfter) : null
+        return [[id, { id, status, content: body, retryAfterMs: retryAfterOf(text, now()) }] as const]
       })
     )
   }
@@ -259,7 +264,7 @@ export function createGraphClient({
             retryAfterMs = Math.max(retryAfterMs ?? 0, part.retryAfterMs)
           }
           if (!isWorthIt || tries === maxTries) {
-            looks.set(id, lookOf(part))
+            looks.set(id, lookOf(id, part))
           }
         }
         // Consent is to all users or to none.
@@ -291,7 +296,7 @@ export function createGraphClient({
           }
           throw new DirectoryError('ERR_DIRECTORY_ANSWER', { detail: 'no link for the next delta query' })
         }
-        if (isPassing(reply.status) || reply.status === 401 || reply.status === 403) {
+        if (!isDeclined(reply.status)) {
           throw faultOf(reply)
         }
       }
@@ -308,7 +313,7 @@ export function createGraphClient({
       if (reply.status === 200) {
         return pageOf(reply.content, origin)
       }
-      if (isPassing(reply.status) || reply.status === 401 || reply.status === 403) {
+      if (!isDeclined(reply.status)) {
         throw faultOf(reply)
       }
       return undefined // 410 with where to begin anew, or "40X (e.g. syncStateNotFound)"
@@ -395,6 +400,11 @@ function isPassing(status: number): boolean {
   return status === 429 || status >= 500
 }
 
+/** What is asked for is not to be had there: another request may be. */
+function isDeclined(status: number): boolean {
+  return status >= 400 && status < 500 && ![401, 403, 429].includes(status)
+}
+
 function faultOf({ status, content, retryAfterMs }: Reply): DirectoryError {
   const detail = [`HTTP ${status}`, codeIn(content)].filter((part) => part !== undefined).join(' ')
   if (status === 429) {
@@ -415,8 +425,8 @@ function codeIn(content: unknown): string | undefined {
   return isObject(error) && typeof error.code === 'string' ? printable(error.code, 80) : undefined
 }
 
-function lookOf(part: { readonly status: number; readonly content: unknown } | undefined): Look {
-  if (part?.status === 200 && isObject(part.content)) {
+function lookOf(id: string, part: { readonly status: number; readonly content: unknown } | undefined): Look {
+  if (part?.status === 200 && isObject(part.content) && idOf(part.content) === id) {
     return { outcome: 'found', user: userOf(part.content) }
   }
   if (part?.status === 404) {
@@ -425,6 +435,12 @@ function lookOf(part: { readonly status: number; readonly content: unknown } | u
   const detail = [part && `HTTP ${part.status}`, codeIn(part?.content)].filter((text) => text !== undefined).join(' ')
   const isUnanswered = part === undefined || part.status === 200 || isPassing(part.status)
   return { outcome: isUnanswered ? 'unanswered' : 'unreadable', detail }
+}
+
+/** An object id; undefined if it has none. */
+function idOf({ id }: Record<string, unknown>): string | undefined {
+  const text = typeof id === 'string' ? id.toLowerCase() : ''
+  return guid.test(text) ? text : undefined
 }
 
 function userOf(content: Record<string, unknown>): GraphUser {
@@ -458,9 +474,9 @@ function pageOf(content: unknown, origin: string): DeltaPage {
 }
 
 function itemOf(item: Record<string, unknown>): DeltaItem[] {
-  const id = typeof item.id === 'string' ? item.id.toLowerCase() : ''
+  const id = idOf(item)
   const removed = item['@removed']
-  if (!guid.test(id)) {
+  if (id === undefined) {
     return []
   }
   const reason = isObject(removed) ? printable(removed.reason ?? 'unknown', 20) : undefined
@@ -469,6 +485,9 @@ function itemOf(item: Record<string, unknown>): DeltaItem[] {
 
 /** The token goes to nobody else. */
 function ownLink(link: string, origin: string): string {
+  if (link.length > maxLinkLength) {
+    throw new DirectoryError('ERR_DIRECTORY_ANSWER', { detail: `a link of more than ${maxLinkLength} characters` })
+  }
   if (!URL.canParse(link) || new URL(link).origin !== origin) {
     throw new DirectoryError('ERR_DIRECTORY_ANSWER', { detail: 'a link to another origin' })
   }

@@ -52,7 +52,8 @@ export function createTokenSource({ directory, tenantId, exchange, now }: TokenS
     })
     try {
       const result = await application.acquireTokenByClientCredential({ scopes: [`${directory.graphUrl}/.default`] })
-      if (result?.accessToken) {
+      // No header bears anything else, and an error about one would quote it.
+      if (result?.accessToken && /^[\x21-\x7e]+$/.test(result.accessToken)) {
         const lifeMs = (result.expiresOn?.getTime() ?? 0) - Date.now()
         return { token: result.accessToken, goodUntil: now() + lifeMs * usedShare }
       }
