@@ -58,7 +58,7 @@ export interface Edges extends IssuersOptions {
   readonly senders?: Senders
   /** Asks for people by name; default the directories that are watched. */
   readonly findPeople?: FindPeople
-  /** Finds whose address that is; default: no issuer has a directory. */
+  /** Finds whose address that is; default by the directories that are watched. */
   readonly resolveEmail?: ResolveEmail
   /** Where further signals come in. */
   readonly routes?: (issuers: Issuers) => readonly SignalRoute[]
@@ -102,7 +102,12 @@ export function createService(config: Config, edges: Edges) {
     ...signalRoutes(
       createBackchannel({ issuers, open }),
       createFrontchannel({ issuers, store: stores.signOuts }),
-      createTokenRevocation({ issuers, open, publicUrls: config.publicUrls, resolveEmail: edges.resolveEmail })
+      createTokenRevocation({
+        issuers,
+        open,
+        publicUrls: config.publicUrls,
+        resolveEmail: edges.resolveEmail ?? ((issuer, email) => watchers.resolveEmail(issuer, email))
+      })
     ),
     ...(edges.routes?.(issuers) ?? [])
   ]

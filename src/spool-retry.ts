@@ -172,7 +172,8 @@ export function createRetry(options: RetryOptions) {
     if (!(error instanceof UnavailableError)) {
       logOnce(error instanceof Error ? error.name : 'unknown') // a mistake of ours; its message could quote a token
     }
-    if (!(error instanceof UnavailableError) || isOfOneOrder(error)) {
+    // A directory is asked about one signal alone.
+    if (!(error instanceof UnavailableError) || isOfOneOrder(error) || error.code === 'ERR_DIRECTORY_UNAVAILABLE') {
       const backOffMs = Math.min((alone.get(name)?.backOffMs ?? minWaitMs / 2) * 2, maxBackOffMs)
       alone.set(name, { dueAt: now() + backOffMs, backOffMs })
       return 'waits'

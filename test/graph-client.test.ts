@@ -329,3 +329,39 @@ t.test('a person is found by any address and by the user name, and by nobody els
     t.same(await client.findUsers(name, signal), expected, name)
   }
 })
+
+t.test('a search goes on behind an empty page, to no other origin, and not for ever', async (t) => {
+  const ada = { id: randomUUID(), mail: 'Ada@contoso.example', userPrincipalName: 'a@contoso.example' }
+  const ben = { ...ada, id: randomUUID(), mail: 'ben@contoso.example' }
+  let pages: object[] = []
+  const { client, graph } = await setUp(
+    t,
+    {},
+    {
+      async fetch(url, init) {
+        if (!url.includes('/v1.0/users')) {
+          return fetch(url, init)
+        }
+        const body = JSON.stringify(pages.shift() ?? { value: [] })
+        return new Response(body) as unknown as Awaited<ReturnType<typeof fetch>>
+      }
+    }
+  )
+  const next = { '@odata.nextLink': `${graph.url}/v1.0/users?$skiptoken=x` }
+  const find = () => client.findByAddress('ada@contoso.example', signal)
+  pages = [{ value: [], ...next }, { value: [ada], ...next }, { value: [] }]
+  t.same(await find(), [ada.id])
+  pages = [{ value: [ada], ...next }, { value: [{ ...ada, id: ben.id }] }]
+  t.same(await find(), [ada.id, ben.id], 'the second one may be behind')
+  for (const [name, given] of [
+    ['others', [{ value: [ben] }]],
+    ['no list', [{ value: ada }]],
+    ['elsewhere', [{ value: [ada], '@odata.nextLink': 'https://evil.example/v1.0/users' }]],
+    ['without an end', Array(100).fill({ value: [], ...next })]
+  ] as const) {
+    pages = [...given]
+    await t.rejects(find(), { code: 'ERR_DIRECTORY_ANSWER' }, name)
+  }
+  pages = [{ value: [{ ...ada, id: "'; drop table" }] }]
+  t.same(await find(), [], 'an id that is none')
+})

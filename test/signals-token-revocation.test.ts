@@ -3,14 +3,15 @@ import t, { type Test } from 'tap'
 import { createPool } from '../src/database.ts'
 import { UnavailableError } from '../src/errors.ts'
 import { createSenders } from '../src/senders.ts'
-import type { Selector } from '../src/sign-out.ts'
+import type { Edges } from '../src/service.ts'
 import type { ResolveEmail } from '../src/signals/token-revocation.ts'
 import { serverUrl } from './fixtures/database.ts'
+import { startDirectory } from './fixtures/directory.ts'
 import { decryptionKey, encrypt } from './fixtures/encryption.ts'
 import { createSigningKey, type SigningKey } from './fixtures/identity-provider.ts'
 import { nowSeconds } from './fixtures/orders.ts'
 import { startProxy } from './fixtures/proxy.ts'
-import { build, type Service, type ServiceOptions } from './fixtures/service.ts'
+import { build, type Login, type Service, type ServiceOptions } from './fixtures/service.ts'
 import { until } from './fixtures/until.ts'
 
 const publicUrl = 'https://logout.example.com'
@@ -101,7 +102,8 @@ t.test('who is not known here is answered 404, and a login that is under way is 
 t.test(
   'the same request again is success without a second effect, and another one with the same JWT is not',
   async (t) => {
-    const { service, ofUser } = await setUp(t)
+    const at = Date.now() // both within one second
+    const { service, ofUser } = await setUp(t, { edges: { now: () => at } })
     const token = await callerToken(service)
     t.equal((await revoke(service, { token, body: bySubject(ofUser) })).statusCode, 204)
     await service.login({ homeAccountId: 'u.t', sid: 's4', subject: 'user', issuedAt: nowSeconds() + 5 })
@@ -258,7 +260,7 @@ t.test('a bad request is rejected for its reason, and changes nothing', async (t
 
 t.test('an address is revoked where the directory of its issuer knows it', async (t) => {
   const asked: string[][] = []
-  let directory: ResolveEmail = async () => undefined
+  let directory: ResolveEmail = async () => ({ ignored: 'no_directory' })
   const { service } = await setUp(t, {
     edges: {
       resolveEmail(...question) {
@@ -277,17 +279,22 @@ t.test('an address is revoked where the directory of its issuer knows it', async
 
   t.equal((await send()).statusCode, 404, 'no directory')
   t.ok(await counted('no_directory'))
-  directory = async () => []
-  t.equal((await send()).statusCode, 404, 'nobody has it')
-  t.ok(await counted('unknown_email'))
+  for (const [ignored, why] of [
+    ['unknown_email', 'nobody has it'],
+    ['ambiguous_email', 'two have it']
+  ] as const) {
+    directory = async () => ({ ignored })
+    t.equal((await send()).statusCode, 404, why)
+    t.ok(await counted(ignored))
+  }
   t.same(await service.rows(), rows)
-  directory = async (): Promise<Selector[]> => [{ kind: 'object', tenantId: tid, objectId: oid }]
+  directory = async () => ({ selectors: [{ kind: 'object', tenantId: tid, objectId: oid }] })
   t.equal((await send()).statusCode, 204)
   t.same(
     await service.rows(),
     rows.filter((row) => !row.endsWith('g.t'))
   )
-  t.same(asked, Array(3).fill([issuer, 'user@example.com']))
+  t.same(asked, Array(4).fill([issuer, 'user@example.com']))
 })
 
 t.test('an address is deferred while the directory is out of reach, and done as of its arrival', async (t) => {
@@ -298,7 +305,9 @@ t.test('an address is deferred while the directory is out of reach, and done as 
         if (!isUp) {
           throw new UnavailableError('ERR_DEADLINE')
         }
-        return email.startsWith('user') ? [{ kind: 'subject', issuer, subject: 'user' }] : []
+        return email.startsWith('user')
+          ? { selectors: [{ kind: 'subject', issuer, subject: 'user' }] }
+          : { ignored: 'unknown_email' }
       }
     }
   })
@@ -388,4 +397,143 @@ t.test('whose request is genuine is never limited, also if nobody is known here'
     status = (await revoke(service, { authorization: 'Bearer x', body: bySubject(ofUser) })).statusCode
   }
   t.equal(status, 429, 'and the others are')
+})
+
+/** Two tenants of a template, each with a directory in the same cloud. */
+async function startTenants(t: Test, edges: Partial<Edges> = {}) {
+  const [one, another] = ['9188040d-6c67-4c5b-b112-36a304b66dad', '8188040d-6c67-4c5b-b112-36a304b66dad'] as const
+  const { provider } = await build(t)
+  const issuerOf = (tenant: string) => `${provider.issuer}/${tenant}/v2.0`
+  const { graph, tenant, config } = await startDirectory(t, {}, { tenantId: one })
+  const { tenant: other } = await startDirectory(t, {}, { tenantId: another, graph })
+  const service = await build(t, {
+    policy: {
+      issuer: issuerOf('{tenantid}'),
+      jwksUri: `${provider.issuer}/jwks`,
+      directory: { ...config, tenants: [one, another].map((tenantId) => ({ tenantId, issuer: issuerOf(tenantId) })) }
+    },
+    config: { publicUrls: [publicUrl] },
+    edges: { directories: { sleep: async () => {} }, ...edges }
+  })
+  service.provider.keys = provider.keys
+  const signIn = (oid: string, tid: string, login: Partial<Login> = {}) =>
+    service.login({
+      issuer: issuerOf(tid),
+      homeAccountId: `${oid}.${tid}`,
+      subject: oid,
+      sid: randomUUID(),
+      oid,
+      tid,
+      ...login
+    })
+  const send = async (email: string, tid: string = one) =>
+    revoke(service, {
+      token: await callerToken(service, { iss: issuerOf(tid) }),
+      body: bySubject({ format: 'email', email })
+    })
+  const records = async () =>
+    ((await service.operate('GET', '/admin/records')).json() as { records: { rows: number }[] }).records
+  return { one, another, graph, tenant, other, service, signIn, send, records }
+}
+
+t.test("an address is looked up in the directory of its caller's own tenant", async (t) => {
+  const { one, another, tenant, other, service, signIn, send, records } = await startTenants(t)
+  const ada = tenant.add(undefined, { mail: "Ada.O'Neil@example.com", userPrincipalName: 'ada@contoso.example' })
+  const stranger = other.add(undefined, { mail: "ada.o'neil@example.com", userPrincipalName: 'ada@fabrikam.example' })
+  const guest = tenant.add(undefined, { mail: 'guest@example.com' })
+  const older = tenant.add(undefined, { userPrincipalName: 'older@contoso.example' })
+  const home = `${randomUUID()}.${randomUUID()}`
+  await signIn(ada.id, one)
+  await signIn(ada.id, one, { clientId: 'client-b' })
+  await signIn(stranger.id, another)
+  await signIn(guest.id, one, { homeAccountId: home })
+  await signIn(older.id, one, { oid: null, tid: null })
+
+  t.equal((await send('ada@fabrikam.example')).statusCode, 404, 'of another tenant')
+  t.equal((await service.rows()).length, 5)
+  t.equal((await send("ada.o'neil@EXAMPLE.com")).statusCode, 204)
+  t.same(
+    await service.rows(),
+    [`client-a/${stranger.id}.${another}`, `client-a/${home}`, `client-a/${older.id}.${one}`].sort(),
+    'in every app'
+  )
+  t.equal((await send('guest@example.com')).statusCode, 204, 'a guest, by the object')
+  t.equal((await send('older@contoso.example')).statusCode, 204, 'whose ID token named no object, by the home')
+  t.same(await service.rows(), [`client-a/${stranger.id}.${another}`])
+  t.same(
+    (await records()).map(({ rows }) => rows),
+    [1, 1, 2],
+    'each leaves one record'
+  )
+})
+
+t.test('an address that nobody or more than one user has revokes nobody', async (t) => {
+  const { one, tenant, service, signIn, send, records } = await startTenants(t)
+  const byMail = tenant.add(undefined, { mail: 'shared@contoso.example' })
+  const byName = tenant.add(undefined, { userPrincipalName: 'Shared@contoso.example' })
+  const long = tenant.add(undefined, {
+    mail: 'shared@contoso.example.org',
+    proxyAddresses: ['smtp:alias@contoso.example']
+  })
+  for (const { id } of [byMail, byName, long]) {
+    await signIn(id, one)
+  }
+  const before = await service.database.snapshot()
+  for (const email of [
+    'shared@contoso.example',
+    'alias@contoso.example',
+    'nobody@contoso.example',
+    "x'or'@contoso.example",
+    'what#the-directory@cannot.bear',
+    "'or(accountEnabled)or'@x",
+    `${'x'.repeat(900)}@contoso.example`
+  ]) {
+    t.equal((await send(email)).statusCode, 404, email)
+  }
+  t.same(await service.database.snapshot(), before)
+  const unknown = tenant.add(undefined, { mail: 'new@contoso.example' })
+  t.equal((await send('new@contoso.example')).statusCode, 404, 'who is not signed in')
+  t.equal((await records()).length, 1)
+  t.equal((await signIn(unknown.id, one)).accepted, false, 'a login under way is kept out')
+  t.equal((await signIn(unknown.id, one, { oid: null, tid: null })).accepted, false, 'also one that names no object')
+})
+
+t.test('an address is deferred while its directory cannot be asked, and nobody waits for it', async (t) => {
+  let aheadMs = 0
+  const { one, tenant, service, signIn, send, graph } = await startTenants(t, { now: () => Date.now() + aheadMs })
+  const ada = tenant.add(undefined, { mail: 'ada@contoso.example' })
+  const ben = tenant.add(undefined, { mail: 'ben@contoso.example' })
+  const another = tenant.add()
+  await signIn(ben.id, one)
+  await signIn(another.id, one)
+  graph.behaviour = 'unavailable'
+  t.match(await send('ada@contoso.example'), { statusCode: 503, headers: { 'retry-after': '5' }, body: /deferred/ })
+  const asked = graph.calls.length
+  t.equal((await send('ben@contoso.example')).statusCode, 503)
+  t.equal(graph.calls.length, asked, 'it is not asked again at once')
+  t.ok(service.logs.some((line) => line.includes('ERR_DIRECTORY_UNAVAILABLE')))
+  await signIn(ada.id, one, { issuedAt: nowSeconds() + 30 })
+  graph.behaviour = 'up'
+  aheadMs = 6_000
+  service.retry()
+  await until('nothing waits', async () => (await service.spool.status()).unverified === 0)
+  t.same(
+    await service.rows(),
+    [`client-a/${another.id}.${one}`, `client-a/${ada.id}.${one}`].sort(),
+    'a sign-in since then lives'
+  )
+})
+
+t.test('a directory that shows others than it was asked for revokes nobody', async (t) => {
+  const { one, tenant, service, signIn, send, graph } = await startTenants(t)
+  const others = [
+    tenant.add(undefined, { mail: 'a@contoso.example' }),
+    tenant.add(undefined, { mail: 'b@contoso.example' })
+  ]
+  for (const { id } of others) {
+    await signIn(id, one)
+  }
+  graph.losesFilters = true
+  t.equal((await send('nobody@contoso.example')).statusCode, 503)
+  t.equal((await service.rows()).length, 2)
 })

@@ -18,7 +18,7 @@ import {
 import { printableClaim } from '../printable.ts'
 import { type Order, orderId, type Selector } from '../sign-out.ts'
 import { traced } from '../traces.ts'
-import { type Ignored, nodeToleranceSeconds, rememberSeconds, type Signal } from './signal.ts'
+import { nodeToleranceSeconds, rememberSeconds, type Signal } from './signal.ts'
 
 /** What a route takes from a request. */
 export interface RevocationInput {
@@ -30,14 +30,18 @@ export interface RevocationInput {
   readonly body?: unknown
 }
 
+/** Whom an address names; or why nobody can say so. */
+export type Resolved =
+  | { readonly selectors: readonly Selector[] }
+  | { readonly ignored: 'no_directory' | 'unknown_email' | 'ambiguous_email' }
+
 /**
  * Finds whose address that is, in the directory of this issuer and no other.
  *
  * @param issuer the exact `iss`
- * @returns whom the address names there; none if nobody has it, undefined if the issuer has no directory
- * @throws {UnavailableError} if the directory is out of reach
+ * @throws {UnavailableError} if the directory or the database is out of reach
  */
-export type ResolveEmail = (issuer: string, email: string) => Promise<readonly Selector[] | undefined>
+export type ResolveEmail = (issuer: string, email: string) => Promise<Resolved>
 
 export interface RevocationOptions {
   readonly issuers: Pick<Issuers, 'find' | 'named' | 'hintsFor'>
@@ -64,7 +68,7 @@ export function revocationPath(name: string): string {
 export function createTokenRevocation({
   issuers,
   publicUrls,
-  resolveEmail = async () => undefined,
+  resolveEmail = async () => ({ ignored: 'no_directory' }),
   open = createOpenToken()
 }: RevocationOptions): Signal {
   return {
@@ -79,8 +83,10 @@ export function createTokenRevocation({
       const caller = await traced('verify', () =>
         readCaller(bearerToken(authorization, config.name), receivedAt, config.name)
       )
-      const selectors = await selectorsOf(caller.issuer, subjectOf(body, config.name))
-      return 'ignored' in selectors ? selectors : selectors.map((selector) => orderOf(caller, selector, receivedAt))
+      const resolved = await resolve(caller.issuer, subjectOf(body, config.name))
+      return 'ignored' in resolved
+        ? { ignored: resolved.ignored, issuerName: config.name }
+        : resolved.selectors.map((selector, i) => orderOf(caller, selector, receivedAt, { recordUnmatched: i === 0 }))
     },
     issuerOf(input) {
       const name = isObject(input) ? input.name : undefined
@@ -106,30 +112,24 @@ export function createTokenRevocation({
     return { issuer: jwt.issuer, issuedAt, jti }
   }
 
-  async function selectorsOf({ issuer, config }: Issuer, subject: Subject): Promise<readonly Selector[] | Ignored> {
-    if (subject.format !== 'email') {
-      if (subject.format === 'iss_sub' && subject.iss !== issuer) {
-        throw new RejectedError('ERR_REQUEST_SUBJECT_ISSUER', {
-          issuer: config.name,
-          details: { iss: printableClaim(subject.iss) },
-          accepted: issuer
-        })
+  async function resolve({ issuer, config: { name } }: Issuer, subject: Subject): Promise<Resolved> {
+    if (subject.format === 'email') {
+      try {
+        return await resolveEmail(issuer, subject.email)
+      } catch (error) {
+        throw error instanceof UnavailableError
+          ? new UnavailableError(error.code, { issuer: name, cause: error.cause ?? error })
+          : error
       }
-      return [{ kind: 'subject', issuer, subject: subject.sub }]
     }
-    const selectors = await resolve(issuer, subject.email, config.name)
-    if (selectors === undefined || selectors.length === 0) {
-      return { ignored: selectors === undefined ? 'no_directory' : 'unknown_email', issuerName: config.name }
+    if (subject.format === 'iss_sub' && subject.iss !== issuer) {
+      throw new RejectedError('ERR_REQUEST_SUBJECT_ISSUER', {
+        issuer: name,
+        details: { iss: printableClaim(subject.iss) },
+        accepted: issuer
+      })
     }
-    return selectors
-  }
-
-  async function resolve(issuer: string, email: string, name: string): Promise<readonly Selector[] | undefined> {
-    try {
-      return await resolveEmail(issuer, email)
-    } catch (error) {
-      throw error instanceof UnavailableError ? new UnavailableError(error.code, { issuer: name, cause: error }) : error
-    }
+    return { selectors: [{ kind: 'subject', issuer, subject: subject.sub }] }
   }
 }
 
@@ -182,7 +182,12 @@ function subjectOf(body: unknown, issuer: string): Subject {
   throw rejection(isKnown ? 'ERR_REQUEST_SUBJECT_MALFORMED' : 'ERR_REQUEST_SUBJECT_FORMAT')
 }
 
-function orderOf({ issuer, issuedAt, jti }: Caller, selector: Selector, receivedAt: number): Order {
+function orderOf(
+  { issuer, issuedAt, jti }: Caller,
+  selector: Selector,
+  receivedAt: number,
+  { recordUnmatched }: Pick<Order, 'recordUnmatched'> // one request leaves one record
+): Order {
   const { name, purgeScope } = issuer.config
   return {
     // A JWT without an id may serve its caller for many requests, and each of them is meant.
@@ -196,7 +201,7 @@ function orderOf({ issuer, issuedAt, jti }: Caller, selector: Selector, received
     sparesNewer: true,
     isSigned: true,
     isOnce: true,
-    recordUnmatched: true,
+    recordUnmatched,
     rememberSeconds,
     jti,
     issuedAt

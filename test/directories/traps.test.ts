@@ -621,3 +621,22 @@ t.test('an instance that was frozen in the middle of a round acts no more, and o
     t.equal((await rows()).length, before.length - (found === 2 ? 2 : 0))
   }
 })
+
+t.test('a person whom no directory that answers knows may be in one that does not', async (t) => {
+  const first = await startDirectory(t)
+  const other = '99999999-9999-4999-8999-999999999999'
+  const second = await startDirectory(t, {}, { tenantId: other, graph: first.graph })
+  const tenants = [...first.config.tenants, ...second.config.tenants]
+  const service = await build(t, { policy: { directory: { ...first.config, tenants } } })
+  const ada = first.tenant.add(undefined, { mail: 'ada@contoso.example' })
+  const ben = second.tenant.add(undefined, { mail: 'ben@fabrikam.example' })
+  const find = (name: string) => service.operate('GET', `/admin/accounts?user=${encodeURIComponent(name)}`)
+  t.match((await find('ben@fabrikam.example')).json(), { objects: [{ tenantId: other, objectId: ben.id }] })
+  t.match((await find('nobody@contoso.example')).json(), { objects: [], hasDirectory: true })
+  second.tenant.registrations.clear()
+  first.graph.forgetTokens()
+  t.match((await find('ada@contoso.example')).json(), { objects: [{ tenantId: first.tenantId, objectId: ada.id }] })
+  t.match((await find('ben@fabrikam.example')).json(), { status: 503, code: 'directory_unavailable' })
+  first.graph.losesFilters = true
+  t.match((await find('nobody@contoso.example')).json(), { status: 503 }, 'who is shown was not asked for')
+})

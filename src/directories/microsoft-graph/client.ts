@@ -85,6 +85,7 @@ export interface GraphRequest {
 /** The most users that {@link GraphClient.readUsers} takes: of requests in one batch. */
 export const maxUsersPerBatch = 20
 const maxUsersFound = 10
+const maxPagesFound = 5
 // It is stored. Real ones have some hundred characters, or a few thousand.
 const maxLinkLength = 65_536
 const firstBackOffMs = 500
@@ -239,6 +240,51 @@ export function createGraphClient({
     )
   }
 
+  interface Search {
+    readonly filter: string
+    readonly select: readonly string[]
+    readonly isMeant: (user: Record<string, unknown>) => boolean
+  }
+
+  /**
+   * What is shown is compared with what was asked for: a filter that is lost on the way shows anybody. A text that the directory can
+   * make nothing of is nobody's.
+   */
+  async function search({ filter, select, isMeant }: Search, signal: AbortSignal): Promise<string[]> {
+    const query = `$select=${['id', ...select].join(',')}&$top=${maxUsersFound}&$filter=${encodeURIComponent(filter)}`
+    const ids = new Set<string>()
+    let next: string | undefined = `${graphUrl}/v1.0/users?${query}`
+    for (let pages = 1; next !== undefined && ids.size <= maxUsersFound; pages++) {
+      const { status, content }: Reply = await ask(next, signal)
+      if (status === 400 || status === 414) {
+        return []
+      }
+      if (!isObject(content) || !Array.isArray(content.value)) {
+        throw new DirectoryError('ERR_DIRECTORY_ANSWER', { detail: 'users without a value' })
+      }
+      const meant = content.value.filter(isObject).filter(isMeant)
+      if ((meant.length === 0 && content.value.length > 0) || pages > maxPagesFound) {
+        throw new DirectoryError('ERR_DIRECTORY_ANSWER', { detail: 'users who were not asked for' })
+      }
+      for (const id of meant.map(idOf)) {
+        if (id !== undefined) {
+          ids.add(id)
+        }
+      }
+      const link = content['@odata.nextLink']
+      next = typeof link === 'string' ? ownLink(link, origin) : undefined // an empty page is no end
+    }
+    return [...ids]
+  }
+
+  async function ask(url: string, signal: AbortSignal): Promise<Reply> {
+    const reply = await send(url, {}, signal)
+    if (reply.status === 200 || reply.status === 400 || reply.status === 414) {
+      return reply
+    }
+    throw faultOf(reply)
+  }
+
   return {
     /** What is read of a user. */
     properties,
@@ -325,19 +371,45 @@ export function createGraphClient({
      * @param name as a person has written it
      */
     async findUsers(name: string, signal: AbortSignal): Promise<string[]> {
-      const text = name.replaceAll("'", "''") // OData 4.01 URL conventions §5.1.1.14.1
-      const filter = name.includes('@')
-        ? `userPrincipalName eq '${text}' or mail eq '${text}' or proxyAddresses/any(a:a eq 'smtp:${text}')`
-        : `mailNickname eq '${text}' or startswith(userPrincipalName,'${text}@')`
-      const query = `$select=id&$top=${maxUsersFound}&$filter=${encodeURIComponent(filter)}`
-      const { value } = await call(`${graphUrl}/v1.0/users?${query}`, {}, signal)
-      if (!Array.isArray(value)) {
-        throw new DirectoryError('ERR_DIRECTORY_ANSWER', { detail: 'users without a value' })
-      }
-      return value.filter(isObject).flatMap(({ id }) => {
-        const objectId = typeof id === 'string' ? id.toLowerCase() : ''
-        return guid.test(objectId) ? [objectId] : []
-      })
+      const text = literalOf(name)
+      return name.includes('@')
+        ? search(
+            {
+              filter: `userPrincipalName eq ${text} or mail eq ${text} or proxyAddresses/any(a:a eq ${literalOf(`smtp:${name}`)})`,
+              select: ['userPrincipalName', 'mail', 'proxyAddresses'],
+              isMeant: ({ userPrincipalName, mail, proxyAddresses }) =>
+                [userPrincipalName, mail].some((value) => isSameText(value, name)) ||
+                (Array.isArray(proxyAddresses) && proxyAddresses.some((value) => isSameText(value, `smtp:${name}`)))
+            },
+            signal
+          )
+        : search(
+            {
+              filter: `mailNickname eq ${text} or startswith(userPrincipalName,${literalOf(`${name}@`)})`,
+              select: ['mailNickname', 'userPrincipalName'],
+              isMeant: ({ mailNickname, userPrincipalName }) =>
+                isSameText(mailNickname, name) ||
+                (typeof userPrincipalName === 'string' &&
+                  isSameText(userPrincipalName.slice(0, name.length + 1), `${name}@`))
+            },
+            signal
+          )
+    },
+
+    /**
+     * The object ids of the users whose e-mail address or user principal name that is, exactly but for the letters' case. More than
+     * one: whom it means is not known.
+     */
+    async findByAddress(email: string, signal: AbortSignal): Promise<string[]> {
+      const text = literalOf(email)
+      return search(
+        {
+          filter: `mail eq ${text} or userPrincipalName eq ${text}`,
+          select: ['mail', 'userPrincipalName'],
+          isMeant: ({ mail, userPrincipalName }) => [mail, userPrincipalName].some((value) => isSameText(value, email))
+        },
+        signal
+      )
     },
 
     /** Asks for a notification of each change of a user. */
@@ -450,6 +522,16 @@ function userOf(content: Record<string, unknown>): GraphUser {
     sessionsValidFrom: timeOf(signInSessionsValidFromDateTime),
     passwordChangedAt: timeOf(lastPasswordChangeDateTime)
   }
+}
+
+/** OData 4.01 URL conventions §5.1.1.14.1 */
+function literalOf(text: string): string {
+  return `'${text.replaceAll("'", "''")}'`
+}
+
+/** As a directory compares: the case of letters makes no difference. */
+function isSameText(value: unknown, text: string): boolean {
+  return typeof value === 'string' && value.toLowerCase() === text.toLowerCase()
 }
 
 function timeOf(value: unknown): number | undefined {

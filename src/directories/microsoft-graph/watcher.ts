@@ -8,6 +8,7 @@ import type { Fetch } from '../../outbound-fetch.ts'
 import type { DirectoryObject } from '../../people.ts'
 import type { Receive } from '../../receive.ts'
 import { type Repetition, repeat } from '../../repeat.ts'
+import type { ResolveEmail } from '../../signals/token-revocation.ts'
 import { createGraphClient, type GraphClient, type GraphClientOptions } from './client.ts'
 import { judgeNotifications, type Notification } from './notifications.ts'
 import { createRound, isOfTheWhole, type Round } from './round.ts'
@@ -60,9 +61,11 @@ export interface Watchers {
   notify(name: string, notifications: readonly Notification[]): { readonly known: number; readonly unknown: number }
   /**
    * Whom the directories know by an e-mail address or a user name; undefined if none is watched.
-   * @throws {DirectoryError} if none of them answers
+   * @throws {DirectoryError} if nobody is found, and one of them does not answer
    */
   findPeople(name: string): Promise<readonly DirectoryObject[] | undefined>
+  /** Whose e-mail address or user principal name that is, in the tenant of this issuer alone: exactly one user's, or nobody's. */
+  readonly resolveEmail: ResolveEmail
   /** Begins to watch. */
   start(): Repetition
   /** How each stood when it was last looked at; none before. */
@@ -72,6 +75,11 @@ export interface Watchers {
 const outagePauseMs = 5_000
 // An operator waits for the answer.
 const findWithinMs = 8_000
+// A program does, for less than two seconds; what is deferred by then is looked up again.
+const resolveWithinMs = 3_000
+const maxAddressLength = 320 // 64 before the @, 255 behind it: RFC 5321 §4.5.3.1
+// After a failure the next ones are not asked: they would wait for the same.
+const resolvePauseMs = 5_000
 
 /**
  * Watches the directories of the issuers that have one. Of many instances one watches each tenant, by a lease in the database; any
@@ -127,6 +135,7 @@ export function createWatchers({
     const client = createGraphClient({ directory, tenantId, fetch, now, sleep })
     return {
       watched: { name, tenantId, config },
+      issuer: tenant.issuer,
       settings,
       client,
       subscriber: createSubscriber({ url: directory.notificationUrl, client, now }),
@@ -142,7 +151,8 @@ export function createWatchers({
         clockToleranceSeconds,
         now
       }),
-      ending: new AbortController()
+      ending: new AbortController(),
+      notAskedUntil: 0
     }
   }
 
@@ -308,11 +318,48 @@ export function createWatchers({
           (await client.findUsers(name, signal)).map((objectId) => ({ tenantId, objectId }))
         )
       )
+      const found = answers.flatMap((answer) => (answer.status === 'fulfilled' ? answer.value : []))
       const failed = answers.find((answer) => answer.status === 'rejected')
-      if (failed !== undefined && answers.every(({ status }) => status === 'rejected')) {
-        throw failed.reason
+      if (failed !== undefined && found.length === 0) {
+        throw failed.reason // it may be the one that knows
       }
-      return answers.flatMap((answer) => (answer.status === 'fulfilled' ? answer.value : []))
+      return found
+    },
+
+    async resolveEmail(issuer, email) {
+      const watcher = [...watchers.values()].find((one) => one.issuer === issuer)
+      if (watcher === undefined) {
+        return { ignored: 'no_directory' }
+      }
+      if (email.length > maxAddressLength) {
+        return { ignored: 'unknown_email' }
+      }
+      const { watched, client } = watcher
+      if (watcher.notAskedUntil > now()) {
+        throw new UnavailableError('ERR_DIRECTORY_UNAVAILABLE', { issuer: watched.name })
+      }
+      let found: readonly string[]
+      try {
+        found = await client.findByAddress(email, AbortSignal.timeout(resolveWithinMs))
+      } catch (error) {
+        if (!(error instanceof DirectoryError)) {
+          throw error
+        }
+        watcher.notAskedUntil = now() + resolvePauseMs
+        throw new UnavailableError('ERR_DIRECTORY_UNAVAILABLE', { issuer: watched.name, cause: error })
+      }
+      const [objectId, ...others] = found
+      if (objectId === undefined || others.length > 0) {
+        return { ignored: objectId === undefined ? 'unknown_email' : 'ambiguous_email' }
+      }
+      const { tenantId } = watched
+      const home = { kind: 'account', homeAccountId: `${objectId}.${tenantId}`, issuer: '' } as const
+      const guest = { kind: 'object', tenantId, objectId } as const
+      const known = (await store.findWatched(tenantId, [objectId])).get(objectId)
+      // The account has the sessions of its object, too: both would find the same. Of whom nothing is stored a login may be under way.
+      const selectors =
+        known === undefined ? [guest, home] : [...(known.isHome ? [home] : []), ...(known.isGuest ? [guest] : [])]
+      return { selectors }
     },
 
     start() {
@@ -348,12 +395,16 @@ export function createWatchers({
 
 interface Watcher {
   readonly watched: Watched
+  /** The exact `iss` of the tenant's ID tokens. */
+  readonly issuer: string
   readonly settings: string
   readonly client: GraphClient
   readonly round: Round
   readonly subscriber: Subscriber
   /** Aborted when it is watched no more, or otherwise. */
   readonly ending: AbortController
+  /** Milliseconds since 1970: it has just failed to answer. */
+  notAskedUntil: number
 }
 
 /** All of an issuer that its watchers depend on. */
