@@ -209,3 +209,33 @@ t.test('of a certificate that has expired and is not taken there is one finding'
   } as const
   t.same(faults(t, await checkWith(t, directory, { credential })), ['failed directory_certificate_expired'])
 })
+
+t.test('it shows when a secret expires, where the registration may be read', async (t) => {
+  const directory = await startDirectory(t)
+  const at = Date.now()
+  const secrets = (days: number, more: object[] = []) => [
+    { value: watcherSecret, endDateTime: new Date(at + days * day).toISOString() },
+    ...(more as { value: string }[])
+  ]
+  const another = { value: 'Xyz8Q~another', endDateTime: new Date(at + day).toISOString() }
+  const older = { value: `${watcherSecret.slice(0, 3)}-older`, endDateTime: new Date(at + 2 * day).toISOString() }
+  for (const [name, given, expected, message] of [
+    ['in time', secrets(100), [], /its secret expires on 20/],
+    ['soon', secrets(12.5), ['warning directory_secret_expires'], /expires in 12 days, on 20/],
+    ['another one', secrets(100, [another]), [], /its secret expires on 20/],
+    ['two that look alike', secrets(100, [older]), ['warning directory_secret_expires'], /expires in 1 days/],
+    ['without a date', [{ value: watcherSecret }], [], /cannot be seen/]
+  ] as const) {
+    directory.tenant.register(watcherId, { secrets: [...given], roles: ['User.Read.All', 'Application.Read.All'] })
+    const findings = await checkWith(t, directory)
+    t.same(faults(t, findings), expected, name)
+    t.match(findings, [{ message }], name)
+  }
+  directory.tenant.tenantType = 'CIAM'
+  directory.tenant.register(watcherId, { secrets: secrets(3), roles: ['User.Read.All', 'Application.Read.All'] })
+  t.same(
+    faults(t, await checkWith(t, directory)),
+    ['warning directory_sweep_only', 'warning directory_secret_expires'],
+    'of an external tenant, too'
+  )
+})

@@ -97,6 +97,7 @@ async function checkTenant(
       const shown = `${name}: Graph shows users without accountEnabled`
       return [failed('directory', 'directory_consent', shown, consentAdvice)]
     }
+    const secret = await checkSecret(name, directory, client, now())
     if ((await client.startDelta(signal)) === undefined) {
       return [
         warning(
@@ -104,15 +105,11 @@ async function checkTenant(
           'directory_sweep_only',
           `${name}: it has no delta queries, as an external tenant (External ID) or Azure AD B2C: it is swept alone`,
           `nothing is wrong: a change is found within ${directory.sweepSeconds} s; set sweepSeconds lower if that is too late`
-        )
+        ),
+        ...secret.filter(({ status }) => status !== 'passed')
       ]
     }
-    // The date of a secret is part of the registration, which needs Application.Read.All: more than a watcher ought to have.
-    const secret =
-      directory.credential.kind === 'secret'
-        ? '; when its secret expires cannot be seen, since Graph shows that only with a further permission (Application.Read.All)'
-        : ''
-    return [passed('directory', `${name}: it can be watched${secret}`)]
+    return secret
   } catch (error) {
     if (!(error instanceof DirectoryError)) {
       throw error
@@ -121,6 +118,69 @@ async function checkTenant(
     const detail = error.detail === undefined ? '' : ` (${error.detail})`
     return [failed('directory', code, `${name}: ${error.message}${detail}`, advice)]
   }
+}
+
+/**
+ * When the secret expires. Its date is part of the registration, which Graph shows only with Application.Read.All: more than a watcher
+ * needs, so that it is no fault not to have it.
+ */
+async function checkSecret(
+  name: string,
+  { clientId, credential }: DirectoryConfig,
+  client: GraphClient,
+  now: number
+): Promise<Finding[]> {
+  const canBeWatched = `${name}: it can be watched`
+  if (credential.kind !== 'secret') {
+    return [passed('directory', canBeWatched)]
+  }
+  const expiresAt = await readSecretExpiry(clientId, credential, client)
+  if (expiresAt === undefined) {
+    const why = 'since Graph shows that only with a further permission (Application.Read.All)'
+    return [passed('directory', `${canBeWatched}; when its secret expires cannot be seen, ${why}`)]
+  }
+  const date = new Date(expiresAt).toISOString()
+  const days = Math.floor((expiresAt - now) / dayMs)
+  return days < expiresSoonDays
+    ? [
+        warning(
+          'directory',
+          'directory_secret_expires',
+          `${name}: the secret in "${credential.clientSecretFile}" expires in ${Math.max(days, 0)} days, on ${date}`,
+          'make a new one at the registration, and put it into the file: it is read with the next token'
+        )
+      ]
+    : [passed('directory', `${canBeWatched}; its secret expires on ${date}`)]
+}
+
+/** Milliseconds since 1970; undefined if it is not shown. Of several secrets that begin alike it is the first to expire. */
+async function readSecretExpiry(
+  clientId: string,
+  { clientSecretFile }: Extract<DirectoryConfig['credential'], { kind: 'secret' }>,
+  client: GraphClient
+): Promise<number | undefined> {
+  const content = readSecretFile(clientSecretFile)
+  const path = `/applications(appId='${encodeURIComponent(clientId)}')?$select=passwordCredentials`
+  let shown: unknown
+  try {
+    shown = (await client.call(path, {}, new AbortController().signal)).passwordCredentials
+  } catch (error) {
+    if (error instanceof DirectoryError) {
+      return undefined // not permitted, or the registration is another tenant's
+    }
+    throw error
+  }
+  if (!Array.isArray(shown) || !('text' in content)) {
+    return undefined
+  }
+  // All that Graph shows of a secret's value are its first three characters.
+  const hint = content.text.slice(0, 3)
+  const times = shown
+    .filter(isObject)
+    .filter((one) => one.hint === hint)
+    .map(({ endDateTime }) => (typeof endDateTime === 'string' ? Date.parse(endDateTime) : Number.NaN))
+    .filter((time) => !Number.isNaN(time))
+  return times.length === 0 ? undefined : Math.min(...times)
 }
 
 /** False if what decides is not shown of a user: with User.ReadBasic.All there is an answer too. */
