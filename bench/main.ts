@@ -1,4 +1,4 @@
-// `npm run bench`: see docs/performance.md. Arguments: --rounds=5; --flood, --scale[=sessions], --purge[=accounts] and
+// `npm run bench`: see docs/performance.md. Arguments: --rounds=5; --flood, --sweep, --scale[=sessions], --purge[=accounts] and
 // --soak[=minutes] instead of the usual measures. What was measured goes into results.json, by section.
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { cpus, tmpdir, totalmem } from 'node:os'
@@ -22,6 +22,7 @@ import {
   startSetting
 } from './speed.ts'
 import { spread } from './statistics.ts'
+import { measureSweep } from './sweep.ts'
 
 const resultsFile = fileURLToPath(new URL('results.json', import.meta.url))
 const { values } = parseArgs({
@@ -29,6 +30,7 @@ const { values } = parseArgs({
   options: {
     rounds: { type: 'string', default: '5' },
     flood: { type: 'boolean', default: false },
+    sweep: { type: 'boolean', default: false },
     scale: { type: 'string' },
     purge: { type: 'string' },
     soak: { type: 'string' }
@@ -40,6 +42,8 @@ const setting = await startSetting(folder)
 try {
   if (values.flood) {
     save('flood', await measureFlood(setting, Number(values.rounds)))
+  } else if (values.sweep) {
+    save('sweep', await measureSweep(setting, Number(values.rounds)))
   } else if (values.scale !== undefined) {
     save('scale', await measureScale(setting, Number(values.scale || 10_000_000)))
   } else if (values.purge !== undefined) {
