@@ -13,19 +13,29 @@ export const settings = {
   max_connections: '200'
 }
 
+/** As in production, where most pages are not in PostgreSQL's memory: a quarter of what {@link Database.fill} stores for a round. */
+export const coldSettings = { ...settings, shared_buffers: '80MB' }
+
 export interface Database {
   readonly url: string
   readonly pool: pg.Pool
   readonly version: string
-  /** Empties the tables and stores `sessions` sessions with one row in each app. */
+  readonly settings: Readonly<Record<string, string>>
+  /** The process that PostgreSQL's own are children of. */
+  readonly postmaster: number
+  /**
+   * Empties the tables and stores `sessions` sessions with one row in each app. A checkpoint comes before; on cold tables
+   * also after it, so that each page is written whole to the log when it is changed for the first time.
+   */
   fill(issuer: string, sessions: number): Promise<void>
   /** Rows of the sessions `from` to before `to` that are still there. */
   countRows(from: number, to: number): Promise<number>
   close(): Promise<void>
 }
 
-export async function startDatabase(): Promise<Database> {
-  const server: EmbeddedPostgres = await startEmbeddedPostgres({ settings })
+export async function startDatabase({ isCold = false } = {}): Promise<Database> {
+  const chosen = isCold ? coldSettings : settings
+  const server: EmbeddedPostgres = await startEmbeddedPostgres({ settings: chosen })
   const pool = new pg.Pool({ connectionString: server.url, max: 4 })
   pool.on('error', (error) => console.error(error.message)) // an idle connection that was cut
   await migrate(pool)
@@ -38,6 +48,8 @@ export async function startDatabase(): Promise<Database> {
     url: server.url,
     pool,
     version: rows[0]?.server_version ?? '',
+    settings: chosen,
+    postmaster: server.pid ?? 0,
     async fill(issuer, sessions) {
       // before the rows are stored, so that none comes while they are counted
       await pool.query('checkpoint')
@@ -46,6 +58,9 @@ export async function startDatabase(): Promise<Database> {
       )
       await insertSessions(pool, issuer, 0, sessions)
       await pool.query('vacuum analyze msal_logout.token_cache, msal_logout.sessions')
+      if (isCold) {
+        await pool.query('checkpoint')
+      }
     },
     async countRows(from, to) {
       const { rows } = await pool.query<{ n: string }>(

@@ -1,6 +1,7 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import pg from 'pg'
+import { type Costs, countCosts } from './costs.ts'
 import { type Database, startDatabase } from './database.ts'
 import type { LoadResult } from './load.ts'
 import { type Loader, type Server, startLoader, startServer } from './processes.ts'
@@ -121,21 +122,27 @@ export async function measure(
   server: Server,
   tokens: string,
   { connections, count }: { connections: number; count: number }
-): Promise<LoadResult> {
+): Promise<LoadResult & { costs: Costs }> {
   const { database, provider, loader } = setting
   const total = warmUpTokens + count
   await database.fill(provider.issuer, sessionsStored)
   await database.pool.query('truncate public.session')
   const order = { port: server.port, path: contender.path, tokens }
   await loader.run({ ...order, from: 0, to: warmUpTokens, connections: 16 })
+  const costsOf = await countCosts(database.pool, server.pid, database.postmaster)
   const result = await loader.run({ ...order, from: warmUpTokens, to: total, connections })
+  const costs = await costsOf()
   const odd = Object.entries(result.statuses).filter(([status]) => status !== '200' && status !== '204')
   if (odd.length > 0) {
     throw new Error(`${contender.name}: answers ${JSON.stringify(result.statuses)}`)
   }
   await contender.check(0, total)
   await bystandersAreThere(database, total, sessionsStored)
-  return result
+  return { ...result, costs: perToken(costs, count) }
+}
+
+function perToken({ serviceUs, postgresUs, walBytes }: Costs, count: number): Costs {
+  return { serviceUs: serviceUs / count, postgresUs: postgresUs / count, walBytes: walBytes / count }
 }
 
 /** Throws if a row of these sessions is gone. */
@@ -160,8 +167,11 @@ export async function signTokens(provider: Provider, count: number, file: string
   writeFileSync(file, tokens.join('\n'))
 }
 
-export async function startSetting(folder: string): Promise<Setting & { stop(): Promise<void> }> {
-  const [database, provider] = await Promise.all([startDatabase(), startProvider()])
+export async function startSetting(
+  folder: string,
+  options: { isCold?: boolean } = {}
+): Promise<Setting & { stop(): Promise<void> }> {
+  const [database, provider] = await Promise.all([startDatabase(options), startProvider()])
   await database.pool.query(
     'create table public.session (sid varchar primary key, sess json not null, expire timestamp(6) not null)'
   )
