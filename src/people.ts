@@ -77,19 +77,17 @@ const providers: readonly Provider[] = [
   }
 ]
 
-/** The clicks at the provider of each issuer, from an e-mail address or a user name to what a purge takes. */
-export function clicksFor(issuers: readonly Pick<IssuerConfig, 'name' | 'issuer'>[]): Clicks[] {
-  return issuers.map(({ name, issuer }) => {
-    const known = providers.find(({ pattern }) => pattern.test(issuer))
-    return {
-      issuer: name,
-      provider: known?.name ?? 'another provider',
-      path:
-        known?.path(new URL(issuer.replace('{tenantid}', 'tenant'))) ??
-        'the page of the user at the provider: look for the id that stands as "sub" in ID tokens',
-      purgeBy: known?.purgeBy ?? bySubject
-    }
-  })
+/** The clicks at the provider of an issuer, from an e-mail address or a user name to what a purge takes. */
+export function clicksAt({ name, issuer }: Pick<IssuerConfig, 'name' | 'issuer'>): Clicks {
+  const known = providers.find(({ pattern }) => pattern.test(issuer))
+  return {
+    issuer: name,
+    provider: known?.name ?? 'another provider',
+    path:
+      known?.path(new URL(issuer.replace('{tenantid}', 'tenant'))) ??
+      'the page of the user at the provider: look for the id that stands as "sub" in ID tokens',
+    purgeBy: known?.purgeBy ?? bySubject
+  }
 }
 
 function decode(text = ''): string {

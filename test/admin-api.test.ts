@@ -653,7 +653,12 @@ t.test('the views show how the service stands', async (t) => {
         keysLoadedAt: null,
         keysAgeSeconds: null,
         lastFailureAt: null,
-        lastFailure: null
+        lastFailure: null,
+        lookUp: {
+          provider: 'another provider',
+          path: 'the page of the user at the provider: look for the id that stands as "sub" in ID tokens',
+          purgeBy: 'purge by the issuer and this id as the subject'
+        }
       }
     ]
   })

@@ -1,5 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import t from 'tap'
+import { UnavailableError } from '../src/errors.ts'
+import { createAdmin } from '../src/http/admin.ts'
 import { version } from '../src/version.ts'
 import { adminToken, build, type Service } from './fixtures/service.ts'
 import { until } from './fixtures/until.ts'
@@ -483,4 +485,33 @@ t.test('an unknown purge is not found', async (t) => {
 t.test('readyz says whether the database answers, without credentials', async (t) => {
   const service = await build(t)
   t.match(await service.admin.inject('/readyz').then((answer) => answer.json()), { status: 'ok', version: version() })
+})
+
+t.test('readyz says since when the service has not been ready', async (t) => {
+  const service = await build(t)
+  let isReady = false
+  let now = Date.parse('2026-01-01T00:00:00Z')
+  const checkReady = async () => {
+    if (!isReady) {
+      throw new UnavailableError('ERR_DATABASE_UNAVAILABLE')
+    }
+  }
+  const { adminOptions } = service
+  const admin = createAdmin({ ...adminOptions, store: { ...adminOptions.store, checkReady }, now: () => now })
+  t.teardown(() => admin.close())
+  const look = async () => {
+    now += 60_000
+    return (await admin.inject('/readyz')).json()
+  }
+  t.same(await look(), {
+    status: 'unavailable',
+    reason: 'ERR_DATABASE_UNAVAILABLE',
+    since: '2026-01-01T00:01:00.000Z',
+    version: version()
+  })
+  t.match(await look(), { since: '2026-01-01T00:01:00.000Z' })
+  isReady = true
+  t.same(await look(), { status: 'ok', version: version() })
+  isReady = false
+  t.match(await look(), { since: '2026-01-01T00:04:00.000Z' }, 'another time')
 })

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { clicksFor } from '../src/people.ts'
+import { clicksAt } from '../src/people.ts'
 
 t.test('each provider has clicks of its own, by its issuer', async (t) => {
   const issuers: [issuer: string, provider: string, path: RegExp][] = [
@@ -18,6 +18,6 @@ t.test('each provider has clicks of its own, by its issuer', async (t) => {
     ['https://op.example', 'another provider', /"sub"/]
   ]
   for (const [issuer, provider, path] of issuers) {
-    t.match(clicksFor([{ name: 'x', issuer }]), [{ issuer: 'x', provider, path, purgeBy: /^purge by/ }], issuer)
+    t.match(clicksAt({ name: 'x', issuer }), { issuer: 'x', provider, path, purgeBy: /^purge by/ }, issuer)
   }
 })

@@ -25,7 +25,7 @@ import { describeNearMisses, nearQueryOf } from '../near-misses.ts'
 import type { IdentifyOperator } from '../operators.ts'
 import { type CountedOutcomes, noCounts, type OutcomeCounts } from '../outcome-counts.ts'
 import { causeOf } from '../outcome-log.ts'
-import { clicksFor, type FindPeople } from '../people.ts'
+import { clicksAt, type FindPeople } from '../people.ts'
 import type { RecentSignal, RecentSignals } from '../recent-signals.ts'
 import type { Rejections } from '../rejections.ts'
 import { createSenders, type Senders } from '../senders.ts'
@@ -139,23 +139,33 @@ type Listener = FastifyInstance<
   TypeBoxTypeProvider
 >
 
-function monitoringRoutes(app: Listener, { store, spool, metrics, isDraining = () => false }: AdminOptions): void {
+function monitoringRoutes(
+  app: Listener,
+  { store, spool, metrics, isDraining = () => false, now = Date.now }: AdminOptions
+): void {
   const release = { version: version() }
+  /** When somebody first saw that the service is of no use; undefined as long as it is. */
+  let unreadySince: Date | undefined
+  const unready = (reason: string) => {
+    unreadySince ??= new Date(now())
+    return { status: 'unavailable' as const, reason, since: unreadySince, ...release }
+  }
   app.get(
     '/readyz',
     { schema: { summary: 'Whether the service is of use', response: { 200: schemas.Ready, 503: schemas.Unready } } },
     async (_request, reply) => {
       if (isDraining()) {
-        return reply.code(503).send({ status: 'unavailable', reason: 'ERR_STOPPING', ...release })
+        return reply.code(503).send(unready('ERR_STOPPING'))
       }
       try {
         await Promise.all([store.checkReady(), spool.checkReady()])
+        unreadySince = undefined
         return { status: 'ok' as const, ...release }
       } catch (error) {
         if (!(error instanceof UnavailableError || error instanceof SpoolError)) {
           throw error
         }
-        return reply.code(503).send({ status: 'unavailable', reason: error.code, ...release })
+        return reply.code(503).send(unready(error.code))
       }
     }
   )
@@ -411,7 +421,7 @@ function viewRoutes(
       accounts: found.flat().slice(0, maxListed).map(shownAccount),
       objects: objects.map(({ tenantId, objectId }) => ({ tenantId, objectId })),
       hasDirectory: known !== undefined,
-      clicks: objects.length > 0 ? [] : clicksFor(issuers.status())
+      clicks: objects.length > 0 ? [] : issuers.status().map(clicksAt)
     }
   }
 
@@ -539,7 +549,8 @@ function viewRoutes(
         keysLoadedAt: loadedAt === undefined ? null : new Date(loadedAt),
         keysAgeSeconds: loadedAt === undefined ? null : Math.max(0, Math.round((now() - loadedAt) / 1_000)),
         lastFailureAt: lastFailure === undefined ? null : new Date(lastFailure.at),
-        lastFailure: lastFailure?.message ?? null
+        lastFailure: lastFailure?.message ?? null,
+        lookUp: clicksAt({ name, issuer })
       }))
     })
   )

@@ -158,6 +158,7 @@ export const Records = answer('Records, the newest first', {
   records: Type.Array(Type.Object(record)),
   next: Type.Unsafe<string | null>({ type: ['string', 'null'], description: 'The next `before`; null at the end' })
 })
+const lookUp = { provider: Type.String(), path: Type.String(), purgeBy: Type.String() }
 export const Accounts = answer('The accounts that have such a session', {
   accounts: Type.Array(accountRef),
   objects: Type.Optional(
@@ -167,10 +168,9 @@ export const Accounts = answer('The accounts that have such a session', {
   ),
   hasDirectory: Type.Optional(Type.Boolean({ description: 'Of a user: whether a directory is configured' })),
   clicks: Type.Optional(
-    Type.Array(
-      Type.Object({ issuer: Type.String(), provider: Type.String(), path: Type.String(), purgeBy: Type.String() }),
-      { description: 'Of a user whom no directory knows: how to find the id at the provider of each issuer' }
-    )
+    Type.Array(Type.Object({ issuer: Type.String(), ...lookUp }), {
+      description: 'Of a user whom no directory knows: how to find the id at the provider of each issuer'
+    })
   )
 })
 export const Account = answer('What is stored of an account; never a payload', {
@@ -359,7 +359,8 @@ export const IssuerList = answer('The trusted issuers and their keys, as this pr
       keysLoadedAt: timeOrNull,
       keysAgeSeconds: Type.Unsafe<number | null>({ type: ['integer', 'null'], minimum: 0 }),
       lastFailureAt: timeOrNull,
-      lastFailure: textOrNull
+      lastFailure: textOrNull,
+      lookUp: Type.Object(lookUp, { description: 'How to find the id of a person at the provider' })
     })
   )
 })
@@ -378,6 +379,7 @@ export const Ready = answer('The database and the spool are of use', { status: T
 export const Unready = answer('They are not', {
   status: Type.Literal('unavailable'),
   reason: Type.String(),
+  since: Type.Unsafe<Date>({ type: 'string', format: 'date-time', description: 'When somebody first saw so' }),
   version
 })
 export const MetricsText = Type.String({ description: "Prometheus' text format" })
