@@ -1,23 +1,36 @@
 /** @import { Api } from './api.js' */
-/** @import { AccountQuery, AccountReference, StoredAccount, StoredRow, StoredSession, UserAnswer } from './answers.js' */
-/** @import { Column } from './elements.js' */
-import { accountHash, chooseFields, fill, find, make, makeCard, makeTable } from './elements.js'
-import { attempt } from './problems.js'
-import { createPurgePanel, makeNear } from './purge.js'
-import { age, count, size } from './units.js'
+/** @import { AccountQuery, AccountReference, FoundAccounts, StoredAccount, StoredRow, StoredSession } from './answers.js' */
+/** @import { Column, Content } from './elements.js' */
+import {
+  accountHash,
+  accountLink,
+  choice,
+  code,
+  count,
+  empty,
+  field,
+  focus,
+  givenIn,
+  list,
+  onSubmit,
+  problem,
+  sentence,
+  size,
+  table,
+  time
+} from './elements.js'
+import { html, nothing } from './lit.js'
+import { createPurgePanel, describeNear } from './purge.js'
+import { attempt, createWatch } from './watch.js'
 
 /** @type {readonly Column<StoredRow>[]} */
 const rowColumns = [
-  { title: 'Row', isHeader: true, cell: ({ partitionKey }) => make('code', { class: 'long' }, partitionKey) },
-  {
-    title: 'Kind',
-    isShort: true,
-    cell: ({ kind }) => (kind === 'obo' ? make('abbr', { title: 'on behalf of' }, 'OBO') : 'user')
-  },
+  { title: 'Row', isHeader: true, cell: ({ partitionKey }) => code(partitionKey) },
+  { title: 'Kind', isShort: true, cell: ({ kind }) => (kind === 'obo' ? 'on behalf of' : 'user') },
   { title: 'Size', isNumber: true, cell: ({ payloadBytes }) => size(payloadBytes) },
-  { title: 'Made', isShort: true, cell: ({ createdAt }) => age(createdAt) },
-  { title: 'Written', isShort: true, cell: ({ updatedAt }) => age(updatedAt) },
-  { title: 'Expires', isShort: true, cell: ({ expiresAt }) => age(expiresAt) }
+  { title: 'Made', isShort: true, cell: ({ createdAt }) => time(createdAt) },
+  { title: 'Written', isShort: true, cell: ({ updatedAt }) => time(updatedAt) },
+  { title: 'Expires', isShort: true, cell: ({ expiresAt }) => time(expiresAt) }
 ]
 
 /** @type {readonly Column<StoredSession>[]} */
@@ -25,306 +38,300 @@ const sessionColumns = [
   {
     title: 'Session',
     isHeader: true,
-    cell: ({ sid }) =>
-      sid === null ? make('span', { class: 'quiet' }, 'no sid') : make('code', { class: 'long' }, sid)
+    cell: ({ sid }) => (sid === null ? html`<span class="quiet">no sid</span>` : code(sid))
   },
-  { title: 'Issuer', cell: ({ issuer }) => make('span', { class: 'long' }, issuer) },
-  { title: 'Subject', cell: ({ subject }) => make('code', { class: 'long' }, subject) },
+  { title: 'Issuer', cell: ({ issuer }) => html`<span class="long">${issuer}</span>` },
+  { title: 'Subject', cell: ({ subject }) => code(subject) },
   {
     title: 'Object',
     cell: ({ tenantId, objectId }) =>
       objectId === null
-        ? make('span', { class: 'quiet' }, 'none')
-        : make('code', { class: 'long', title: `of the tenant ${tenantId}` }, objectId)
+        ? html`<span class="quiet">none</span>`
+        : html`${code(objectId)} <span class="quiet">of the tenant</span> ${code(tenantId)}`
   },
-  { title: 'Signed in', isShort: true, cell: ({ issuedAt }) => age(issuedAt) },
-  { title: 'Expires', isShort: true, cell: ({ expiresAt }) => age(expiresAt) }
+  { title: 'Signed in', isShort: true, cell: ({ issuedAt }) => time(issuedAt) },
+  { title: 'Expires', isShort: true, cell: ({ expiresAt }) => time(expiresAt) }
 ]
 
-/** @param {Api} api */
-export function createAccounts(api) {
-  const form = find('find', HTMLFormElement)
-  const issuerNames = find('issuer-names', HTMLDataListElement)
-  const status = find('found-status', HTMLElement)
-  const problem = find('found-problem', HTMLElement)
-  const found = find('found', HTMLElement)
-  const accountInput = find('find-account', HTMLInputElement)
-
-  let hasIssuers = false
+/**
+ * @param {Api} api
+ * @param {() => void} redraw
+ */
+export function createAccounts(api, redraw) {
+  const issuers = createWatch(redraw, api.issuers, 60_000)
+  const directories = createWatch(redraw, api.directories, 60_000)
+  let by = 'homeAccountId'
+  let status = ''
+  /** @type {string | undefined} */
+  let trouble
+  /** @type {() => Content} what was found */
+  let drawFound = () => nothing
   let latest = 0
 
-  const textOf = (/** @type {string} */ name) => find(`find-${name}`, HTMLInputElement).value.trim()
-
-  form.addEventListener('change', () => chooseFields(form))
-  chooseFields(form)
-
-  form.addEventListener('submit', (event) => {
-    event.preventDefault()
-    switch (new FormData(form).get('by')) {
-      case 'sid':
-        void findBySession('sid', { issuer: textOf('issuer'), sid: textOf('sid') })
-        return
-      case 'subject':
-        void findBySession('subject', { issuer: textOf('issuer'), subject: textOf('subject') })
-        return
-      case 'object':
-        void findBySession('object', { tenantId: textOf('tenant'), objectId: textOf('object') })
-        return
-      case 'user':
-        void findByUser(textOf('user'))
-        return
-      default:
-        open(textOf('account'), undefined)
+  /**
+   * Looks for something; what is on the page makes room for it.
+   *
+   * @param {() => Promise<void>} work shows what it finds; an older look no longer counts
+   */
+  async function look(work) {
+    latest += 1
+    const mine = latest
+    status = 'Looking …'
+    trouble = undefined
+    drawFound = () => nothing
+    redraw()
+    const problem = await attempt(work)
+    if (mine === latest && problem !== undefined) {
+      status = ''
+      trouble = problem
+      redraw()
     }
-  })
+  }
 
   /**
-   * @param {string} homeAccountId
-   * @param {string | undefined} issuer
+   * @param {number} mine the look that this was found by
+   * @param {string} news
+   * @param {() => Content} draw
    */
-  function open(homeAccountId, issuer) {
-    const hash = accountHash(homeAccountId, issuer)
+  function show(mine, news, draw) {
+    if (mine === latest) {
+      status = news
+      drawFound = draw
+      redraw()
+    }
+  }
+
+  /** @param {HTMLFormElement} form */
+  function search(form) {
+    const { by: _, user, homeAccountId, ...query } = givenIn(form)
+    if (user !== undefined) {
+      void look(() => findUser(user))
+    } else if (homeAccountId !== undefined) {
+      open({ homeAccountId, accountIssuer: null })
+    } else {
+      void look(() => findSession(query))
+    }
+  }
+
+  /** @param {AccountReference} found */
+  function open({ homeAccountId, accountIssuer }) {
+    const hash = accountHash(homeAccountId, accountIssuer)
     if (location.hash === hash) {
-      void showAccount(homeAccountId, issuer)
+      void look(() => findAccount(homeAccountId, accountIssuer ?? undefined))
     } else {
       location.hash = hash
     }
   }
 
-  /**
-   * @param {string} by
-   * @param {AccountQuery} query
-   */
-  async function findBySession(by, query) {
-    const mine = begin()
-    await attempt(problem, async () => {
-      const accounts = await api.accountsOf(query)
-      if (mine !== latest) {
-        return
-      }
-      const [only] = accounts
-      if (only === undefined) {
-        status.textContent = ''
-        fill(
-          found,
-          makeCard(
-            make(
-              'p',
-              { class: 'empty' },
-              `No session of this ${by} is stored. It was never stored, has been signed out, or has expired.`
-            )
-          )
-        )
-      } else if (accounts.length === 1) {
-        open(only.homeAccountId, only.accountIssuer ?? undefined)
-      } else {
-        status.textContent = `${count(accounts.length, 'account')} have a session of this ${by}.`
-        fill(found, makeAccountList(accounts, query))
-      }
-    })
+  /** @param {AccountQuery} query */
+  async function findSession(query) {
+    const mine = latest
+    const what = query.sid !== undefined ? 'sid' : query.subject !== undefined ? 'subject' : 'object'
+    const accounts = await api.accountsOf(query)
+    const [only, ...others] = accounts
+    if (only === undefined) {
+      const why = `No session of this ${what} is stored. It was never stored, has been signed out, or has expired.`
+      show(mine, '', () => html`<div class="card">${empty(why)}</div>`)
+    } else if (others.length === 0) {
+      open(only)
+    } else {
+      showAll(mine, `${count(accounts.length, 'account')} have a session of this ${what}.`, accounts, query)
+    }
   }
 
-  /** @param {string} user */
-  async function findByUser(user) {
-    const mine = begin()
-    await attempt(problem, async () => {
-      const { accounts, objects, hasDirectory, clicks } = await api.accountsOfUser(user)
-      if (mine !== latest) {
-        return
-      }
-      const [account, ...others] = accounts
-      const [object] = objects
-      if (account !== undefined && others.length === 0) {
-        open(account.homeAccountId, account.accountIssuer ?? undefined)
-        return
-      }
-      status.textContent = ''
-      if (object !== undefined && objects.length === 1 && accounts.length > 1) {
-        fill(found, makeAccountList(accounts, object))
-        return
-      }
-      const why =
-        object === undefined
-          ? `No address is stored here, and ${hasDirectory ? 'no directory knows this one' : 'no directory is configured to ask'}. Find the id at the provider:`
-          : `${count(objects.length, 'person')} bear this name; no session of them is stored, or there is more than one of them.`
-      fill(found, makeCard(make('p', {}, why), makeClicks(clicks), makeObjects(objects)))
-    })
+  /** @param {string} user an e-mail address or a user name */
+  async function findUser(user) {
+    const mine = latest
+    const { accounts, objects = [], hasDirectory, clicks = [] } = await api.accountsOfUser(user)
+    const [only, ...others] = accounts
+    const [object, ...otherObjects] = objects
+    if (only !== undefined && others.length === 0) {
+      open(only)
+      return
+    }
+    if (object !== undefined && otherObjects.length === 0 && only !== undefined) {
+      showAll(mine, `${count(accounts.length, 'account')} of this person are stored.`, accounts, object)
+      return
+    }
+    const why =
+      object === undefined
+        ? `No address is stored here, and ${hasDirectory ? 'no directory knows this one' : 'no directory is configured to ask'}. Find the id at the provider:`
+        : otherObjects.length === 0
+          ? 'The directory knows this person, but no session of theirs is stored: there is nothing to purge.'
+          : 'Several people bear this name in the directories. Look for each by the directory object:'
+    show(
+      mine,
+      '',
+      () =>
+        html`<div class="card"><p>${why}</p>${describeClicks(clicks)}${list(
+          objects.map(({ tenantId, objectId }) => html`Object ${code(objectId)} of the tenant ${code(tenantId)}`)
+        )}</div>`
+    )
   }
 
   /**
+   * @param {number} mine
+   * @param {string} news
    * @param {readonly AccountReference[]} accounts
    * @param {AccountQuery} selector
    */
-  function makeAccountList(accounts, selector) {
-    return makeCard(
-      make(
-        'ul',
-        { class: 'list' },
-        ...accounts.map(({ homeAccountId, accountIssuer }) =>
-          make(
-            'li',
-            {},
-            make('a', { class: 'long', href: accountHash(homeAccountId, accountIssuer ?? undefined) }, homeAccountId),
-            accountIssuer !== null && make('span', { class: 'quiet long' }, ` of ${accountIssuer}`)
-          )
-        )
-      ),
-      createPurgePanel(api, selector, 'all of them', () => {})
-    )
+  function showAll(mine, news, accounts, selector) {
+    const panel = createPurgePanel({ api, redraw }, selector, 'all of them', () => {})
+    show(mine, news, () => html`<div class="card">${list(accounts.map(accountLink))}${panel.draw()}</div>`)
   }
 
   /**
    * @param {string} homeAccountId
    * @param {string | undefined} issuer
    */
-  async function showAccount(homeAccountId, issuer) {
-    const mine = begin()
-    await attempt(problem, async () => {
-      const account = await api.account(homeAccountId, issuer)
-      if (mine !== latest) {
-        return
-      }
-      fill(found)
-      describe(account, issuer)
-      status.focus({ preventScroll: true })
-    })
-  }
-
-  /** What is on the page makes room for the next answer. */
-  function begin() {
-    latest += 1
-    status.textContent = 'Looking …'
-    problem.textContent = ''
-    fill(found)
+  async function findAccount(homeAccountId, issuer) {
     const mine = latest
-    queueMicrotask(() => status.setAttribute('tabindex', '-1'))
-    return mine
-  }
-
-  /**
-   * What is stored and comes close: a dry run says so, and leaves no record.
-   *
-   * @param {HTMLElement} place
-   * @param {string} homeAccountId
-   */
-  async function showNear(place, homeAccountId) {
-    const mine = latest
-    await attempt(problem, async () => {
-      const outcome = await api.dryRun({ selector: { homeAccountId }, reason: 'looked for', issuedBefore: undefined })
-      if (mine === latest) {
-        fill(place, makeNear(outcome))
-      }
-    })
-  }
-
-  /**
-   * @param {StoredAccount} account
-   * @param {string | undefined} issuer
-   */
-  function describe(account, issuer) {
-    const { homeAccountId, rows, sessions, isComplete } = account
-    const heading = make('h2', { class: 'long' }, homeAccountId)
-    const contents = make('div')
-    const issuers = [...new Set(rows.map(({ accountIssuer }) => accountIssuer))]
-    if (rows.length === 0 && sessions.length === 0) {
-      status.textContent = 'Nothing is stored of this account.'
-      fill(
-        found,
-        makeCard(
-          heading,
-          makeRecordsLink(homeAccountId),
-          make(
-            'p',
-            { class: 'empty' },
-            'No app has a row or a session of it: nobody signed in by it, or it has been signed out, or all has expired.'
-          ),
-          contents
-        )
+    let found = await api.account(homeAccountId, issuer)
+    const own = [...new Set(found.rows.map(({ accountIssuer }) => accountIssuer))]
+    const heading = html`<h2 class="long">${homeAccountId}</h2>
+      <p><a href="#/records?${new URLSearchParams({ account: homeAccountId })}">Its records</a></p>`
+    if (found.rows.length === 0 && found.sessions.length === 0) {
+      const why =
+        'No app has a row or a session of it: nobody signed in by it, or it has been signed out, or all has expired.'
+      // A dry run leaves no record, and says what is stored and comes close.
+      const outcome = await api.dryRun({ homeAccountId, reason: 'looked for' })
+      show(
+        mine,
+        'Nothing is stored of this account.',
+        () => html`<div class="card">${heading}${empty(why)}${describeNear(outcome)}</div>`
       )
-      void showNear(contents, homeAccountId)
       return
     }
-    drawContents(contents, account)
-    status.textContent = describeSums(account)
-    fill(
-      found,
-      makeCard(
-        heading,
-        makeRecordsLink(homeAccountId),
-        !isComplete && make('p', { class: 'problem' }, 'There is more of it than is listed here.'),
-        contents
-      ),
-      makeCard(
-        issuers.length > 1
-          ? makeIssuerChoice(homeAccountId, issuers)
-          : createPurgePanel(api, { homeAccountId, issuer: issuer ?? issuers[0] ?? undefined }, 'this account', () => {
-              void redraw()
-            })
-      )
-    )
+    const owner = issuer ?? own[0] ?? undefined
+    const selector = owner === undefined ? { homeAccountId } : { homeAccountId, issuer: owner }
+    const panel = createPurgePanel({ api, redraw }, selector, 'this account', () => void lookAgain())
 
-    async function redraw() {
-      const mine = latest
-      await attempt(problem, async () => {
-        const left = await api.account(homeAccountId, issuer)
-        if (mine === latest) {
-          drawContents(contents, left)
-          status.textContent = describeSums(left)
-        }
+    async function lookAgain() {
+      const problem = await attempt(async () => {
+        found = await api.account(homeAccountId, issuer)
       })
+      if (mine === latest) {
+        trouble = problem
+        status = describeSums(found)
+        redraw()
+      }
     }
+
+    show(
+      mine,
+      describeSums(found),
+      () => html`<div class="card">${heading}${
+        found.isComplete ? nothing : problem('There is more of it than is listed here.')
+      }${describeApps(found)}</div>
+      <div class="card">${own.length > 1 ? describeIssuers(homeAccountId, own) : panel.draw()}</div>`
+    )
+    focus('found-status')
+  }
+
+  function drawForm() {
+    const isBy = (/** @type {string[]} */ ...ways) => ways.includes(by)
+    const names = issuers.answer?.map(({ issuer }) => issuer) ?? []
+    return html`<form id="find" class="card" @submit=${onSubmit(search)}>
+      ${choice(
+        [
+          ['homeAccountId', 'account id'],
+          ['sid', 'session'],
+          ['subject', 'subject'],
+          ['object', 'directory object'],
+          ['user', 'e-mail address or user name']
+        ],
+        'Find an account by',
+        by,
+        (value) => {
+          by = value
+          redraw()
+        }
+      )}
+      <div class="fields">
+        ${field('find-account', 'homeAccountId', { name: 'homeAccountId', isShown: isBy('homeAccountId') })}
+        ${field('find-issuer', 'Issuer', { name: 'issuer', isShown: isBy('sid', 'subject'), offered: names })}
+        ${field('find-sid', 'sid', { name: 'sid', isShown: isBy('sid') })}
+        ${field('find-subject', 'Subject', { name: 'subject', isShown: isBy('subject') })}
+        ${field('find-tenant', 'Tenant id', {
+          name: 'tenantId',
+          isShown: isBy('object'),
+          offered: directories.answer?.map(({ tenantId }) => tenantId) ?? []
+        })}
+        ${field('find-object', 'Object id', { name: 'objectId', isShown: isBy('object') })}
+        ${field('find-user', 'Address or name', { name: 'user', isShown: isBy('user'), maxLength: 320 })}
+        <button type="submit" class="primary">Find</button>
+      </div>
+      ${isBy('user') ? describeWay() : nothing}
+      ${problem(issuers.problem)}
+    </form>`
+  }
+
+  /** From an address to an account. */
+  function describeWay() {
+    if (directories.answer === undefined) {
+      return problem(directories.problem)
+    }
+    if (directories.answer.length > 0) {
+      const watched = directories.answer.map(({ issuer }) => issuer).join(', ')
+      return html`<p class="quiet long">The directory of ${watched} is asked. No address is stored here.</p>`
+    }
+    const clicks = issuers.answer?.map(({ name, lookUp }) => ({ issuer: name, ...lookUp })) ?? []
+    return html`<div class="quiet"><p>No directory is configured that could be asked, and no address is stored here. Find the id at the provider:</p>
+      ${describeClicks(clicks)}</div>`
   }
 
   return {
+    title: 'Accounts',
+    draw: () => html`
+      ${drawForm()}
+      <p id="found-status" class="status" role="status" tabindex="-1">${status}</p>
+      ${problem(trouble)}
+      <div id="found">${drawFound()}</div>`,
     /**
      * @param {string} homeAccountId
      * @param {URLSearchParams} query
      * @param {boolean} isReturn
      */
     show(homeAccountId, query, isReturn) {
-      if (!hasIssuers) {
-        hasIssuers = true
-        void attempt(problem, async () => {
-          const issuers = await api.issuers()
-          fill(issuerNames, ...issuers.map(({ name, issuer }) => make('option', { value: issuer }, name)))
-        })
-      }
-      const issuer = query.get('issuer') ?? undefined
+      issuers.start()
+      directories.start()
       if (homeAccountId !== '' && !isReturn) {
-        accountInput.value = homeAccountId
-        void showAccount(homeAccountId, issuer)
+        by = 'homeAccountId'
+        redraw()
+        const input = document.getElementById('find-account')
+        if (input instanceof HTMLInputElement) {
+          input.value = homeAccountId
+        }
+        void look(() => findAccount(homeAccountId, query.get('issuer') ?? undefined))
       }
     },
-    hide() {}
+    hide() {
+      issuers.stop()
+      directories.stop()
+    }
   }
 }
 
-/**
- * @param {HTMLElement} element
- * @param {StoredAccount} account
- */
-function drawContents(element, { rows, sessions }) {
+/** @param {StoredAccount} account */
+function describeApps({ rows, sessions }) {
   const apps = [...new Set([...rows, ...sessions].map(({ clientId }) => clientId))].sort()
-  fill(
-    element,
-    apps.length === 0 && make('p', { class: 'empty' }, 'Nothing is left of this account.'),
-    ...apps.map((app) => {
-      const ofApp = (/** @type {{ clientId: string }} */ { clientId }) => clientId === app
-      const appRows = rows.filter(ofApp)
-      const appSessions = sessions.filter(ofApp)
-      return make(
-        'section',
-        { class: 'app' },
-        make('h3', { class: 'long' }, app),
-        appRows.length > 0
-          ? makeTable(`Rows of ${app}`, rowColumns, appRows)
-          : make('p', { class: 'empty' }, 'No row: the app has no token of it.'),
-        appSessions.length > 0
-          ? makeTable(`Sessions of ${app}`, sessionColumns, appSessions)
-          : make('p', { class: 'empty' }, 'No session: a sign-out finds these rows through other apps alone.')
-      )
-    })
-  )
+  if (apps.length === 0) {
+    return empty('Nothing is left of this account.')
+  }
+  return html`${apps.map((app) => {
+    const isOwn = (/** @type {{ clientId: string }} */ { clientId }) => clientId === app
+    const ownRows = rows.filter(isOwn)
+    const ownSessions = sessions.filter(isOwn)
+    return html`<section class="app">
+      <h3 class="long">${app}</h3>
+      ${ownRows.length > 0 ? table(`Rows of ${app}`, rowColumns, ownRows) : empty('No row: the app has no token of it.')}
+      ${
+        ownSessions.length > 0
+          ? table(`Sessions of ${app}`, sessionColumns, ownSessions)
+          : empty('No session: a sign-out finds these rows through other apps alone.')
+      }
+    </section>`
+  })}`
 }
 
 /** @param {StoredAccount} account */
@@ -337,61 +344,20 @@ function describeSums({ rows, sessions }) {
  * @param {string} homeAccountId
  * @param {readonly (string | null)[]} issuers
  */
-function makeIssuerChoice(homeAccountId, issuers) {
-  return make(
-    'div',
-    {},
-    make('h2', {}, 'Purge'),
-    make('p', {}, 'Accounts of several issuers bear this id, and may be different people. Choose one:'),
-    make(
-      'ul',
-      { class: 'list' },
-      ...issuers.map(
-        (issuer) =>
-          issuer !== null &&
-          make('li', {}, make('a', { class: 'long', href: accountHash(homeAccountId, issuer) }, issuer))
-      )
-    )
-  )
+function describeIssuers(homeAccountId, issuers) {
+  return html`<h2>Purge</h2>
+    <p>Accounts of several issuers bear this id, and may be different people. Choose one:</p>
+    ${list(issuers.map((issuer) => html`<a class="long" href=${accountHash(homeAccountId, issuer)}>${issuer}</a>`))}`
 }
 
-/** @param {string} homeAccountId */
-function makeRecordsLink(homeAccountId) {
-  const query = new URLSearchParams({ account: homeAccountId })
-  return make('p', {}, make('a', { href: `#/records?${query}` }, 'Its records'))
-}
-
-/** @param {UserAnswer['clicks']} clicks */
-function makeClicks(clicks) {
-  return (
-    clicks.length > 0 &&
-    make(
-      'ul',
-      { class: 'list' },
-      ...clicks.map(({ issuer, provider, path, purgeBy }) =>
-        make('li', {}, make('b', {}, issuer), ` (${provider}): ${path}. Then ${purgeBy}.`)
-      )
-    )
-  )
-}
-
-/** @param {UserAnswer['objects']} objects */
-function makeObjects(objects) {
-  return (
-    objects.length > 0 &&
-    make(
-      'ul',
-      { class: 'list' },
-      ...objects.map(({ tenantId, objectId }) =>
-        make(
-          'li',
-          { class: 'long' },
-          'Object ',
-          make('code', {}, objectId),
-          ' of the tenant ',
-          make('code', {}, tenantId)
+/** @param {NonNullable<FoundAccounts['clicks']>} clicks */
+function describeClicks(clicks) {
+  return clicks.length === 0
+    ? nothing
+    : list(
+        clicks.map(
+          ({ issuer, provider, path, purgeBy }) =>
+            html`<b class="long">${issuer}</b> (${provider}): ${sentence(path)} Then ${purgeBy}.`
         )
       )
-    )
-  )
 }

@@ -1,4 +1,5 @@
-/** @import { AccountQuery, AccountReference, Directory, Issuer, PurgeOrder, PurgeOutcome, Readiness, RecordFilter, RecordPage, Rejections, Spool, Stats, StoredAccount, StoredRecord, UserAnswer } from './answers.js' */
+/** @import { AccountQuery, AccountReference, Directory, FoundAccounts, Issuer, PurgeOrder, PurgeOutcome, Readiness, RecordFilter, RecordPage, Rejections, Spool, Stats, StoredAccount, StoredRecord } from './answers.js' */
+import { sentence } from './elements.js'
 
 /** What was rejected, or could not be asked; the message is the API's own text if it gave one. */
 export class Problem extends Error {
@@ -19,17 +20,17 @@ export class Problem extends Error {
 }
 
 const pageSize = '25'
+const storedName = 'msal-logout-token'
 
 /** @typedef {ReturnType<typeof createApi>} Api */
 
 /**
- * The operators' HTTP interface, with a token that is kept here alone.
+ * The operators' HTTP interface, with a token that this tab alone has: a reload does not ask for it again (SECURITY.md says why).
  *
  * @param {(problem: Problem) => Promise<void>} signInAgain resolves when somebody has signed in again
  */
 export function createApi(signInAgain) {
-  /** @type {string | undefined} */
-  let token
+  let token = readStored()
   /** @type {Promise<void> | undefined} one sign-in, however many requests were rejected */
   let signingIn
 
@@ -56,28 +57,49 @@ export function createApi(signInAgain) {
       const detail = typeof answer?.detail === 'string' ? answer.detail : 'no reason given'
       throw new Problem(sentence(detail), { status: response.status, code: String(answer?.code) })
     }
-    return { status: response.status, answer }
+    return answer
   }
 
   /**
-   * Asks; if the credentials are no longer good, again after a new sign-in.
-   *
    * @param {string} path
-   * @param {RequestInit} [init]
+   * @param {RequestInit & { timeoutMs?: number }} init
+   * @param {(problem: Problem) => Promise<any>} afterSignIn if the credentials were no longer good, and somebody has signed in again
    * @returns {Promise<any>} as the API documents it
    */
-  async function ask(path, init) {
+  async function sendOr(path, init, afterSignIn) {
     const used = token
     try {
-      return (await send(path, init)).answer
+      return await send(path, init)
     } catch (error) {
       if (!(error instanceof Problem && error.isAboutCredentials)) {
         throw error
       }
       await renew(used, error)
-      return ask(path, init)
+      return afterSignIn(error)
     }
   }
+
+  /**
+   * Asks; after a new sign-in, again.
+   *
+   * @param {string} path
+   * @param {RequestInit} [init]
+   * @returns {Promise<any>}
+   */
+  const ask = (path, init = {}) => sendOr(path, init, () => ask(path, init))
+
+  /**
+   * Acts. Never again by itself after a new sign-in: the operator who signs in then has not pressed the button.
+   *
+   * @param {string} nothing what was not done
+   * @param {string} path
+   * @param {RequestInit & { timeoutMs?: number }} init
+   * @returns {Promise<any>}
+   */
+  const act = (nothing, path, init) =>
+    sendOr(path, init, async (problem) => {
+      throw new Problem(`${nothing}: the sign-in had ended. Press the button again.`, problem)
+    })
 
   /**
    * @param {string | undefined} used
@@ -87,6 +109,7 @@ export function createApi(signInAgain) {
     if (token !== used) {
       return // somebody has signed in since
     }
+    store(undefined)
     signingIn ??= signInAgain(problem).finally(() => {
       signingIn = undefined
     })
@@ -112,6 +135,11 @@ export function createApi(signInAgain) {
   })
 
   return {
+    hasToken: () => token !== undefined,
+
+    /** Nothing of it stays in this tab. */
+    signOut: () => store(undefined),
+
     /**
      * @param {string} candidate
      * @throws {Problem} if it is not an operator's
@@ -122,6 +150,7 @@ export function createApi(signInAgain) {
       }
       await send('admin/issuers', {}, candidate)
       token = candidate
+      store(candidate)
     },
 
     /** @returns {Promise<Readiness>} */
@@ -146,24 +175,14 @@ export function createApi(signInAgain) {
     directories: async () => (await ask('admin/directories')).directories,
 
     /**
-     * What the breaker of a directory holds is done, or is not. Never asked again by itself after a new sign-in.
+     * What the breaker of a directory holds is done, or is not.
      *
      * @param {string} tenantId
      * @param {'release' | 'drop'} decision
-     * @returns {Promise<void>}
+     * @returns {Promise<unknown>}
      */
-    async decideDirectory(tenantId, decision) {
-      const used = token
-      try {
-        await send(`admin/directories/${encodeURIComponent(tenantId)}/${decision}`, { method: 'POST' })
-      } catch (error) {
-        if (error instanceof Problem && error.isAboutCredentials) {
-          await renew(used, error)
-          throw new Problem('Nothing was decided: the sign-in had ended. Press the button again.', error)
-        }
-        throw error
-      }
-    },
+    decideDirectory: (tenantId, decision) =>
+      act('Nothing was decided', `admin/directories/${encodeURIComponent(tenantId)}/${decision}`, { method: 'POST' }),
 
     /** @returns {Promise<Spool>} */
     spool: () => ask('admin/spool'),
@@ -176,7 +195,7 @@ export function createApi(signInAgain) {
 
     /**
      * @param {string} user an e-mail address or a user name
-     * @returns {Promise<UserAnswer>}
+     * @returns {Promise<FoundAccounts>}
      */
     accountsOfUser: (user) => ask(`admin/accounts${query({ user })}`),
 
@@ -211,48 +230,47 @@ export function createApi(signInAgain) {
     purges: (before) => ask(`admin/purges${query({ limit: pageSize, before })}`),
 
     /**
-     * @param {string} id
-     * @returns {Promise<StoredRecord>}
-     */
-    purge: (id) => ask(`admin/purges/${encodeURIComponent(id)}`),
-
-    /**
      * What a purge would do.
      *
      * @param {PurgeOrder} order
      * @returns {Promise<PurgeOutcome>}
      */
-    dryRun: ({ selector, ...rest }) => ask('admin/purges', asJson({ ...selector, ...rest, dryRun: true })),
+    dryRun: (order) => ask('admin/purges', asJson({ ...order, dryRun: true })),
 
     /**
-     * Never asked again by itself after a new sign-in: the operator who signs in then has not pressed the button.
-     *
      * @param {PurgeOrder} order
      * @param {{ force: boolean, idempotencyKey: string }} how
      * @returns {Promise<PurgeOutcome>}
      */
-    async orderPurge({ selector, ...rest }, { force, idempotencyKey }) {
-      const used = token
-      const { headers, ...init } = asJson({ ...selector, ...rest, force })
-      try {
-        const { status, answer } = await send('admin/purges', {
-          ...init,
-          headers: { ...headers, 'idempotency-key': idempotencyKey },
-          timeoutMs: 60_000
-        })
-        return { ...answer, isRunning: status === 202 }
-      } catch (error) {
-        if (error instanceof Problem && error.isAboutCredentials) {
-          await renew(used, error)
-          throw new Problem('Nothing was purged: the sign-in had ended. Press the button again.', error)
-        }
-        throw error
-      }
+    orderPurge(order, { force, idempotencyKey }) {
+      const { headers, ...init } = asJson({ ...order, force })
+      return act('Nothing was purged', 'admin/purges', {
+        ...init,
+        headers: { ...headers, 'idempotency-key': idempotencyKey },
+        timeoutMs: 60_000
+      })
     }
   }
 }
 
-/** @param {string} text */
-function sentence(text) {
-  return `${text.charAt(0).toUpperCase()}${text.slice(1)}${text.endsWith('.') ? '' : '.'}`
+/** @returns {string | undefined} */
+function readStored() {
+  try {
+    return sessionStorage.getItem(storedName) ?? undefined
+  } catch {
+    return undefined // the browser is set to store nothing: a reload asks again
+  }
+}
+
+/** @param {string | undefined} token */
+function store(token) {
+  try {
+    if (token === undefined) {
+      sessionStorage.removeItem(storedName)
+    } else {
+      sessionStorage.setItem(storedName, token)
+    }
+  } catch {
+    // as above
+  }
 }

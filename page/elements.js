@@ -1,65 +1,147 @@
-/** @typedef {Node | string | null | undefined | false} Child */
+/** @import { TemplateResult } from './lit.js' */
+/** @import { Watch } from './watch.js' */
+import { html, nothing } from './lit.js'
+
+// What views are made of. A value in a template becomes text or an attribute, never markup: lit sees to it.
+
+/** @typedef {TemplateResult | string | typeof nothing} One */
+/** @typedef {One | readonly One[]} Content */
+
+const numbers = new Intl.NumberFormat('en')
+const oneDigit = new Intl.NumberFormat('en', { maximumFractionDigits: 1 })
+const calendar = new Intl.DateTimeFormat('en-GB', { year: 'numeric', month: 'short', day: 'numeric' })
+const clock = new Intl.DateTimeFormat('en-GB', {
+  hour: '2-digit',
+  minute: '2-digit',
+  second: '2-digit',
+  hourCycle: 'h23',
+  timeZoneName: 'short'
+})
+const minuteClock = new Intl.DateTimeFormat('en-GB', { hour: '2-digit', minute: '2-digit', hourCycle: 'h23' })
+
+/** @type {readonly (readonly [number, string])[]} */
+const spans = [
+  [86_400, 'd'],
+  [3_600, 'h'],
+  [60, 'min'],
+  [1, 's']
+]
+
+/** @param {number} value */
+export const number = (value) => numbers.format(value)
 
 /**
- * Makes an element. Texts become text nodes, never markup; `true` sets an attribute without a value, and what is
- * false, null or undefined is left out.
+ * `1 row`, `2 rows`.
  *
- * @template {keyof HTMLElementTagNameMap} Tag
- * @param {Tag} tag
- * @param {Record<string, string | number | boolean | null | undefined>} [attributes]
- * @param {...Child} children
- * @returns {HTMLElementTagNameMap[Tag]}
+ * @param {number} value
+ * @param {string} noun
  */
-export function make(tag, attributes = {}, ...children) {
-  const element = document.createElement(tag)
-  for (const [name, value] of Object.entries(attributes)) {
-    if (value !== false && value !== null && value !== undefined) {
-      element.setAttribute(name, value === true ? '' : String(value))
-    }
+export const count = (value, noun) => `${number(value)} ${noun}${value === 1 ? '' : 's'}`
+
+/** @param {number} bytes */
+export function size(bytes) {
+  const text =
+    bytes < 1_000
+      ? `${bytes} B`
+      : bytes < 1_000_000
+        ? `${oneDigit.format(bytes / 1_000)} kB`
+        : `${oneDigit.format(bytes / 1_000_000)} MB`
+  return html`<data value=${bytes}>${text}</data>`
+}
+
+/**
+ * `12 min`, `1 h 20 min`: no more than two units.
+ *
+ * @param {number} seconds
+ */
+function span(seconds) {
+  const whole = Math.max(0, Math.round(seconds))
+  const at = spans.findIndex(([length]) => whole >= length)
+  const [length, unit] = spans[at === -1 ? spans.length - 1 : at] ?? [1, 's']
+  const [smaller, smallerUnit] = spans[at + 1] ?? [1, 's']
+  const first = Math.floor(whole / length)
+  const rest = Math.floor((whole % length) / smaller)
+  const isShort = at === -1 || unit === 's' || unit === 'min' || first >= 10 || rest === 0
+  return isShort ? `${first} ${unit}` : `${first} ${unit} ${rest} ${smallerUnit}`
+}
+
+/**
+ * The time with its zone, and beside it how long ago that is, or in how long.
+ *
+ * @param {string} iso
+ */
+export function time(iso) {
+  const date = new Date(iso)
+  const seconds = (Date.now() - date.getTime()) / 1_000
+  const relative = seconds >= 0 ? `${span(seconds)} ago` : `in ${span(-seconds)}`
+  return html`<time datetime=${iso}><span>${calendar.format(date)},</span> <span>${clock.format(date)}</span> <small>(${relative})</small></time>`
+}
+
+/**
+ * `hour:minute` of the reader's day.
+ *
+ * @param {string} iso
+ */
+export const timeOfDay = (iso) => minuteClock.format(new Date(iso))
+
+/** The zone of the times, as they name it. */
+export const zone = () => clock.formatToParts(new Date()).find(({ type }) => type === 'timeZoneName')?.value ?? ''
+
+/** @param {Pick<Watch<unknown>, 'asOf'>} watch */
+export function asOf({ asOf }) {
+  if (asOf === undefined) {
+    return nothing
   }
-  element.append(...children.filter(isShown))
-  return element
+  const date = new Date(asOf)
+  const day = date.toDateString() === new Date().toDateString() ? '' : `${calendar.format(date)}, `
+  return html`<span class="as-of">as of ${day}${clock.format(date)}</span>`
 }
 
 /**
- * A part of the page that stands by itself.
+ * A source as people read it: `security-events` is `Security events`. What there is of them is for the service to say.
  *
- * @param {...Child} children
+ * @param {string} source
  */
-export function makeCard(...children) {
-  return make('div', { class: 'card' }, ...children)
-}
+export const label = (source) => capital(source.replaceAll('-', ' '))
+
+/** @param {string} text */
+export const sentence = (text) => `${capital(text)}${/[.!?]$/.test(text) ? '' : '.'}`
+
+/** @param {string} text */
+const capital = (text) => `${text.charAt(0).toUpperCase()}${text.slice(1)}`
+
+/** @param {string | null | undefined} value an id, or anything else that others have chosen */
+export const code = (value) => (value === null || value === undefined ? nothing : html`<code>${value}</code>`)
+
+/** @param {Content} [text] */
+export const problem = (text = nothing) => html`<p class="problem" role="alert">${text}</p>`
+
+/** @param {string} text */
+export const empty = (text) => html`<p class="empty">${text}</p>`
+
+/** @param {string | null | undefined} text */
+export const whatToDo = (text) =>
+  text === null || text === undefined ? nothing : html`<p class="advice"><b>What to do:</b> ${sentence(text)}</p>`
 
 /**
- * @param {Child} child
- * @returns {child is Node | string}
- */
-function isShown(child) {
-  return child !== null && child !== undefined && child !== false
-}
-
-/**
- * The element with this id, which index.html promises.
+ * A part of a view that shows one answer: with its own problem, and as of when. If there is a problem, the last good answer stays.
  *
- * @template {HTMLElement} Kind
- * @param {string} id
- * @param {new () => Kind} kind
- * @returns {Kind}
+ * @template Answer
+ * @param {object} options
+ * @param {string} options.title
+ * @param {string} [options.id]
+ * @param {string} [options.intro]
+ * @param {Content} [options.aside] beside the title
+ * @param {Watch<Answer>} watch
+ * @param {(answer: Answer) => Content} draw
  */
-export function find(id, kind) {
-  const element = document.getElementById(id)
-  if (!(element instanceof kind)) {
-    throw new Error(`no ${kind.name} has the id "${id}"`)
-  }
-  return element
-}
-
-/**
- * @param {HTMLElement} element
- * @param {...Child} children
- */
-export function fill(element, ...children) {
-  element.replaceChildren(...children.filter(isShown))
+export function card({ title, id, intro, aside = nothing }, watch, draw) {
+  return html`<section class="card" id=${id ?? nothing} aria-label=${title}>
+    <div class="heading"><h2>${title}</h2>${asOf(watch)}${aside}</div>
+    ${intro === undefined ? nothing : html`<p class="quiet">${intro}</p>`}
+    ${problem(watch.problem ?? nothing)}
+    ${watch.answer === undefined ? (watch.problem === undefined ? empty('Looking …') : nothing) : draw(watch.answer)}
+  </section>`
 }
 
 /**
@@ -69,7 +151,7 @@ export function fill(element, ...children) {
  * @property {boolean} [isNumber]
  * @property {boolean} [isHeader] names the row
  * @property {boolean} [isShort] stands beside others on a narrow screen, as numbers do
- * @property {(row: Row) => Child} cell
+ * @property {(row: Row) => Content} cell
  */
 
 /**
@@ -80,32 +162,19 @@ export function fill(element, ...children) {
  * @param {string} caption
  * @param {readonly Column<Row>[]} columns
  * @param {readonly Row[]} rows
- * @param {(row: Row) => string | undefined} [classOf]
+ * @param {{ isSmall?: boolean, classOf?: (row: Row) => string | undefined }} [options] small: it stays a table
  */
-export function makeTable(caption, columns, rows, classOf = () => undefined) {
-  return make(
-    'table',
-    { role: 'table' },
-    make('caption', { class: 'unseen' }, caption),
-    make(
-      'thead',
-      { role: 'rowgroup' },
-      make(
-        'tr',
-        { role: 'row' },
-        ...columns.map((column) =>
-          make('th', { role: 'columnheader', scope: 'col', class: kindOf(column) }, column.title)
-        )
-      )
-    ),
-    make(
-      'tbody',
-      { role: 'rowgroup' },
-      ...rows.map((row) =>
-        make('tr', { role: 'row', class: classOf(row) }, ...columns.map((column) => makeCell(column, row)))
-      )
-    )
-  )
+export function table(caption, columns, rows, { isSmall = false, classOf = () => undefined } = {}) {
+  return html`<table role="table" class=${isSmall ? 'small' : 'wide'}>
+    <caption class="unseen">${caption}</caption>
+    <thead role="rowgroup"><tr role="row">${columns.map(
+      (column) => html`<th role="columnheader" scope="col" class=${kindOf(column)}>${column.title}</th>`
+    )}</tr></thead>
+    <tbody role="rowgroup">${rows.map(
+      (row) =>
+        html`<tr role="row" class=${classOf(row) ?? nothing}>${columns.map((column) => cellOf(column, row))}</tr>`
+    )}</tbody>
+  </table>`
 }
 
 /**
@@ -113,50 +182,119 @@ export function makeTable(caption, columns, rows, classOf = () => undefined) {
  * @param {Column<Row>} column
  * @param {Row} row
  */
-function makeCell(column, row) {
+function cellOf(column, row) {
   const { title, isHeader, cell } = column
-  const kind = kindOf(column)
-  const content = make('div', {}, cell(row))
   return isHeader
-    ? make('th', { role: 'rowheader', scope: 'row', 'data-title': title, class: kind }, content)
-    : make('td', { role: 'cell', 'data-title': title, class: kind }, content)
+    ? html`<th role="rowheader" scope="row" data-title=${title} class=${kindOf(column)}><div>${cell(row)}</div></th>`
+    : html`<td role="cell" data-title=${title} class=${kindOf(column)}><div>${cell(row)}</div></td>`
 }
 
 /** @param {{ isNumber?: boolean, isShort?: boolean }} column */
-const kindOf = ({ isNumber, isShort }) => (isNumber ? 'number' : isShort ? 'brief' : undefined)
+const kindOf = ({ isNumber, isShort }) => (isNumber ? 'number' : isShort ? 'brief' : nothing)
+
+/** @param {readonly (readonly [string, Content])[]} entries what is nothing is left out */
+export function facts(entries) {
+  const given = entries.filter(([, value]) => value !== nothing)
+  return html`<dl class="facts">${given.map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>`
+}
+
+/** @param {readonly Content[]} items */
+export const list = (items) => html`<ul class="list">${items.map((item) => html`<li>${item}</li>`)}</ul>`
 
 /**
- * @param {readonly (readonly [string, Child])[]} facts
+ * @param {readonly (readonly [value: string, name: string])[]} choices
+ * @param {string} legend
+ * @param {string} chosen
+ * @param {(value: string) => void} onChoice
  */
-export function makeFacts(facts) {
-  return make(
-    'dl',
-    { class: 'facts' },
-    ...facts.map(([name, value]) => make('div', {}, make('dt', {}, name), make('dd', {}, value)))
-  )
+export function choice(choices, legend, chosen, onChoice) {
+  return html`<fieldset class="choice">
+    <legend>${legend}</legend>
+    ${choices.map(
+      ([value, name]) =>
+        html`<label><input type="radio" name="by" value=${value} .defaultChecked=${value === chosen} .checked=${value === chosen} @change=${() => onChoice(value)}> ${name}</label>`
+    )}
+  </fieldset>`
+}
+
+/**
+ * A field for an id; not shown, it is no part of the form.
+ *
+ * @param {string} id
+ * @param {string} title
+ * @param {{ name?: string, value?: string | undefined, isShown?: boolean, isRequired?: boolean, maxLength?: number, offered?: readonly string[] }} [options]
+ */
+export function field(id, title, options = {}) {
+  const { name = id, isShown = true, isRequired = true, maxLength = 1_024, offered } = options
+  const choices = [...new Set(offered)].filter((value) => value !== '').sort()
+  return html`<div class="field" ?hidden=${!isShown}>
+    <label for=${id}>${title}</label>
+    <input id=${id} name=${name} .defaultValue=${options.value ?? ''} ?required=${isRequired} ?disabled=${!isShown}
+      maxlength=${maxLength} autocomplete="off" autocapitalize="off" spellcheck="false"
+      list=${offered === undefined ? nothing : `${id}-choices`}>
+    ${
+      offered === undefined
+        ? nothing
+        : html`<datalist id="${id}-choices">${choices.map((value) => html`<option value=${value}></option>`)}</datalist>`
+    }
+  </div>`
+}
+
+/**
+ * What was given in a form, without the white space around it; what is empty is left out.
+ *
+ * @param {HTMLFormElement} form
+ * @returns {Record<string, string>}
+ */
+export function givenIn(form) {
+  const entries = [...new FormData(form)].map(([name, value]) => [name, String(value).trim()])
+  return Object.fromEntries(entries.filter(([, value]) => value !== ''))
+}
+
+/**
+ * Puts a form back to what its view says.
+ *
+ * @param {string} id
+ */
+export function resetForm(id) {
+  const form = document.getElementById(id)
+  if (form instanceof HTMLFormElement) {
+    form.reset()
+  }
+}
+
+/**
+ * A handler of a form's `submit`.
+ *
+ * @param {(form: HTMLFormElement) => void} work
+ */
+export function onSubmit(work) {
+  return (/** @type {SubmitEvent} */ event) => {
+    event.preventDefault()
+    if (event.currentTarget instanceof HTMLFormElement) {
+      work(event.currentTarget)
+    }
+  }
+}
+
+/** @param {string} id of what the reader is led to */
+export function focus(id) {
+  document.getElementById(id)?.focus({ preventScroll: false })
 }
 
 /**
  * The address of an account on this page.
  *
  * @param {string} homeAccountId
- * @param {string} [issuer] of an account that is a bare subject
+ * @param {string | null} [issuer] of an account that is a bare subject
  */
 export function accountHash(homeAccountId, issuer) {
-  const query = issuer === undefined ? '' : `?${new URLSearchParams({ issuer })}`
+  const query = issuer === undefined || issuer === null ? '' : `?${new URLSearchParams({ issuer })}`
   return `#/accounts/${encodeURIComponent(homeAccountId)}${query}`
 }
 
-/**
- * Shows the fields of what is chosen by the radio buttons `by`: those whose `data-for` names it. The others are no part of the form.
- *
- * @param {HTMLFormElement} form
- */
-export function chooseFields(form) {
-  const by = String(new FormData(form).get('by'))
-  for (const field of form.querySelectorAll('[data-for]')) {
-    const isFor = (field.getAttribute('data-for') ?? '').split(' ').includes(by)
-    field.toggleAttribute('hidden', !isFor)
-    field.querySelector('input')?.toggleAttribute('disabled', !isFor)
-  }
+/** @param {{ homeAccountId: string, accountIssuer: string | null }} account */
+export function accountLink({ homeAccountId, accountIssuer }) {
+  const of = accountIssuer === null ? nothing : html` <span class="quiet long">of ${accountIssuer}</span>`
+  return html`<a class="long" href=${accountHash(homeAccountId, accountIssuer)}>${homeAccountId}</a>${of}`
 }

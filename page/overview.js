@@ -1,160 +1,232 @@
 /** @import { Api } from './api.js' */
-/** @import { Issuer, Spool, Verdict } from './answers.js' */
-/** @import { Column } from './elements.js' */
-import { describeDirectories } from './directories.js'
-import { fill, find, make, makeFacts, makeTable } from './elements.js'
-import { createPlot } from './plot.js'
-import { createPolling } from './polling.js'
-import { attempt } from './problems.js'
-import { age, count, number } from './units.js'
+/** @import { Issuer, Spool, Stats, Verdict } from './answers.js' */
+/** @import { Content } from './elements.js' */
+import { createDirectoriesCard } from './directories.js'
+import { card, code, count, empty, facts, list, number, sentence, table, time, whatToDo } from './elements.js'
+import { html, nothing } from './lit.js'
+import { drawSignals } from './plot.js'
+import { createWatch } from './watch.js'
 
-/** @type {readonly Column<Issuer>[]} */
-const issuerColumns = [
-  {
-    title: 'Issuer',
-    isHeader: true,
-    cell: ({ name, issuer }) =>
-      make('div', {}, make('b', {}, name), make('br'), make('span', { class: 'quiet long' }, issuer))
-  },
-  {
-    title: 'Apps',
-    isNumber: true,
-    cell: ({ clientIds }) => make('span', { title: clientIds.join('\n') }, number(clientIds.length))
-  },
-  { title: 'Front channel', isShort: true, cell: ({ frontChannel }) => (frontChannel ? 'on' : 'off') },
-  { title: 'Keys', isNumber: true, cell: ({ keys }) => number(keys) },
-  {
-    title: 'Keys fetched',
-    isShort: true,
-    cell: ({ keysLoadedAt }) => (keysLoadedAt === null ? make('span', { class: 'bad' }, 'never') : age(keysLoadedAt))
-  },
-  {
-    title: 'Last failure',
-    cell: ({ keysLoadedAt, lastFailureAt, lastFailure }) =>
-      lastFailureAt === null
-        ? make('span', { class: 'quiet' }, 'none')
-        : make(
-            'div',
-            { class: keysLoadedAt === null || lastFailureAt > keysLoadedAt ? 'bad' : 'quiet' },
-            age(lastFailureAt),
-            lastFailure === null ? '' : `: ${lastFailure}`
-          )
-  }
-]
+const everyMs = 10_000
+const maxAppsShown = 20
 
-/** @param {Api} api */
-export function createOverview(api) {
-  const range = find('range', HTMLSelectElement)
-  const stats = createPart('stats')
-  const verdicts = createPart('verdicts')
-  const issuers = createPart('issuers')
-  const directories = createPart('directories')
-  const spool = createPart('spool')
-  const plot = createPlot()
-  fill(stats.content, plot.element)
+/**
+ * A card of the overview: one thing that is watched. A new one is a function like those below, and a name in `createOverview`.
+ *
+ * @typedef {object} Card
+ * @property {() => Content} draw nothing, if there is nothing of its kind
+ * @property {() => void} start begins to ask for it
+ * @property {() => void} stop
+ */
 
-  const drawStats = () =>
-    attempt(stats.problem, async () => {
-      const minutes = Number(range.value)
-      const answer = await api.stats(minutes)
-      if (Number(range.value) === minutes) {
-        plot.draw(answer)
-        fill(verdicts.content, describeVerdicts(answer.verdicts), describeCount(answer.since))
+/**
+ * @param {Api} api
+ * @param {() => void} redraw
+ */
+export function createOverview(api, redraw) {
+  /** @type {readonly Card[]} */
+  const cards = [
+    ...createStatsCards(api, redraw),
+    createIssuersCard(api, redraw),
+    createDirectoriesCard(api, redraw),
+    createSpoolCard(api, redraw)
+  ]
+  return {
+    title: 'Overview',
+    draw: () => html`${cards.map((each) => each.draw())}`,
+    show() {
+      for (const { start } of cards) {
+        start()
       }
-    })
-
-  const drawDirectories = () =>
-    attempt(directories.problem, async () => {
-      const found = await api.directories()
-      find('directories-card', HTMLElement).hidden = found.length === 0
-      fill(directories.content, ...describeDirectories(api, found, drawDirectories))
-    })
-
-  const polling = createPolling(10_000, async () => {
-    await Promise.all([
-      drawStats(),
-      attempt(issuers.problem, async () => {
-        const trusted = await api.issuers()
-        fill(issuers.content, makeTable('Issuers', issuerColumns, trusted))
-      }),
-      drawDirectories(),
-      attempt(spool.problem, async () => {
-        fill(spool.content, ...describeSpool(await api.spool()))
-      })
-    ])
-  })
-  range.addEventListener('change', drawStats)
-  return { show: polling.start, hide: polling.stop }
+    },
+    hide() {
+      for (const { stop } of cards) {
+        stop()
+      }
+    }
+  }
 }
 
-/** @param {readonly Verdict[]} verdicts */
-function describeVerdicts(verdicts) {
+/**
+ * Whether it works, what came, and what is stored: three cards of one answer.
+ *
+ * @param {Api} api
+ * @param {() => void} redraw
+ * @returns {readonly Card[]}
+ */
+function createStatsCards(api, redraw) {
+  let minutes = 60
+  const watch = createWatch(redraw, () => api.stats(minutes), everyMs)
+  const range = html`<label for="range" class="unseen">Time</label>
+    <select id="range" @change=${(/** @type {Event} */ { target }) => {
+      minutes = target instanceof HTMLSelectElement ? Number(target.value) : minutes
+      void watch.load()
+    }}>
+      <option value="60">last hour</option>
+      <option value="360">last 6 hours</option>
+      <option value="1440">last 24 hours</option>
+    </select>`
+  const idle = { start() {}, stop() {} }
+  return [
+    {
+      start: watch.start,
+      stop: watch.stop,
+      draw: () => card({ title: 'Does it work?', id: 'verdicts' }, watch, describeVerdicts)
+    },
+    {
+      ...idle,
+      draw: () => card({ title: 'Signals, and what became of them', id: 'stats', aside: range }, watch, drawSignals)
+    },
+    { ...idle, draw: () => card({ title: 'Stored sessions', id: 'sessions' }, watch, describeSessions) }
+  ]
+}
+
+/** @param {Stats} stats */
+function describeVerdicts({ verdicts, since }) {
   const mark = { works: 'good', quiet: 'quiet', fails: 'bad' }
   const word = { works: 'Works', quiet: 'Quiet', fails: 'Fails' }
-  return make(
-    'ul',
-    { class: 'verdicts' },
-    ...verdicts.map(({ state, message, advice }) =>
-      make(
-        'li',
-        {},
-        make('b', { class: mark[state] }, word[state]),
-        make('div', {}, `${sentence(message)}`, advice !== null && make('p', { class: 'quiet' }, sentence(advice)))
+  return html`<ul class="verdicts">${verdicts.map(
+    (verdict) => html`<li><b class=${mark[verdict.state]}>${word[verdict.state]}</b>
+        <div><p class="long">${sentence(verdict.message)}</p>${whatToDo(verdict.advice)}${leadOn(verdict)}</div></li>`
+  )}</ul>
+    <p class="quiet">As this instance has counted, which started ${time(since)}.</p>`
+}
+
+/** @param {Verdict} verdict */
+function leadOn({ code }) {
+  return code === 'rejected' || code === 'foreign_issuer'
+    ? html`<p><a href="#/rejected">See what was rejected</a></p>`
+    : nothing
+}
+
+/** @param {Stats} stats */
+function describeSessions({ sessions }) {
+  if (sessions.length === 0) {
+    return empty('No app has stored a session: nobody has signed in by the shared cache, or all have signed out.')
+  }
+  return html`${table(
+    'Stored sessions by app',
+    [
+      { title: 'App', isHeader: true, cell: ({ clientId }) => code(clientId) },
+      {
+        title: 'Issuer',
+        cell: ({ issuer, issuerName }) =>
+          issuerName === null
+            ? html`<span class="long">${issuer}</span> <b class="bad">not configured: no sign-out of it is taken</b>`
+            : html`<span class="long">${issuerName}</span>`
+      },
+      { title: 'Sessions', isNumber: true, cell: (each) => number(each.sessions) },
+      {
+        title: 'Without a sid',
+        isNumber: true,
+        cell: ({ withoutSid }) => (withoutSid > 0 ? html`<b class="bad">${number(withoutSid)}</b>` : number(withoutSid))
+      }
+    ],
+    sessions.slice(0, maxAppsShown)
+  )}
+  ${sessions.length > maxAppsShown ? html`<p class="quiet">And ${number(sessions.length - maxAppsShown)} more, with fewer sessions.</p>` : nothing}
+  ${
+    sessions.some(({ withoutSid }) => withoutSid > 0)
+      ? html`<p class="quiet">A sign-out that names a sid alone does not end a session without one.</p>`
+      : nothing
+  }`
+}
+
+/**
+ * @param {Api} api
+ * @param {() => void} redraw
+ * @returns {Card}
+ */
+function createIssuersCard(api, redraw) {
+  const watch = createWatch(redraw, api.issuers, everyMs)
+  return {
+    ...watch,
+    draw: () =>
+      card({ title: 'Issuers', id: 'issuers' }, watch, (issuers) =>
+        table(
+          'Issuers',
+          [
+            {
+              title: 'Issuer',
+              isHeader: true,
+              cell: ({ name, issuer }) => html`<b class="long">${name}</b><br><span class="quiet long">${issuer}</span>`
+            },
+            { title: 'Apps', cell: ({ clientIds }) => describeApps(clientIds) },
+            { title: 'Front channel', isShort: true, cell: ({ frontChannel }) => (frontChannel ? 'on' : 'off') },
+            { title: 'Keys', cell: describeKeys }
+          ],
+          issuers
+        )
       )
-    )
-  )
+  }
 }
 
-/** @param {string} since */
-function describeCount(since) {
-  return make('p', { class: 'quiet' }, 'As this instance has counted, which started ', age(since), '.')
+/** @param {readonly string[]} clientIds */
+function describeApps(clientIds) {
+  const ids = list(clientIds.map((clientId) => code(clientId)))
+  return clientIds.length === 1
+    ? code(clientIds[0])
+    : html`<details><summary>${count(clientIds.length, 'app')}</summary>${ids}</details>`
 }
 
-/** @param {string} text */
-function sentence(text) {
-  return `${text.charAt(0).toUpperCase()}${text.slice(1)}.`
+/** @param {Issuer} issuer */
+function describeKeys({ keys, keysLoadedAt, lastFailureAt, lastFailure }) {
+  const advice = 'run "msal-logout check": it looks at the discovery document and the key set, one by one'
+  const tried =
+    lastFailureAt === null
+      ? nothing
+      : html`last tried ${time(lastFailureAt)}: <span class="long">${lastFailure ?? 'no reason given'}</span>`
+  if (keysLoadedAt === null) {
+    return lastFailureAt === null
+      ? html`Not fetched yet: nothing has come of it.`
+      : html`<p class="bad">No key could be fetched since this instance started; ${tried}. Its signals are deferred until then.</p>
+          ${whatToDo(advice)}`
+  }
+  const fetched = html`${count(keys, 'key')}, fetched ${time(keysLoadedAt)}.`
+  return lastFailureAt !== null && lastFailureAt > keysLoadedAt
+    ? html`<p>${fetched}</p><p class="bad">They cannot be fetched again; ${tried}. Those at hand serve meanwhile.</p>${whatToDo(advice)}`
+    : fetched
+}
+
+/**
+ * @param {Api} api
+ * @param {() => void} redraw
+ * @returns {Card}
+ */
+function createSpoolCard(api, redraw) {
+  const watch = createWatch(redraw, api.spool, everyMs)
+  const intro = "What is deferred: signals that wait on this instance's disk for the database or for an issuer's keys."
+  return { ...watch, draw: () => card({ title: 'Spool', id: 'spool', intro }, watch, describeSpool) }
 }
 
 /** @param {Spool} spool */
 function describeSpool({ verified, unverified, unsigned, rejected, stuck, oldestAt, isWritable }) {
-  const facts = makeFacts([
-    ['Verified, for the database', number(verified)],
-    ['Unverified, for keys', number(unverified)],
-    ['Unsigned', number(unsigned)],
-    ['The oldest came', oldestAt === null ? '–' : age(oldestAt)],
-    ['Rejected, set aside', number(rejected)],
-    ['Disk', isWritable ? 'can be written' : make('span', { class: 'bad' }, 'cannot be written')]
-  ])
-  return [
-    facts,
-    verified + unverified + unsigned === 0 &&
-      make('p', { class: 'empty' }, 'Nothing waits: every signal that came is done.'),
-    !isWritable &&
-      make('p', { class: 'problem' }, 'A signal that cannot be done at once would be lost: mend this first.'),
-    stuck.length > 0 &&
-      make(
-        'div',
-        {},
-        make('p', { class: 'problem' }, `${count(stuck.length, 'file')} cannot be used: mend or remove them.`),
-        make(
-          'ul',
-          { class: 'list' },
-          ...stuck.map(({ name, reason }) =>
-            make('li', { class: 'long' }, make('code', {}, name), make('span', { class: 'quiet' }, ` ${reason}`))
-          )
-        )
-      )
-  ]
-}
-
-/**
- * A part of the view that shows its own problem.
- *
- * @param {string} id
- */
-function createPart(id) {
-  const problem = make('p', { class: 'problem', role: 'alert' })
-  const content = make('div')
-  fill(find(id, HTMLElement), problem, content)
-  return { problem, content }
+  const waiting = verified + unverified + unsigned
+  const wait = waiting === 1 ? 'waits' : 'wait'
+  return html`
+    ${
+      waiting === 0
+        ? empty('Nothing waits: every signal that came is done.')
+        : html`<p>${count(waiting, 'signal')} ${wait}${oldestAt === null ? '' : html`, the oldest since ${time(oldestAt)}`}.</p>
+            ${whatToDo('bring the database, or the keys of the issuer, within reach: they are done then by themselves')}`
+    }
+    ${
+      isWritable
+        ? nothing
+        : html`<div class="trouble"><p>The disk cannot be written: a signal that cannot be done at once would be lost.</p>
+            ${whatToDo('give SPOOL_DIR to the user of the service, and make room on its disk; "msal-logout check" says what it finds')}</div>`
+    }
+    ${
+      stuck.length === 0
+        ? nothing
+        : html`<div class="trouble"><p>${count(stuck.length, 'file')} cannot be used: mend or remove them.</p>
+            ${list(stuck.map(({ name, reason }) => html`${code(name)} <span class="quiet long">${reason}</span>`))}</div>`
+    }
+    ${facts([
+      ['Verified, for the database', number(verified)],
+      ['Unverified, for keys', number(unverified)],
+      ['Unsigned', number(unsigned)],
+      ['Rejected, set aside', number(rejected)],
+      ['Disk', isWritable ? 'can be written' : html`<b class="bad">cannot be written</b>`]
+    ])}`
 }

@@ -1,251 +1,265 @@
 /** @import { Api } from './api.js' */
 /** @import { PurgeOrder, PurgeOutcome, Selector, StoredRecord } from './answers.js' */
+/** @import { Content } from './elements.js' */
 import { Problem } from './api.js'
-import { fill, make, makeTable } from './elements.js'
-import { createPolling } from './polling.js'
-import { attempt } from './problems.js'
-import { count, number } from './units.js'
+import { code, count, focus, list, number, onSubmit, problem, resetForm, table } from './elements.js'
+import { html, keyed, nothing } from './lit.js'
+import { attempt, createWatch } from './watch.js'
 
 const maxAccountsUnforced = 1_000
 let lastPanel = 0
 
 /**
- * The way to a purge: a reason, a dry run, and only then the button.
+ * What is known of the purge: nothing; what a dry run says, for just that order; that it runs, or what it did.
  *
- * @param {Api} api
+ * @typedef {{ name: 'idle' }
+ *   | { name: 'tried', order: PurgeOrder, outcome: PurgeOutcome, idempotencyKey: string, isMeant: boolean }
+ *   | { name: 'runs', id: string }
+ *   | { name: 'done', id: string, rows: number, sessions: number }} State
+ */
+
+/**
+ * The way to a purge: a reason, a dry run, and only then the button. After it the form is empty, and leads to the record.
+ *
+ * @param {{ api: Api, redraw: () => void }} surroundings
  * @param {Selector} selector
  * @param {string} what `this account`
- * @param {(outcome: { isRunning: boolean }) => void} onPurged
+ * @param {() => void} onPurged
+ * @returns {{ draw(): Content, focus(): void }}
  */
-export function createPurgePanel(api, selector, what, onPurged) {
+export function createPurgePanel({ api, redraw }, selector, what, onPurged) {
   lastPanel += 1
   const id = `purge-${lastPanel}`
-  const reason = make('input', { id: `${id}-reason`, required: true, maxlength: 2_000, autocomplete: 'off' })
-  const issuedBefore = make('input', { id: `${id}-issued-before`, type: 'datetime-local', step: 1 })
-  const tryButton = make('button', { type: 'submit' }, 'Dry run')
-  const problem = make('p', { class: 'problem', role: 'alert' })
-  const status = make('p', { class: 'status', role: 'status', tabindex: '-1' })
-  const preview = make('div')
-  const form = make(
-    'form',
-    { class: 'fields' },
-    make('div', { class: 'field' }, make('label', { for: reason.id }, 'Reason, for the record'), reason),
-    // A whole app or tenant is swept, with all that is there.
-    !isSweep(selector) &&
-      make(
-        'div',
-        { class: 'field' },
-        make('label', { for: issuedBefore.id }, 'Only what was issued before (optional)'),
-        issuedBefore
-      ),
-    tryButton
-  )
-  const element = make(
-    'section',
-    { class: 'purge', 'aria-labelledby': `${id}-title` },
-    make('h2', { id: `${id}-title`, class: 'long' }, `Purge ${what}`),
-    form,
-    status,
-    preview,
-    problem
-  )
-
-  /** @returns {PurgeOrder} */
-  const readOrder = () => ({
-    selector,
-    reason: reason.value,
-    issuedBefore: issuedBefore.value === '' ? undefined : new Date(issuedBefore.value).toISOString()
-  })
-
-  // A dry run holds for what it was asked for.
-  form.addEventListener('input', () => {
-    fill(preview)
-    status.textContent = ''
-    problem.textContent = ''
-  })
-
-  form.addEventListener('submit', async (event) => {
-    event.preventDefault()
-    const order = readOrder()
-    fill(preview)
-    await runOnce(tryButton, () =>
-      attempt(problem, async () => {
-        const outcome = await api.dryRun(order)
-        if (JSON.stringify(readOrder()) === JSON.stringify(order)) {
-          showPreview(outcome, order)
-        }
-      })
-    )
-  })
+  /** @type {State} */
+  let state = { name: 'idle' }
+  /** @type {string | undefined} */
+  let trouble
+  let isBusy = false
+  const progress = createWatch(follow, () => api.record(state.name === 'runs' ? state.id : ''), 1_000)
 
   /**
-   * @param {PurgeOutcome} outcome
-   * @param {PurgeOrder} order
+   * Not again while it is under way: a button may be pressed twice.
+   *
+   * @param {() => Promise<void>} work
    */
-  function showPreview(outcome, order) {
-    const { accounts, sessions, rows } = outcome
-    if (rows === 0 && sessions === 0) {
-      status.textContent = 'Nothing would go: neither a row nor a session is stored.'
-      fill(preview, makeNear(outcome))
-      status.focus()
+  async function once(work) {
+    if (isBusy) {
       return
     }
-    status.textContent = `Would delete ${count(rows, 'row')} and end ${count(sessions, 'session')} of ${count(accounts, 'account')}. Nothing has been changed yet.`
-    const idempotencyKey = makeKey() // of what is meant now: pressed twice, it is done once
-    const force = make('input', { type: 'checkbox' })
-    const isMany = accounts > maxAccountsUnforced
-    const action = rows > 0 ? `Purge ${count(rows, 'row')}` : `End ${count(sessions, 'session')}`
-    const button = make('button', { type: 'button', class: 'danger' }, action)
-    button.disabled = isMany
-    force.addEventListener('change', () => {
-      button.disabled = !force.checked
+    isBusy = true
+    redraw()
+    trouble = await attempt(work)
+    isBusy = false
+    redraw()
+    if (trouble === undefined) {
+      focus(`${id}-status`)
+    }
+  }
+
+  /**
+   * @param {HTMLFormElement} form
+   * @returns {PurgeOrder}
+   */
+  function read(form) {
+    const given = new FormData(form)
+    const local = String(given.get('issuedBefore') ?? '')
+    return {
+      ...selector,
+      reason: String(given.get('reason')),
+      ...(local === '' ? {} : { issuedBefore: new Date(local).toISOString() })
+    }
+  }
+
+  /** A dry run holds for what it was asked for. */
+  function forget() {
+    progress.stop()
+    state = { name: 'idle' }
+    trouble = undefined
+    redraw()
+  }
+
+  /** @param {HTMLFormElement} form */
+  function tryDry(form) {
+    const order = read(form)
+    state = { name: 'idle' }
+    void once(async () => {
+      const outcome = await api.dryRun(order)
+      if (JSON.stringify(read(form)) === JSON.stringify(order)) {
+        // The key is of what is meant now: pressed twice, it is done once.
+        state = { name: 'tried', order, outcome, idempotencyKey: makeKey(), isMeant: !isMany(outcome) }
+      }
     })
-    button.addEventListener('click', () =>
-      runOnce(button, async () => {
-        const isDone = await attempt(problem, async () => {
-          showOutcome(await orderPurge(order, { force: isMany, idempotencyKey }))
-        })
-        if (!isDone) {
-          button.focus()
-        }
-      })
-    )
-    fill(
-      preview,
-      makeRowsByClient(outcome),
-      isMany && make('label', { class: 'check' }, force, ` I mean all ${number(accounts)} accounts`),
-      button
-    )
-    status.focus()
+  }
+
+  /** @param {Extract<State, { name: 'tried' }>} tried */
+  function purge({ order, outcome: expected, idempotencyKey }) {
+    void once(async () => {
+      const outcome = await orderOnce(order, { force: isMany(expected), idempotencyKey })
+      resetForm(`${id}-form`)
+      state = 'status' in outcome ? { name: 'runs', id: outcome.id } : { name: 'done', ...outcome }
+      if (state.name === 'runs') {
+        progress.start()
+      }
+      onPurged()
+    })
   }
 
   /**
    * @param {PurgeOrder} order
    * @param {{ force: boolean, idempotencyKey: string }} how
    */
-  async function orderPurge(order, how) {
+  async function orderOnce(order, how) {
     try {
       return await api.orderPurge(order, how)
     } catch (error) {
-      if (error instanceof Problem && error.status === 0 && !error.message.startsWith('Nothing')) {
-        throw new Problem(
-          `${error.message} Whether it was done is not known. Press the button again: it is done once.`,
-          {
-            cause: error
-          }
-        )
+      if (error instanceof Problem && error.status === 0) {
+        const unknown = 'Whether it was done is not known. Press the button again: it is done once.'
+        throw new Problem(`${error.message} ${unknown}`, { cause: error })
       }
       throw error
     }
   }
 
-  /** @param {PurgeOutcome} outcome */
-  function showOutcome({ isRunning = false, ...outcome }) {
-    reason.value = ''
-    issuedBefore.value = ''
-    const record = make('a', { href: `#/records/${outcome.id}` }, 'its record')
-    if (isRunning) {
-      status.replaceChildren('The purge is running, and goes on if you leave: see ', record, '.')
-      const progress = createProgress(api, outcome.id, (done) => {
-        showOutcome(done)
-      })
-      fill(preview, progress.element)
+  /** A running purge is followed as long as it is on the page. */
+  function follow() {
+    const record = progress.answer
+    const isLeft = document.getElementById(`${id}-status`) === null
+    if (isLeft || record?.status === 'done') {
+      progress.stop()
+    }
+    if (record?.status === 'done' && state.name === 'runs') {
+      state = { name: 'done', id: record.id, rows: record.rows, sessions: record.sessions }
+      onPurged()
+      redraw()
+      focus(`${id}-status`)
     } else {
-      const { rows, sessions } = outcome
-      status.replaceChildren(`Deleted ${count(rows, 'row')} and ended ${count(sessions, 'session')}: see `, record, '.')
-      fill(preview)
+      redraw()
     }
-    status.focus()
-    onPurged({ isRunning })
   }
 
-  return element
-}
-
-/**
- * How far a running purge is: it is followed as long as it is on the page.
- *
- * @param {Api} api
- * @param {string} id
- * @param {(record: StoredRecord) => void} onDone
- */
-export function createProgress(api, id, onDone) {
-  const bar = make('progress', { 'aria-label': 'Accounts purged' })
-  const text = make('span', { class: 'number' }, 'Starting …')
-  const problem = make('p', { class: 'problem', role: 'alert' })
-  const element = make('div', { class: 'progress' }, bar, text, problem)
-  const polling = createPolling(1_000, async () => {
-    if (!element.isConnected) {
-      polling.stop()
-      return
-    }
-    await attempt(problem, async () => {
-      const record = await api.purge(id)
-      if (record.status === 'done') {
-        polling.stop()
-        onDone(record)
-        return
+  function describeState() {
+    switch (state.name) {
+      case 'idle':
+        return nothing
+      case 'tried': {
+        const { rows, sessions, accounts } = state.outcome
+        return rows === 0 && sessions === 0
+          ? 'Nothing would go: neither a row nor a session is stored.'
+          : `Would delete ${count(rows, 'row')} and end ${count(sessions, 'session')} of ${count(accounts, 'account')}. Nothing has been changed yet.`
       }
-      bar.max = record.total
-      bar.value = record.done
-      text.textContent = `${number(record.done)} of ${count(record.total, 'account')}`
-    })
-  })
-  queueMicrotask(polling.start) // it is on the page then
-  return { element }
+      case 'runs':
+        return html`The purge is running, and goes on if you leave: see ${recordLink(state.id)}.`
+      case 'done':
+        return html`Deleted ${count(state.rows, 'row')} and ended ${count(state.sessions, 'session')}: see ${recordLink(state.id)}.`
+    }
+  }
+
+  function drawNext() {
+    if (state.name === 'runs') {
+      return html`${progress.answer === undefined ? 'Starting …' : drawProgress(progress.answer)}${problem(progress.problem)}`
+    }
+    if (state.name !== 'tried') {
+      return nothing
+    }
+    const tried = state
+    const { rows, sessions, accounts } = tried.outcome
+    if (rows === 0 && sessions === 0) {
+      return describeNear(tried.outcome)
+    }
+    const onMeant = (/** @type {Event} */ { target }) => {
+      state = { ...tried, isMeant: target instanceof HTMLInputElement && target.checked }
+      redraw()
+    }
+    return html`${rowsByClient(tried.outcome)}
+      ${
+        isMany(tried.outcome)
+          ? html`<label class="check"><input type="checkbox" @change=${onMeant}> I mean all ${number(accounts)} accounts</label>`
+          : nothing
+      }
+      <button type="button" class="danger" ?disabled=${!tried.isMeant} aria-busy=${isBusy} @click=${() => purge(tried)}>${
+        rows > 0 ? `Purge ${count(rows, 'row')}` : `End ${count(sessions, 'session')}`
+      }</button>`
+  }
+
+  return {
+    focus: () => focus(`${id}-reason`),
+    draw: () =>
+      html`${keyed(
+        id,
+        html`<section class="purge" aria-labelledby="${id}-title">
+          <h2 id="${id}-title" class="long">Purge ${what}</h2>
+          <form id="${id}-form" class="fields" @input=${forget} @submit=${onSubmit(tryDry)}>
+            <div class="field">
+              <label for="${id}-reason">Reason, for the record</label>
+              <input id="${id}-reason" name="reason" required maxlength="2000" autocomplete="off">
+            </div>
+            ${
+              isSweep(selector)
+                ? nothing // an app or a tenant goes with all that is there
+                : html`<div class="field">
+                    <label for="${id}-issued-before">Only what was issued before (optional)</label>
+                    <input id="${id}-issued-before" name="issuedBefore" type="datetime-local" step="1">
+                  </div>`
+            }
+            <button type="submit" aria-busy=${isBusy}>Dry run</button>
+          </form>
+          <p id="${id}-status" class="status" role="status" tabindex="-1">${describeState()}</p>
+          ${drawNext()}
+          ${problem(trouble)}
+        </section>`
+      )}`
+  }
 }
 
-/** @param {Pick<PurgeOutcome, 'near'>} outcome */
-export function makeNear({ near = [] }) {
-  return (
-    near.length > 0 &&
-    make(
-      'div',
-      {},
-      make('p', {}, 'This comes close:'),
-      make('ul', { class: 'list' }, ...near.map(({ message }) => make('li', { class: 'long' }, message)))
-    )
-  )
-}
+/** @param {string} id */
+const recordLink = (id) => html`<a href="#/records/${id}">its record</a>`
 
-/** @param {Pick<PurgeOutcome, 'rowsByClient'>} outcome */
-export function makeRowsByClient({ rowsByClient }) {
-  const apps = Object.entries(rowsByClient).sort(([a], [b]) => (a < b ? -1 : 1))
-  return (
-    apps.length > 0 &&
-    makeTable(
-      'Rows by app',
-      [
-        { title: 'App', isHeader: true, cell: ([clientId]) => make('code', {}, clientId) },
-        { title: 'Rows', isNumber: true, cell: ([, rows]) => number(rows) }
-      ],
-      apps,
-      () => 'short'
-    )
-  )
+/**
+ * How far a running purge is.
+ *
+ * @param {StoredRecord} record
+ */
+export function drawProgress({ done, total }) {
+  return html`<div class="progress">
+    <progress aria-label="Accounts purged" max=${Math.max(1, total)} value=${done}></progress>
+    <span>${number(done)} of ${count(total, 'account')}</span>
+  </div>`
 }
 
 /**
- * Not again while it is under way: a button may be pressed twice.
+ * What is stored, and comes close to what is not.
  *
- * @param {HTMLButtonElement} button
- * @param {() => Promise<unknown>} work
+ * @param {PurgeOutcome} outcome
  */
-async function runOnce(button, work) {
-  if (button.getAttribute('aria-busy') === 'true') {
-    return
-  }
-  button.setAttribute('aria-busy', 'true')
-  try {
-    await work()
-  } finally {
-    button.removeAttribute('aria-busy')
-  }
+export function describeNear(outcome) {
+  const near = 'near' in outcome ? (outcome.near ?? []) : []
+  return near.length === 0
+    ? nothing
+    : html`<div><p>This comes close:</p>${list(near.map(({ message }) => html`<span class="long">${message}</span>`))}</div>`
 }
+
+/** @param {{ rowsByClient: Readonly<Record<string, number>> }} outcome */
+export function rowsByClient(outcome) {
+  const apps = Object.entries(outcome.rowsByClient).sort(([a], [b]) => (a < b ? -1 : 1))
+  return apps.length === 0
+    ? nothing
+    : table(
+        'Rows by app',
+        [
+          { title: 'App', isHeader: true, cell: ([clientId]) => code(clientId) },
+          { title: 'Rows', isNumber: true, cell: ([, rows]) => number(rows) }
+        ],
+        apps,
+        { isSmall: true }
+      )
+}
+
+/** @param {PurgeOutcome} outcome */
+const isMany = ({ accounts }) => accounts > maxAccountsUnforced
 
 /** @param {Selector} selector */
-function isSweep(selector) {
-  return 'clientId' in selector || ('tenantId' in selector && !('objectId' in selector))
+function isSweep({ clientId, tenantId, objectId }) {
+  return clientId !== undefined || (tenantId !== undefined && objectId === undefined)
 }
 
 // Not `randomUUID`: a browser has it for `https:` and loopback alone.

@@ -1,67 +1,120 @@
 /** @import { Api } from './api.js' */
 /** @import { Selector } from './answers.js' */
-import { chooseFields, fill, find } from './elements.js'
+import { choice, field, givenIn, onSubmit } from './elements.js'
+import { html, nothing } from './lit.js'
 import { createPurgePanel } from './purge.js'
-import { createRecordList, operatorColumn } from './record-list.js'
+import { createRecordList, operatorColumn } from './records.js'
+import { createWatch } from './watch.js'
 
 /**
  * The operators' own: what they purged, and the way to purge what needs no look at it first.
  *
  * @param {Api} api
+ * @param {() => void} redraw
  */
-export function createPurges(api) {
-  const form = find('many', HTMLFormElement)
-  const panelPart = find('many-purge', HTMLElement)
+export function createPurges(api, redraw) {
   const list = createRecordList(
-    'Purges by operators',
-    'Purges by operators, newest first',
-    'No purge has been recorded: no operator has ordered one yet.',
-    operatorColumn,
+    redraw,
+    {
+      title: 'Purges by operators',
+      empty: 'No purge has been recorded: no operator has ordered one yet.',
+      by: operatorColumn
+    },
     api.purges
   )
-  find('purges-list', HTMLElement).append(list.element)
+  const offered = createWatch(redraw, () => fetchOffered(api), 60_000)
+  let by = 'clientId'
+  /** @type {ReturnType<typeof createPurgePanel> | undefined} */
+  let panel
 
-  const textOf = (/** @type {string} */ name) => find(`many-${name}`, HTMLInputElement).value.trim()
+  /** What was chosen no longer holds. */
+  function forget() {
+    panel = undefined
+    redraw()
+  }
 
-  form.addEventListener('change', () => chooseFields(form))
-  form.addEventListener('input', () => fill(panelPart))
-  chooseFields(form)
-
-  form.addEventListener('submit', (event) => {
-    event.preventDefault()
-    const { selector, what } = chosen()
-    const panel = createPurgePanel(api, selector, what, () => void list.load())
-    fill(panelPart, panel)
-    panel.querySelector('input')?.focus()
-  })
-
-  /** @returns {{ selector: Selector, what: string }} */
-  function chosen() {
-    switch (new FormData(form).get('by')) {
-      case 'tenantId':
-        return { selector: { tenantId: textOf('tenant') }, what: `all of the tenant ${textOf('tenant')}` }
-      case 'objectId':
-        return {
-          selector: { tenantId: textOf('tenant'), objectId: textOf('object') },
-          what: `all of the object ${textOf('object')}`
-        }
-      default:
-        return { selector: { clientId: textOf('client') }, what: `all of the app ${textOf('client')}` }
-    }
+  /** @param {HTMLFormElement} form */
+  function choose(form) {
+    const { by: _, ...selector } = givenIn(form)
+    panel = createPurgePanel({ api, redraw }, selector, `all of the ${describe(selector)}`, () => {
+      form.reset()
+      void list.load()
+    })
+    redraw()
+    panel.focus()
   }
 
   return {
+    title: 'Purges',
+    draw: () => html`
+      <details class="card">
+        <summary>Purge an app, a tenant or a directory object</summary>
+        <form id="many" @input=${forget} @submit=${onSubmit(choose)}>
+          ${choice(
+            [
+              ['clientId', 'an app'],
+              ['tenantId', 'a tenant'],
+              ['objectId', 'a directory object']
+            ],
+            'Everything of',
+            by,
+            (value) => {
+              by = value
+              redraw()
+            }
+          )}
+          <div class="fields">
+            ${field('many-client', 'Client id', {
+              name: 'clientId',
+              isShown: by === 'clientId',
+              offered: offered.answer?.clientIds ?? []
+            })}
+            ${field('many-tenant', 'Tenant id', {
+              name: 'tenantId',
+              isShown: by !== 'clientId',
+              offered: offered.answer?.tenantIds ?? []
+            })}
+            ${field('many-object', 'Object id', { name: 'objectId', isShown: by === 'objectId' })}
+            <button type="submit">Choose</button>
+          </div>
+        </form>
+        ${panel?.draw() ?? nothing}
+      </details>
+      ${list.draw()}`,
     /**
      * @param {string} _rest
      * @param {URLSearchParams} _query
      * @param {boolean} isReturn
      */
     show(_rest, _query, isReturn) {
-      list.start()
-      if (!isReturn) {
-        void list.load()
-      }
+      list.start(isReturn)
+      offered.start()
     },
-    hide: list.stop
+    hide() {
+      list.stop()
+      offered.stop()
+    }
   }
+}
+
+/**
+ * The client ids and tenant ids that are configured or stored; any other can be typed.
+ *
+ * @param {Api} api
+ */
+async function fetchOffered(api) {
+  const [issuers, { sessions }, directories] = await Promise.all([api.issuers(), api.stats(1), api.directories()])
+  return {
+    clientIds: [...issuers.flatMap(({ clientIds }) => clientIds), ...sessions.map(({ clientId }) => clientId)],
+    tenantIds: directories.map(({ tenantId }) => tenantId)
+  }
+}
+
+/** @param {Selector} selector */
+function describe({ clientId, tenantId, objectId }) {
+  return clientId !== undefined
+    ? `app ${clientId}`
+    : objectId !== undefined
+      ? `object ${objectId}`
+      : `tenant ${tenantId}`
 }

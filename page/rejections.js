@@ -1,120 +1,115 @@
 /** @import { Api } from './api.js' */
 /** @import { Rejection } from './answers.js' */
 /** @import { Column } from './elements.js' */
-import { fill, find, make, makeTable } from './elements.js'
-import { createPolling } from './polling.js'
-import { attempt } from './problems.js'
-import { age, count, label, number } from './units.js'
+import { asOf, code, count, empty, label, number, problem, sentence, table, time } from './elements.js'
+import { html, nothing } from './lit.js'
+import { createWatch } from './watch.js'
 
 /** @type {readonly Column<Rejection>[]} */
 const columns = [
-  { title: 'When', isShort: true, cell: ({ at }) => age(at) },
+  { title: 'When', isShort: true, cell: ({ at }) => time(at) },
   {
     title: 'Why',
     isHeader: true,
-    cell: ({ code, description }) => make('div', {}, description, ' ', make('code', { class: 'quiet' }, code))
+    cell: ({ code, description, hint }) =>
+      html`<p>${sentence(description)}</p>${hint === null ? nothing : html`<p class="long">${sentence(hint)}</p>`}<code class="quiet">${code}</code>`
   },
   { title: 'Source', isShort: true, cell: ({ source }) => label(source) },
+  { title: 'Issuer', cell: ({ issuer }) => html`<span class="quiet long">${issuer ?? 'not one of ours'}</span>` },
+  { title: 'From', isShort: true, cell: ({ address }) => (address === null ? '–' : code(address)) },
   {
-    title: 'Issuer',
-    isShort: true,
-    cell: ({ issuer }) => issuer ?? make('span', { class: 'quiet' }, 'not one of ours')
-  },
-  { title: 'From', isShort: true, cell: ({ address }) => (address === null ? '–' : make('code', {}, address)) },
-  {
-    title: 'The signal says',
-    cell: ({ details, accepted, hint }) =>
-      make(
-        'div',
-        {},
-        makeDetails(details),
-        accepted !== null &&
-          make('div', {}, make('span', { class: 'quiet' }, 'accepted is '), make('code', { class: 'long' }, accepted)),
-        hint !== null && make('div', {}, hint)
-      )
+    title: 'It says',
+    cell: ({ details, accepted }) =>
+      html`${describeDetails(details)}${
+        accepted === null ? nothing : html`<div><span class="quiet">accepted is</span> ${code(accepted)}</div>`
+      }`
   }
 ]
 
-/** @param {Api} api */
-export function createRejections(api) {
-  const list = find('rejected-list', HTMLElement)
-  const problem = find('rejected-problem', HTMLElement)
-  const news = find('rejected-news', HTMLElement)
+/**
+ * @param {Api} api
+ * @param {() => void} redraw
+ */
+export function createRejections(api, redraw) {
+  const watch = createWatch(onAnswer, api.rejections, 3_000)
   /** @type {number | undefined} */
   let seen
+  let newerThan = 0
+  let news = ''
 
-  const polling = createPolling(3_000, async () => {
-    await attempt(problem, async () => {
-      const { rejections, limited } = await api.rejections()
-      const newest = rejections[0]?.position ?? 0
-      // A position that fell: the instance was started anew.
-      const since = seen === undefined || newest < seen ? newest : seen
-      const isNew = (/** @type {Rejection} */ { position }) => position > since
-      const fresh = rejections.filter(isNew).length
-      if (fresh > 0) {
-        news.textContent = `${count(fresh, 'more signal')} rejected`
-      }
-      if (seen === undefined || fresh > 0 || newest < seen) {
-        draw(rejections, isNew)
-      }
-      seen = newest
-      drawLimited(limited)
-    })
-  })
-
-  const reasons = make('ul', { class: 'counts', 'aria-label': 'How often which reason' })
-  const table = make('div')
-  const limitedNote = make('p', { class: 'quiet' })
-  fill(list, reasons, table, limitedNote)
-
-  /**
-   * @param {readonly Rejection[]} rejections
-   * @param {(rejection: Rejection) => boolean} isNew
-   */
-  function draw(rejections, isNew) {
-    /** @type {Map<string, number>} */
-    const byCode = new Map()
-    for (const { code } of rejections) {
-      byCode.set(code, (byCode.get(code) ?? 0) + 1)
+  function onAnswer() {
+    const newest = watch.answer?.rejections[0]?.position ?? 0
+    // A position that fell: the instance was started anew.
+    const since = seen === undefined || newest < seen ? newest : seen
+    if (newest > since) {
+      newerThan = since
+      const fresh = watch.answer?.rejections.filter(({ position }) => position > since).length ?? 0
+      news = `${count(fresh, 'more signal')} rejected`
+    } else if (newest !== seen) {
+      newerThan = newest
     }
-    const sorted = [...byCode].sort(([, a], [, b]) => b - a)
-    reasons.hidden = sorted.length < 2
-    fill(reasons, ...sorted.map(([code, times]) => make('li', {}, make('code', {}, code), ' ', number(times))))
-    fill(
-      table,
-      rejections.length === 0
-        ? make(
-            'p',
-            { class: 'empty' },
-            'No signal has been rejected. Either all that came were good, or none has come: the overview shows how many were.'
-          )
-        : makeTable('Rejected signals, newest first', columns, rejections, (row) => (isNew(row) ? 'new' : undefined))
-    )
+    if (watch.answer !== undefined) {
+      seen = newest
+    }
+    redraw()
   }
 
-  /** @param {number} limited */
-  function drawLimited(limited) {
-    limitedNote.hidden = limited === 0
-    limitedNote.textContent = `${number(limited)} more came from addresses that had sent too many; they were answered 429 and are not listed.`
+  return {
+    title: 'Rejected signals',
+    draw() {
+      const { rejections = [], limited = 0 } = watch.answer ?? {}
+      const classOf = (/** @type {Rejection} */ { position }) => (position > newerThan ? 'new' : undefined)
+      return html`
+        <p class="quiet">What this instance has rejected since it started, newest first. The list follows by itself while you look at it. ${asOf(watch)}</p>
+        ${problem(watch.problem)}
+        <p class="unseen" role="status">${news}</p>
+        <div class="card" id="rejected-list">
+          ${describeReasons(rejections)}
+          ${
+            watch.answer !== undefined && rejections.length === 0
+              ? empty(
+                  'No signal has been rejected. Either all that came were good, or none has come: the overview shows how many were.'
+                )
+              : nothing
+          }
+          ${rejections.length > 0 ? table('Rejected signals, newest first', columns, rejections, { classOf }) : nothing}
+          ${
+            limited === 0
+              ? nothing
+              : html`<p class="quiet">${number(limited)} more came from addresses that had sent too many; they were answered 429 and are not listed.</p>`
+          }
+        </div>`
+    },
+    show: watch.start,
+    hide: watch.stop
   }
+}
 
-  return { show: polling.start, hide: polling.stop }
+/** @param {readonly Rejection[]} rejections */
+function describeReasons(rejections) {
+  /** @type {Map<string, number>} */
+  const times = new Map()
+  for (const { description } of rejections) {
+    times.set(description, (times.get(description) ?? 0) + 1)
+  }
+  const sorted = [...times].sort(([, a], [, b]) => b - a)
+  return sorted.length < 2
+    ? nothing
+    : html`<ul class="counts" aria-label="How often which reason">${sorted.map(
+        ([description, often]) => html`<li>${sentence(description)} <b>${number(often)}</b></li>`
+      )}</ul>`
 }
 
 /**
  * What a token says of itself: hostile text, cut and escaped by the service.
  *
- * @param {Readonly<Record<string, string>>} details
+ * @param {Rejection['details']} details
  */
-function makeDetails(details) {
+function describeDetails(details) {
   const entries = Object.entries(details)
   return entries.length === 0
-    ? make('span', { class: 'quiet' }, '–')
-    : make(
-        'ul',
-        { class: 'details' },
-        ...entries.map(([name, value]) =>
-          make('li', {}, make('span', { class: 'quiet' }, `${name} `), make('code', { class: 'long' }, value))
-        )
-      )
+    ? html`<span class="quiet">–</span>`
+    : html`<ul class="details">${entries.map(
+        ([name, value]) => html`<li><span class="quiet">${name}</span> ${code(value)}</li>`
+      )}</ul>`
 }

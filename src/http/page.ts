@@ -1,16 +1,8 @@
-import { createHash } from 'node:crypto'
-import { readdir, readFile } from 'node:fs/promises'
 import { createRequire } from 'node:module'
-import { extname, join } from 'node:path'
+import { dirname } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import fastifyStatic from '@fastify/static'
 import type { FastifyInstance } from 'fastify'
-
-const types: Readonly<Record<string, string>> = {
-  '.css': 'text/css; charset=utf-8',
-  '.html': 'text/html; charset=utf-8',
-  '.js': 'text/javascript; charset=utf-8',
-  '.svg': 'image/svg+xml'
-}
 
 /** For pages that ask nothing of another host, and hold neither scripts nor styles of their own. */
 export const contentPolicy = [
@@ -30,31 +22,34 @@ const headers = {
   'referrer-policy': 'no-referrer',
   'cross-origin-opener-policy': 'same-origin',
   'cross-origin-resource-policy': 'same-origin',
-  'cache-control': 'no-cache' // after an upgrade the files must fit one another
+  'cache-control': 'no-cache'
 }
+
+const folder = fileURLToPath(new URL('../../page', import.meta.url))
+// Node.js is given the library's build for servers, in a folder of its own within the package.
+const library = dirname(dirname(createRequire(import.meta.url).resolve('lit-html')))
 
 /** Serves the operators' page, without credentials: it holds nothing but code, and asks for them itself. */
 export async function servePage(app: FastifyInstance): Promise<void> {
-  const folder = fileURLToPath(new URL('../../page', import.meta.url))
-  const { resolve } = createRequire(import.meta.url)
-  const files = new Map([
-    ['/page/uplot.js', resolve('uplot/dist/uPlot.esm.js')],
-    ['/page/uplot.css', resolve('uplot/dist/uPlot.min.css')]
-  ])
-  for (const name of await readdir(folder)) {
-    files.set(name === 'index.html' ? '/' : `/page/${name}`, join(folder, name))
-  }
-
-  for (const [path, file] of files) {
-    const type = types[extname(file)]
-    if (type === undefined) {
-      continue // what the type checker reads
-    }
-    const content = await readFile(file)
-    const etag = `"${createHash('sha256').update(content).digest('base64url')}"`
-    app.get(path, { schema: { hide: true } }, (request, reply) => {
-      reply.headers({ ...headers, etag })
-      return request.headers['if-none-match'] === etag ? reply.code(304).send() : reply.type(type).send(content)
-    })
-  }
+  app.addHook('onRequest', async (_request, reply) => {
+    reply.headers(headers)
+  })
+  // By size and time of change two releases can look alike, and after an upgrade the files must fit one another: so no
+  // validators. They are small.
+  const options = { index: false, cacheControl: false, etag: false, lastModified: false } as const
+  app.register(fastifyStatic, {
+    ...options,
+    root: library,
+    prefix: '/page/lit/',
+    decorateReply: false,
+    allowedPath: (path) => /^\/(directives\/)?[a-z-]+\.js$/.test(path)
+  })
+  app.register(fastifyStatic, {
+    ...options,
+    root: folder,
+    prefix: '/page/',
+    // What the type checker reads stays here; `index.html` is at `/` alone, since its links are relative.
+    allowedPath: (path, _root, { url }) => /^\/[a-z-]+\.(css|js|svg)$/.test(path) || url.split('?')[0] === '/'
+  })
+  app.get('/', { schema: { hide: true } }, (_request, reply) => reply.sendFile('index.html'))
 }
