@@ -173,6 +173,10 @@ t.test('a sign-in goes back to this app alone', async (t) => {
     ['/\\evil.example', '/portal/'],
     ['https://evil.example', '/portal/'],
     ['/\t/evil.example', '/portal/'],
+    ['/.//evil.example', '/portal/'],
+    ['/a/..//evil.example', '/portal/'],
+    ['/%2e/\\evil.example', '/portal/'],
+    ['/portal//mail', '/portal//mail'],
     ['javascript:alert(1)', '/portal/'],
     [`/${'x'.repeat(2_000)}`, '/portal/']
   ] as const) {

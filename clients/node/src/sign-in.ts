@@ -342,7 +342,8 @@ function localPath(returnTo: string | undefined, baseUrl: string): string {
   }
   const { origin } = new URL(baseUrl)
   const url = URL.canParse(returnTo, origin) ? new URL(returnTo, origin) : undefined
-  return url?.origin === origin ? url.pathname + url.search : home
+  // "/.//evil.example" is a path of this origin, and "//evil.example", which is left of it, is another host.
+  return url?.origin === origin && !url.pathname.startsWith('//') ? url.pathname + url.search : home
 }
 
 /** The parameters of a callback that are a text each; a doubled one is none. */
