@@ -74,6 +74,16 @@ function signOut(database: Database, { sid }: { sid: string }): Promise<void> {
   return signOutBySql(database, { kind: 'session', issuer: authority, sid })
 }
 
+/** What browsers say of a request by which they do not open a page. */
+const fetched: Readonly<Record<string, Record<string, string>>> = {
+  'a link that is fetched ahead': { 'sec-purpose': 'prefetch;prerender', 'sec-fetch-dest': 'document' },
+  'the same, by an older browser': { purpose: 'prefetch' },
+  'a link of Next.js': { rsc: '1', 'next-router-prefetch': '1' },
+  'a script': { 'sec-fetch-dest': 'empty' },
+  'an image of another site': { 'sec-fetch-dest': 'image', 'sec-fetch-site': 'cross-site' }
+}
+const opened = { 'sec-fetch-dest': 'document', 'sec-fetch-site': 'same-origin' }
+
 // The core, which any framework can use
 
 async function buildCore(t: Test, options: Partial<SignInOptions> = {}) {
@@ -225,6 +235,12 @@ t.test('a framework of web requests needs three calls, and gets no error by a si
   t.equal(returned?.headers.get('location'), 'https://app.example/page')
   t.match(await signIn.userOf(session), { homeAccountId: 'Alice.t', subject: 'sub-alice' })
   t.match(await signIn.tokenOf(session), /^at-Alice/)
+
+  for (const [name, headers] of Object.entries(fetched)) {
+    const url = 'https://app.example/sign-out'
+    t.match(await signIn.handle(new Request(url, { headers }), session), { status: 403 }, name)
+  }
+  t.match(await signIn.userOf(session), { subject: 'sub-alice' }, 'what opens no page signs nobody out')
 
   provider.endpoint.beforeAnswer = () => signOut(database, { sid: 's-alice' })
   t.equal(await signIn.tokenOf(session, ['api-9']), undefined, 'signed out while the provider answers')
@@ -401,10 +417,12 @@ function createBrowser(app: App) {
   const jar = new CookieJar()
   return {
     jar,
-    async get(path: string, { html = false } = {}) {
+    async get(path: string, { html = false, headers = {}, method = 'GET' } = {}) {
       const response = await fetch(app.url + path, {
+        method,
         redirect: 'manual',
         headers: {
+          ...headers,
           cookie: await jar.getCookieString(app.url),
           accept: html ? 'text/html,*/*' : 'application/json'
         }
@@ -512,6 +530,23 @@ for (const kind of Object.keys(setUps)) {
       const victim = createBrowser(app)
       t.match(await victim.get(`/callback?${app.provider.authorize(begun.location ?? '')}`), { status: 400 })
       t.match(await victim.get('/'), { body: 'nobody' })
+    })
+
+    await t.test('what opens no page begins no sign-in, and signs nobody out', async (t) => {
+      const app = await build(t, kind)
+      const browser = createBrowser(app)
+      await browser.signIn()
+      for (const [name, headers] of Object.entries(fetched)) {
+        for (const path of ['/sign-in', '/sign-out']) {
+          const answer = await browser.get(path, { headers })
+          t.match(answer, { status: 403, location: null, body: /<a href>/ }, `${name}: ${path}`)
+        }
+        t.match(await browser.get('/', { headers }), { status: 200, body: 'signed in as sub-alice' }, name)
+      }
+      t.match(await browser.get('/sign-out', { method: 'HEAD' }), { status: 404 })
+      t.match(await browser.get('/'), { body: 'signed in as sub-alice' })
+      t.match(await browser.get('/sign-out', { headers: opened }), { status: 302, location: /\/leave\?/ })
+      t.match(await browser.get('/'), { body: 'nobody' })
     })
 
     await t.test('a database that cannot be reached fails the request with 503, or lets it pass', async (t) => {

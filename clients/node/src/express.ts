@@ -1,6 +1,7 @@
 import { endSession, renewSession } from './app-session.ts'
 import { SignedOutError, TokenCacheMisuseError } from './errors.ts'
 import { createExpressGuard } from './guards.ts'
+import { isNavigation, notNavigation } from './navigation.ts'
 import { isObject, memberOf } from './objects.ts'
 import { createSignIn as createCore, type SignedInUser, type SignIn, type SignInOptions } from './sign-in.ts'
 import { addPending, readState, type SignInState, writeState } from './sign-in-state.ts'
@@ -37,9 +38,11 @@ export interface ExpressRequest {
 /** As much of Express's response as is used. */
 export interface ExpressResponse {
   readonly headersSent: boolean
+  statusCode: number
   setHeader(name: string, value: string): unknown
   redirect(url: string): unknown
   sendStatus(status: number): unknown
+  end(text: string): unknown
 }
 
 export type ExpressMiddleware = (
@@ -128,6 +131,10 @@ export function createSignIn(options: SignInOptions): ExpressSignIn {
       next(new TokenCacheMisuseError(missingSession))
       return
     }
+    if (route !== undefined && route !== complete && !isNavigation((name) => request.headers[name])) {
+      forbid(response)
+      return
+    }
     if (route !== undefined) {
       route(request, response).catch(next)
       return
@@ -190,6 +197,13 @@ function setState(request: ExpressRequest, state: SignInState): void {
 function go(response: ExpressResponse, url: string): void {
   response.setHeader('cache-control', 'no-store')
   response.redirect(url)
+}
+
+function forbid(response: ExpressResponse): void {
+  response.statusCode = 403
+  response.setHeader('cache-control', 'no-store')
+  response.setHeader('content-type', 'text/plain')
+  response.end(notNavigation)
 }
 
 function isPage({ method, headers }: ExpressRequest): boolean {

@@ -3,6 +3,7 @@ import type { FastifyPluginAsync, FastifyReply, FastifyRequest } from 'fastify'
 import { endSession, renewSession } from './app-session.ts'
 import { SignedOutError, TokenCacheMisuseError } from './errors.ts'
 import { createFastifyGuard } from './guards.ts'
+import { isNavigation, notNavigation } from './navigation.ts'
 import { memberOf } from './objects.ts'
 import { createSignIn, type SignedInUser, type SignIn, type SignInOptions } from './sign-in.ts'
 import { addPending, isState, readState, type SignInState, writeState } from './sign-in-state.ts'
@@ -85,6 +86,11 @@ export const signInPlugin: FastifyPluginAsync<FastifySignInOptions> = async (app
   })
 
   app.addHook('onRequest', async (request, reply) => {
+    const isEntry = [paths.signIn, paths.signOut].includes(request.routeOptions.url ?? '')
+    return isEntry && !isNavigation((name) => request.headers[name]) ? forbid(reply) : undefined
+  })
+
+  app.addHook('onRequest', async (request, reply) => {
     if (Object.values(paths).includes(request.routeOptions.url ?? '')) {
       return
     }
@@ -106,21 +112,21 @@ export const signInPlugin: FastifyPluginAsync<FastifySignInOptions> = async (app
     }
   })
 
-  app.get(paths.signIn, async (request, reply) => {
+  app.get(paths.signIn, noHead, async (request, reply) => {
     const returnTo = memberOf(request.query, 'returnTo')
     const { url, pending } = await signIn.begin({ returnTo: typeof returnTo === 'string' ? returnTo : undefined })
     storage.write(request, reply, addPending(storage.read(request), pending))
     return go(reply, url)
   })
 
-  app.get(paths.callback, async (request, reply) => {
+  app.get(paths.callback, noHead, async (request, reply) => {
     const { user, returnTo } = await signIn.complete(request.query, storage.read(request)?.pending ?? [])
     await storage.renew(request)
     storage.write(request, reply, { user })
     return go(reply, returnTo)
   })
 
-  app.get(paths.signOut, async (request, reply) => {
+  app.get(paths.signOut, noHead, async (request, reply) => {
     const user = storage.read(request)?.user
     await storage.end(request, reply)
     return go(reply, await signIn.end(user))
@@ -133,6 +139,9 @@ Object.assign(signInPlugin, {
   [Symbol.for('fastify.display-name')]: 'msal-logout-client',
   [Symbol.for('plugin-meta')]: { name: 'msal-logout-client' }
 })
+
+// Fastify would answer HEAD by the same handlers.
+const noHead = { exposeHeadRoute: false }
 
 const sessionStorage: Storage = {
   read: (request) => readState(memberOf(request, 'session')),
@@ -209,6 +218,10 @@ function call(target: object, name: string, ...args: unknown[]): unknown {
     throw new TokenCacheMisuseError(`"${name}" is missing: is @fastify/cookie registered?`)
   }
   return method.apply(target, args)
+}
+
+function forbid(reply: FastifyReply): FastifyReply {
+  return reply.code(403).header('cache-control', 'no-store').type('text/plain').send(notNavigation)
 }
 
 function go(reply: FastifyReply, url: string): FastifyReply {

@@ -3,6 +3,8 @@ import type { Configuration } from '@azure/msal-node'
 import { fetchMetadata, type Metadata } from './authority.ts'
 import { type Clients, type ClientsOptions, createClients } from './clients.ts'
 import { isSignInRequired, SignedOutError, SignInFailedError, TokenCacheMisuseError } from './errors.ts'
+import { checkWhenUnavailable } from './guards.ts'
+import { isNavigation, notNavigation } from './navigation.ts'
 import { isObject, memberOf } from './objects.ts'
 import { addPending, readState, writeState } from './sign-in-state.ts'
 import { createTokenCache, type TokenCache, type TokenCacheOptions } from './token-cache.ts'
@@ -180,6 +182,9 @@ export function createSignIn(options: SignInOptions): SignIn {
       const path = pathname.replace(/\/$/, '')
       const state = readState(session)
       const isAt = (route: string) => request.method === 'GET' && path === new URL(baseUrl + route).pathname
+      if ((isAt(paths.signIn) || isAt(paths.signOut)) && !isNavigation((name) => request.headers.get(name))) {
+        return new Response(notNavigation, { status: 403, headers: { 'cache-control': 'no-store' } })
+      }
       if (isAt(paths.signIn)) {
         const { url, pending } = await signIn.begin({ returnTo: searchParams.get('returnTo') ?? undefined })
         writeState(session, addPending(state, pending))
