@@ -185,7 +185,7 @@ t.test('what is missing is told with its remedy', async (t) => {
     url.username = 'nobody-is-called-so'
     url.password = 'hush'
     const { error } = await look(connect(t, { ...database, url: url.href }))
-    t.match(error, { code: 'ERR_TOKEN_CACHE_MISUSE' })
+    t.match(error, { code: 'ERR_TOKEN_CACHE_MISUSE', message: /mend the URL of the pool/ })
     t.notMatch(String(error?.message), 'hush')
   })
 })

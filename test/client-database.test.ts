@@ -221,7 +221,12 @@ t.test('a pool that is none, and options that are missing, say what to do', asyn
       () =>
         createTokenCache({ pool, clientId: 'a', encryption: { current: 'k', keys: { k: 'ab'.repeat(32) as never } } }),
       /must be a Buffer of 32 bytes, and is a string/
-    ]
+    ],
+    ...['secret', {}, { current: 'k' }, { keys: {} }, null].map((encryption): (typeof misuses)[number] => [
+      `encryption that is ${JSON.stringify(encryption)}`,
+      () => createTokenCache({ pool, clientId: 'a', encryption: encryption as never }),
+      /"encryption" must be \{ current: 'k1'/
+    ])
   ]
   for (const [name, misuse, message] of misuses) {
     t.throws(misuse, { code: 'ERR_TOKEN_CACHE_MISUSE', message }, name)
@@ -240,11 +245,18 @@ t.test('a method that is given wrong things, or is not called, says what to do',
     message: /"homeAccountId" is undefined.*account\.homeAccountId/
   })
   t.throws(() => tokenCache.forAccount(null as never), { message: /"homeAccountId" is null/ })
+  for (const checks of ['a nonce', { nonce: undefined }, { nonce: '' }, null]) {
+    t.throws(() => tokenCache.forLogin(checks as never), { message: /takes the "nonce" that the sign-in began with/ })
+  }
   t.throws(() => tokenCache.forApp('' as never), { message: /"partitionKey" is empty/ })
   t.throws(() => tokenCache.forAssertion({} as never), { message: /"assertion" is object/ })
   await t.rejects(redeem(tokenCache.forLogin as never, endpoint, alice), {
     code: 'ERR_TOKEN_CACHE_MISUSE',
     message: /call it: cachePlugin: tokenCache\.forLogin\(\)/
+  })
+  await t.rejects(redeem(tokenCache as never, endpoint, alice), {
+    code: 'ERR_TOKEN_CACHE_MISUSE',
+    message: /no plugin itself: cachePlugin: tokenCache\.forAccount/
   })
   await t.rejects(tokenCache.isSessionActive({ issuer: authority }), { message: /"sid", or "subject"/ })
   await t.rejects(tokenCache.isSessionActive(undefined as never), { message: /keep iss, sid and sub/ })

@@ -115,6 +115,8 @@ t.test('an account of MSAL will do for a session, and one without its claims say
 
 t.test('a guard without what it needs says so at once', async (t) => {
   for (const make of [createExpressGuard, createFastifyGuard] as ((options: never) => unknown)[]) {
+    const options = { tokenCache: {}, session: () => undefined, whenUnavailable: 'allow' }
+    t.throws(() => make(options as never), { message: /must be "fail" or "pass"/ })
     for (const options of [undefined, {}, { tokenCache: {} }, { session: () => undefined }]) {
       t.throws(() => make(options as never), {
         code: 'ERR_TOKEN_CACHE_MISUSE',
@@ -125,6 +127,27 @@ t.test('a guard without what it needs says so at once', async (t) => {
 })
 
 for (const kind of ['fastify', 'express'] as const) {
+  t.test(`${kind}: a guard before the session says what to put before it`, async (t) => {
+    const { pool } = await createDatabase(t)
+    const tokenCache = createTokenCache({ pool, clientId: 'client-a', onWarning: () => {} })
+    const session = (request: object) => (request as { session: { account: { issuer: string } } }).session.account
+    const failure =
+      kind === 'fastify'
+        ? createFastifyGuard({ tokenCache, session })({}, {})
+        : new Promise((_, reject) => {
+            createExpressGuard({ tokenCache, session })({}, { headersSent: false }, reject)
+          })
+    await t.rejects(failure, { code: 'ERR_TOKEN_CACHE_MISUSE', message: /reading 'account'\)\): put express-session/ })
+    const own = new TypeError('of the app')
+    const thrower = createFastifyGuard({
+      tokenCache,
+      session: () => {
+        throw own
+      }
+    })
+    await t.rejects(thrower({ session: {} }, {}), own, 'any other error is its own')
+  })
+
   t.test(
     `${kind}: a database that cannot be reached lets a request pass where the app says so, and nothing else`,
     async (t) => {

@@ -215,7 +215,9 @@ t.test('a user who is signed out gets no token, in one way only', async (t) => {
   const { user } = await signIn.complete(provider.authorize(url), [pending])
   await signOut(database, { sid: 's-alice' })
   await t.rejects(signIn.token(user), { code: 'ERR_SIGNED_OUT', statusCode: 401 })
+  await t.rejects(signIn.token(undefined as never), { code: 'ERR_SIGNED_OUT' }, 'nor does nobody')
   t.equal(await signIn.isActive(user), false)
+  await t.rejects(signIn.token(user, 'Mail.Read' as never), { message: /must be an array of texts: token\(\['Mail/ })
   const again = await signIn.begin()
   provider.claims = { iat: Math.floor(Date.now() / 1_000) - 10 }
   await t.rejects(signIn.complete(provider.authorize(again.url), [again.pending]), { code: 'ERR_SIGNED_OUT' })
@@ -260,6 +262,11 @@ t.test('options that are missing say what to do', async (t) => {
     [{ ...base, baseUrl: undefined }, /"baseUrl" must be where browsers find this app/],
     [{ ...base, baseUrl: 'app.example' }, /"baseUrl"/],
     [{ ...base, clientId: undefined }, /"clientId" is undefined/],
+    [{ ...base, scopes: 'Mail.Read' as never }, /"scopes" must be an array of texts/],
+    [{ ...base, claims: 'email' as never }, /"claims" must be an array of texts/],
+    [{ ...base, paths: { signIn: 'login' } }, /"paths.signIn" must be a path/],
+    [{ ...base, paths: { callback: undefined as never } }, /"paths.callback" must be a path/],
+    [{ ...base, whenUnavailable: 'allow' as never }, /"whenUnavailable" must be "fail" or "pass"/],
     [{ ...base, configuration: { auth: { clientId: 'another' } } }, /has "another": give both the same/]
   ] as const) {
     t.throws(() => createSignIn(options), { code: 'ERR_TOKEN_CACHE_MISUSE', message })

@@ -548,6 +548,35 @@ t.test('encryption', async (t) => {
     }
   })
 
+  await t.test('a row that cannot be decoded is warned of with what to do', async (t) => {
+    for (const [reader, message] of [
+      [undefined, /encrypted with the key "k1", and this app has no keys: give "encryption"/],
+      [{ current: 'k2', keys: { k2: keys.k2 } }, /the key "k1", which is not among the keys \(k2\): add it/],
+      [{ current: 'k1', keys: { k1: keys.k2 } }, /with the key "k1": another key has this id elsewhere/]
+    ] as const) {
+      const app = await build(t, { encryption: { current: 'k1', keys } })
+      await redeem(app.tokenCache.forLogin(), app.endpoint, alice)
+      const warnings: string[] = []
+      const tokenCache = createTokenCache({
+        pool: app.database.pool,
+        clientId: audience,
+        ...(reader && { encryption: reader }),
+        onWarning: (warning) => warnings.push(warning)
+      })
+      for (let i = 0; i < 2; i += 1) {
+        await t.rejects(silent(tokenCache.forAccount(alice.homeAccountId), app.endpoint, alice.homeAccountId))
+      }
+      t.match(warnings, [message])
+      t.equal(warnings.length, 1, 'once')
+      await redeem(tokenCache.forLogin(), app.endpoint, alice)
+      t.equal(
+        (await silent(tokenCache.forAccount(alice.homeAccountId), app.endpoint, alice.homeAccountId)).fromCache,
+        true,
+        'a new login mends it'
+      )
+    }
+  })
+
   const damages: [string, (app: App) => Promise<unknown>][] = [
     [
       'a flipped bit',

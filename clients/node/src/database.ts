@@ -229,6 +229,9 @@ const setUpStates: Readonly<Record<string, string>> = {
   '42P01': 'a table of the schema "msal_logout" is missing: run "msal-logout migrate" of this release',
   '42501':
     "this database role may not use this client id: as the schema's owner run select msal_logout.register_app('<client id>', '<role>')",
+  '28P01': 'PostgreSQL knows no such role with this password: mend the URL of the pool',
+  '28000': 'PostgreSQL does not let this role in from here: mend the URL of the pool, or pg_hba.conf',
+  '3D000': 'there is no such database: mend the URL of the pool',
   '25006': 'the database only reads: the pool must lead to the primary, not to a replica'
 }
 
@@ -243,8 +246,8 @@ function translate(error: unknown): Error {
   if (remedy !== undefined) {
     return new TokenCacheMisuseError(`${remedy} (${message})`, { cause })
   }
-  // Ours; an argument that cannot be used; a role, a password or a database that the pool has wrong.
-  if (/^(ML|22023|28|3D000)/.test(state)) {
+  // Ours, or an argument that cannot be used.
+  if (/^(ML|22023)/.test(state)) {
     const hint = memberOf(error, 'hint')
     return new TokenCacheMisuseError(typeof hint === 'string' ? `${message}; ${hint}` : message, { cause })
   }

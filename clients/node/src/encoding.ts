@@ -2,6 +2,7 @@ import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto'
 import { promisify } from 'node:util'
 import { gunzip, gzip } from 'node:zlib'
 import { TokenCacheMisuseError, TokenCacheTooLargeError } from './errors.ts'
+import { isObject } from './objects.ts'
 
 const compress = promisify(gzip)
 const decompress = promisify(gunzip)
@@ -44,7 +45,7 @@ export type Decoded =
   | { readonly kind: 'pending' }
   /** Not encrypted, though this app encrypts; with its text where that is allowed. */
   | { readonly kind: 'plain'; readonly text: string | undefined }
-  | { readonly kind: 'undecodable' }
+  | { readonly kind: 'undecodable'; readonly reason: string }
 
 export interface Codec {
   /** Whether a payload depends on its generation, which a row has only once it is there. */
@@ -76,13 +77,23 @@ export function createCodec(encryption: Encryption | undefined): Codec {
       if (encoding === 'none') {
         return { kind: 'pending' }
       }
-      return encoding === 'json' && payload.length <= maxBytes
-        ? { kind: 'text', text: typeof payload === 'string' ? payload : payload.toString('utf8') }
-        : { kind: 'undecodable' }
+      if (encoding === 'json' && payload.length <= maxBytes) {
+        return { kind: 'text', text: typeof payload === 'string' ? payload : payload.toString('utf8') }
+      }
+      const isEncrypted = encoding.startsWith(prefix)
+      return {
+        kind: 'undecodable',
+        reason: isEncrypted
+          ? `it is encrypted with the key "${shorten(encoding.slice(prefix.length))}", and this app has no keys: give "encryption"`
+          : `it is no JSON of at most 16 MiB, and its encoding is "${shorten(encoding)}"`
+      }
     }
   }
   if (encryption === undefined) {
     return plain
+  }
+  if (!isObject(encryption) || typeof encryption.current !== 'string' || !isObject(encryption.keys)) {
+    throw new TokenCacheMisuseError(`"encryption" must be { current: 'k1', keys: { k1: <a Buffer of 32 bytes> } }`)
   }
   const { current, keys, allowPlain = false } = encryption
   checkKeys(keys)
@@ -110,17 +121,24 @@ export function createCodec(encryption: Encryption | undefined): Codec {
       }
       const id = encoding.slice(prefix.length)
       const key = Object.hasOwn(keys, id) ? keys[id] : undefined
-      if (key === undefined || typeof payload === 'string' || payload.byteLength < ivBytes + tagBytes) {
-        return { kind: 'undecodable' }
+      if (key === undefined) {
+        return {
+          kind: 'undecodable',
+          reason: `it is encrypted with the key "${shorten(id)}", which is not among the keys (${Object.keys(keys).join(', ')}): add it`
+        }
       }
       try {
-        const decipher = createDecipheriv('aes-256-gcm', key, payload.subarray(0, ivBytes), { authTagLength: tagBytes })
+        const bytes = typeof payload === 'string' ? Buffer.from(payload) : payload
+        const decipher = createDecipheriv('aes-256-gcm', key, bytes.subarray(0, ivBytes), { authTagLength: tagBytes })
           .setAAD(additionalData(id, place))
-          .setAuthTag(payload.subarray(ivBytes, ivBytes + tagBytes))
-        const compressed = Buffer.concat([decipher.update(payload.subarray(ivBytes + tagBytes)), decipher.final()])
+          .setAuthTag(bytes.subarray(ivBytes, ivBytes + tagBytes))
+        const compressed = Buffer.concat([decipher.update(bytes.subarray(ivBytes + tagBytes)), decipher.final()])
         return { kind: 'text', text: (await decompress(compressed, { maxOutputLength: maxBytes })).toString('utf8') }
       } catch {
-        return { kind: 'undecodable' } // the caller warns of it
+        return {
+          kind: 'undecodable',
+          reason: `it cannot be decrypted with the key "${id}": another key has this id elsewhere, or the row was changed or moved`
+        }
       }
     }
   }
@@ -133,6 +151,11 @@ function boundedBytes(text: string): Buffer {
     throw new TokenCacheTooLargeError(bytes.byteLength, maxBytes)
   }
   return bytes
+}
+
+/** What stands in a row may be anybody's. */
+function shorten(text: string): string {
+  return text.replace(/[^\w.:+-]/g, '?').slice(0, 64)
 }
 
 function checkKeys(keys: Encryption['keys']): void {

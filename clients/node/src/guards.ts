@@ -64,7 +64,7 @@ async function isEnded<Request>(
   { tokenCache, session, whenUnavailable }: Omit<GuardOptions<Request, never>, 'end'>,
   request: Request
 ): Promise<boolean> {
-  const current = session(request)
+  const current = sessionOf(session, request)
   if (current === undefined || current === null) {
     return false
   }
@@ -78,14 +78,45 @@ async function isEnded<Request>(
   }
 }
 
+/** @throws {TokenCacheMisuseError} if `session` finds none to look into */
+function sessionOf<Request>(
+  session: GuardOptions<Request, never>['session'],
+  request: Request
+): ReturnType<typeof session> {
+  try {
+    return session(request)
+  } catch (cause) {
+    throw isObject(memberOf(request, 'session')) || !(cause instanceof TypeError)
+      ? cause
+      : new TokenCacheMisuseError(
+          `the guard's "session" finds nothing to look into (${cause.message}): put express-session, cookie-session, or what else keeps the app's session, before the guard`,
+          { cause }
+        )
+  }
+}
+
 function isUnavailable(error: unknown): boolean {
   return memberOf(error, 'isUnavailable') === true
 }
 
-function checkOptions(options: { readonly tokenCache: unknown; readonly session: unknown } | undefined, name: string) {
+/** @throws {TokenCacheMisuseError} */
+export function checkWhenUnavailable(whenUnavailable: unknown): void {
+  if (whenUnavailable !== undefined && whenUnavailable !== 'fail' && whenUnavailable !== 'pass') {
+    throw new TokenCacheMisuseError('"whenUnavailable" must be "fail" or "pass"')
+  }
+}
+
+interface UncheckedOptions {
+  readonly tokenCache: unknown
+  readonly session: unknown
+  readonly whenUnavailable?: unknown
+}
+
+function checkOptions(options: UncheckedOptions | undefined, name: string): void {
   if (!isObject(options?.tokenCache) || typeof options.session !== 'function') {
     throw new TokenCacheMisuseError(
       `${name} takes { tokenCache, session }, with session: (request) => request.session.account, or what else has iss, sid and sub of the ID token`
     )
   }
+  checkWhenUnavailable(options.whenUnavailable)
 }

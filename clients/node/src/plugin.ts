@@ -58,7 +58,7 @@ class Read {
   get contents(): Contents {
     this.#contents ??= parseContents(this.text)
     if (this.#contents === undefined) {
-      this.#warn(undecodable)
+      this.#warn(undecodable('it is no JSON object'))
       this.#contents = {}
     }
     return this.#contents
@@ -324,13 +324,14 @@ function readOf(decoded: Decoded, warn: PluginOptions['warn']): Read {
     )
   }
   if (decoded.kind === 'undecodable') {
-    warn(undecodable)
+    warn(undecodable(decoded.reason))
   }
   const text = decoded.kind === 'text' || decoded.kind === 'plain' ? (decoded.text ?? '{}') : '{}'
   return new Read(text, warn)
 }
 
-const undecodable = 'a row of the token cache cannot be decoded (another key, or damaged); it is treated as empty'
+const undecodable = (reason: string) =>
+  `a row of the token cache cannot be decoded, and is treated as empty until its user signs in again: ${reason}`
 
 interface Source {
   /** What is stored now, or undefined where nothing is. */

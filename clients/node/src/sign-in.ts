@@ -146,9 +146,11 @@ export function createSignIn(options: SignInOptions): SignIn {
     })
   })
   const baseUrl = baseUrlOf(options.baseUrl)
-  const paths = { ...defaultPaths, ...options.paths }
+  const paths = pathsOf(options.paths)
   const redirectUri = baseUrl + paths.callback
-  const scopes = [...(options.scopes ?? [])]
+  const scopes = listOf(options.scopes ?? [], 'scopes', "['Mail.Read']")
+  const claims = listOf(options.claims ?? [], 'claims', "['email']")
+  checkWhenUnavailable(options.whenUnavailable)
   let metadata: Promise<Metadata> | undefined
   const onWarning = options.onWarning ?? ((message: string) => process.emitWarning(message, 'msal-logout'))
 
@@ -240,7 +242,7 @@ export function createSignIn(options: SignInOptions): SignIn {
       const begun = pending.find((each) => each?.state === state && state !== undefined)
       if (begun === undefined) {
         throw new SignInFailedError(
-          'no sign-in of this browser is under way with this "state" (is the session\'s cookie sameSite "strict", or "secure" without HTTPS?)'
+          'no sign-in of this browser is under way with this "state" (was it begun at another host than "baseUrl"? Is the session\'s cookie sameSite "strict", or "secure" without HTTPS? Behind a proxy Express needs app.set("trust proxy", 1))'
         )
       }
       if (error !== undefined) {
@@ -261,7 +263,7 @@ export function createSignIn(options: SignInOptions): SignIn {
         const reason = reasons[String(memberOf(cause, 'errorCode'))]
         throw reason === undefined ? cause : new SignInFailedError(reason, { cause })
       })
-      const user = result.account && userOf(result.account, { ...result.idTokenClaims }, options.claims ?? [])
+      const user = result.account && userOf(result.account, { ...result.idTokenClaims }, claims)
       if (!user) {
         throw new SignInFailedError('the ID token has no "iss" and "sub"')
       }
@@ -271,9 +273,13 @@ export function createSignIn(options: SignInOptions): SignIn {
     isActive,
 
     async token(user, wanted = scopes) {
+      if (!isObject(user)) {
+        throw new SignedOutError() // nobody is signed in: JavaScript does not look at types
+      }
+      const asked = listOf(wanted, 'scopes', "token(['Mail.Read'])")
       try {
         const client = await clients.forAccount(user.homeAccountId)
-        const { accessToken } = await client.acquireTokenSilent({ account: user, scopes: [...wanted] })
+        const { accessToken } = await client.acquireTokenSilent({ account: user, scopes: asked })
         return accessToken
       } catch (error) {
         if (isSignInRequired(error) && !(error instanceof SignedOutError)) {
@@ -328,6 +334,24 @@ function configurationOf(clientId: string, { clientSecret, authority, configurat
     )
   }
   return { auth: { clientId, clientSecret, authority } }
+}
+
+function pathsOf(options: SignInOptions['paths']): Paths {
+  const paths = { ...defaultPaths, ...options }
+  for (const [name, path] of Object.entries(paths)) {
+    if (typeof path !== 'string' || !/^\/[^?#]/.test(path)) {
+      throw new TokenCacheMisuseError(`"paths.${name}" must be a path below "baseUrl" that begins with "/": "/sign-in"`)
+    }
+  }
+  return paths
+}
+
+/** A text is a list of letters, where nobody looks. */
+function listOf(value: unknown, name: string, usage: string): string[] {
+  if (!Array.isArray(value) || !value.every((each) => typeof each === 'string')) {
+    throw new TokenCacheMisuseError(`"${name}" must be an array of texts: ${usage}`)
+  }
+  return [...value]
 }
 
 function baseUrlOf(baseUrl: unknown): string {

@@ -5,7 +5,7 @@ import { createCodec, type Encryption } from './encoding.ts'
 import { TokenCacheMisuseError } from './errors.ts'
 import { type GuardedSession, toQuery } from './guarded-session.ts'
 import { listenForPurges, type PurgeListener } from './listener.ts'
-import { memberOf } from './objects.ts'
+import { isObject, memberOf } from './objects.ts'
 import {
   type CachePlugin,
   createAccountPlugin,
@@ -121,9 +121,17 @@ export function createTokenCache(options: TokenCacheOptions): TokenCache {
   const codec = createCodec(options.encryption)
   const plugin = { rows, codec, clientId, warn }
 
-  return {
+  const tokenCache: TokenCache = {
     clientId,
-    forLogin: uncalled('forLogin()', (checks?: LoginChecks) => createLoginPlugin(plugin, checks)),
+    forLogin: uncalled('forLogin()', (checks?: LoginChecks) => {
+      if (checks !== undefined && (!isObject(checks) || ('nonce' in checks && !checks.nonce))) {
+        // A nonce that was lost on the way would else be compared with nothing.
+        throw new TokenCacheMisuseError(
+          'forLogin({ nonce }) takes the "nonce" that the sign-in began with, from the session of the app; forLogin() none'
+        )
+      }
+      return createLoginPlugin(plugin, checks)
+    }),
     forAccount: uncalled('forAccount(homeAccountId)', (homeAccountId: string) => {
       requireText(homeAccountId, 'homeAccountId', 'forAccount(account.homeAccountId), of the account that a login gave')
       return createAccountPlugin(plugin, homeAccountId)
@@ -169,6 +177,10 @@ export function createTokenCache(options: TokenCacheOptions): TokenCache {
     },
     check: ({ configuration } = {}) => checkTokenCache({ database, pool, clientId, codec, configuration, warn })
   }
+  return refuseAsPlugin(
+    tokenCache,
+    'the token cache is no plugin itself: cachePlugin: tokenCache.forAccount(homeAccountId), or tokenCache.forLogin()'
+  )
 }
 
 function requireText(value: unknown, name: string, usage: string): asserts value is string {
@@ -184,12 +196,19 @@ function requirePositive(value: unknown, name: string): void {
   }
 }
 
-/**
- * A function that says so where it is given to MSAL itself, uncalled: `cachePlugin: tokenCache.forLogin`.
- */
+/** A function that says so where it is given to MSAL itself, uncalled: `cachePlugin: tokenCache.forLogin`. */
 function uncalled<Args extends unknown[]>(usage: string, create: (...args: Args) => CachePlugin) {
-  const refuse = (): never => {
-    throw new TokenCacheMisuseError(`call it: cachePlugin: tokenCache.${usage}`)
+  return refuseAsPlugin((...args: Args) => create(...args), `call it: cachePlugin: tokenCache.${usage}`)
+}
+
+/** What is no plugin, and says so if MSAL uses it as one. */
+function refuseAsPlugin<Target extends object>(target: Target, message: string): Target {
+  for (const hook of ['beforeCacheAccess', 'afterCacheAccess']) {
+    Object.defineProperty(target, hook, {
+      value: () => {
+        throw new TokenCacheMisuseError(message)
+      }
+    })
   }
-  return Object.assign((...args: Args) => create(...args), { beforeCacheAccess: refuse, afterCacheAccess: refuse })
+  return target
 }
