@@ -18,9 +18,12 @@ import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { dirname, join, parse, resolve } from 'node:path'
 import { createInterface } from 'node:readline'
+import { setTimeout as delay } from 'node:timers/promises'
 import { promisify } from 'node:util'
 
 const run = promisify(execFile)
+const maxStarts = 100
+const startAgainMs = 100
 
 export interface EmbeddedPostgres {
   /** A URL for the superuser `postgres` and the database `postgres`. */
@@ -101,8 +104,19 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions = {
   }
   async function start(): Promise<void> {
     const args = ['-D', dataDir, ...Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`])]
-    server = spawn(join(programs, 'postgres'), args, { ...as, cwd: home, stdio: ['ignore', 'ignore', 'pipe'] })
-    await ready(server)
+    for (let tries = 1; ; tries += 1) {
+      server = spawn(join(programs, 'postgres'), args, { ...as, cwd: home, stdio: ['ignore', 'ignore', 'pipe'] })
+      try {
+        await ready(server)
+        return
+      } catch (error) {
+        // The other processes of a server that was killed end one by one, and hold its memory until then.
+        if (tries === maxStarts || !(error instanceof Error && error.message.includes('shared memory block'))) {
+          throw error
+        }
+        await delay(startAgainMs)
+      }
+    }
   }
   async function end(signal: NodeJS.Signals): Promise<void> {
     if (server !== undefined && server.exitCode === null && server.signalCode === null) {
@@ -258,7 +272,8 @@ function ready(server: ChildProcess): Promise<void> {
   return new Promise((resolvePromise, reject) => {
     const said: string[] = []
     server.once('error', reject)
-    server.once('exit', (code) => reject(new Error(`PostgreSQL ended with code ${code}: ${said.join('\n')}`)))
+    // Not at its exit, which comes before its last words.
+    server.once('close', (code) => reject(new Error(`PostgreSQL ended with code ${code}: ${said.join('\n')}`)))
     if (server.stderr === null) {
       return
     }
