@@ -53,6 +53,15 @@ t.test('express-app, as CommonJS, from the tarball', async (t) => {
   await tryApp(t, { args: ['app.cjs'], cwd: folder })
 })
 
+t.test('express-app on Express 4, which does not wait for handlers by itself', async (t) => {
+  const folder = await installApp(
+    t,
+    [['express-app.cjs', 'app.cjs']],
+    [await packClient(), 'express@4', 'express-async-errors', 'express-session', '@azure/msal-node', 'pg']
+  )
+  await tryApp(t, { args: ['--require=express-async-errors', 'app.cjs'], cwd: folder })
+})
+
 t.test('nestjs, from the tarball', async (t) => {
   const folder = await installApp(
     t,

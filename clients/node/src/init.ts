@@ -62,7 +62,12 @@ export function planStart(project: Project): Start {
         : [
             'At the provider register <BASE_URL>/callback as the redirect URI, and <BASE_URL> as the post-logout redirect URI'
           ]),
-      ...usageOf(framework)
+      ...usageOf(framework),
+      ...(hasExpress4(framework, manifest)
+        ? [
+            'Express 4 does not wait for async handlers, and one that rejects ends the process: npm install express@5, or npm install express-async-errors and require it first'
+          ]
+        : [])
     ]
   }
 }
@@ -85,8 +90,18 @@ function detectFramework(manifest: unknown): Framework {
 }
 
 function dependenciesOf(manifest: unknown): string[] {
+  return versionsOf(manifest).map(([name]) => name)
+}
+
+function versionsOf(manifest: unknown): [name: string, range: unknown][] {
   const groups = isObject(manifest) ? [manifest.dependencies, manifest.devDependencies] : []
-  return groups.flatMap((group) => (isObject(group) ? Object.keys(group) : []))
+  return groups.flatMap((group) => (isObject(group) ? Object.entries(group) : []))
+}
+
+/** NestJS waits by itself. */
+function hasExpress4(framework: Framework, manifest: unknown): boolean {
+  const isOld = versionsOf(manifest).some(([name, range]) => name === 'express' && /^[~^=v]*4\b/.test(String(range)))
+  return isOld && (framework === 'express' || framework === 'passport')
 }
 
 function isModule(manifest: unknown): boolean {
