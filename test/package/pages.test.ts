@@ -91,8 +91,10 @@ t.test('each block of a page, each example and each module of `init` is right fo
 
   await t.test('the app of README.md runs', async (t) => {
     const [app = ''] = blocks('README.md', 'js')
-    writeFileSync(join(folder, 'app.cjs'), `${app}\nconsole.log(typeof app.listen)\n`)
+    const started = "process.on('exit', () => console.log(typeof signIn.required)); setImmediate(process.exit)"
+    writeFileSync(join(folder, 'app.cjs'), `${app.replace('3000', '0')}\n${started}\n`)
     const env = {
+      BASE_URL: 'http://localhost:3000',
       DATABASE_URL: 'postgres://u:p@127.0.0.1:1/d',
       AUTHORITY: 'https://issuer.example',
       CLIENT_ID: 'app',

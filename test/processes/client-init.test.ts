@@ -50,6 +50,16 @@ t.test('the framework is found in package.json, and what it lacks is named', asy
   const cases: [object | undefined, RegExp][] = [
     [{ dependencies: { express: '5' } }, /^For express:\n1\. npm install \S+ \S+ pg express-session$/m],
     [{ dependencies: { express: '5', 'cookie-session': '2' } }, /^For express:\n1\. npm install \S+ \S+ pg$/m],
+    [
+      { dependencies: { express: '5', 'cookie-session': '2', pg: '8', 'msal-logout-client': '0' } },
+      /^1\. npm install @azure\/msal-node$/m
+    ],
+    [
+      {
+        dependencies: { next: '16', 'iron-session': '8', pg: '8', 'msal-logout-client': '0', '@azure/msal-node': '7' }
+      },
+      /^1\. As the owner/m
+    ],
     [{ dependencies: { express: '5', passport: '1' } }, /^For passport:/m],
     [{ dependencies: { express: '^4.21.2' } }, /^7\. Express 4 does not wait for async handlers/m],
     [{ dependencies: { express: '4', passport: '1' } }, /^\d\. Express 4 does not wait/m],

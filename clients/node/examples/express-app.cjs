@@ -7,8 +7,11 @@ const { Pool } = require('pg')
 
 const { PORT, DATABASE_URL, AUTHORITY, CLIENT_ID, CLIENT_SECRET, SESSION_SECRET, API_URL } = process.env
 
+const pool = new Pool({ connectionString: DATABASE_URL, connectionTimeoutMillis: 5_000 })
+pool.on('error', (error) => console.error(error.message))
+
 const signIn = createSignIn({
-  pool: new Pool({ connectionString: DATABASE_URL }),
+  pool,
   clientId: CLIENT_ID,
   clientSecret: CLIENT_SECRET,
   authority: AUTHORITY,

@@ -9,7 +9,8 @@ import pg from 'pg'
 
 const { PORT, DATABASE_URL, AUTHORITY, CLIENT_ID, CLIENT_SECRET, SESSION_SECRET = '', API_URL = '' } = process.env
 
-const pool = new pg.Pool({ connectionString: DATABASE_URL })
+const pool = new pg.Pool({ connectionString: DATABASE_URL, connectionTimeoutMillis: 5_000 })
+pool.on('error', (error) => console.error(error.message))
 const client = { clientId: CLIENT_ID, clientSecret: CLIENT_SECRET, authority: AUTHORITY }
 const signIn = createSignIn({ pool, ...client, baseUrl: `http://localhost:${PORT}` })
 passport.serializeUser((user, done) => done(null, user))

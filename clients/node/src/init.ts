@@ -54,8 +54,8 @@ export function planStart(project: Project): Start {
             }
           ],
     steps: [
-      `npm install msal-logout-client @azure/msal-node pg${missingOf(framework, manifest)}`,
-      'As the owner of the schema "msal_logout": psql -f msal-logout.sql',
+      ...installOf(framework, manifest),
+      'As the owner of the schema "msal_logout", which the service makes (msal-logout migrate): psql -f msal-logout.sql',
       `Fill in msal-logout.env. ${environmentOf(framework)} Keep it and msal-logout.sql out of version control: they have a password`,
       ...(framework === 'node'
         ? []
@@ -117,11 +117,13 @@ const needs: Readonly<Record<Framework, readonly string[]>> = {
   node: []
 }
 
-function missingOf(framework: Framework, manifest: unknown): string {
+/** A step, or none where all is there. */
+function installOf(framework: Framework, manifest: unknown): string[] {
   const present = dependenciesOf(manifest)
   const hasSession = ['express-session', 'cookie-session', '@fastify/session'].some((name) => present.includes(name))
-  const missing = needs[framework].filter((name) => !present.includes(name) && !(hasSession && framework !== 'nextjs'))
-  return missing.map((name) => ` ${name}`).join('')
+  const further = hasSession && framework !== 'nextjs' ? [] : needs[framework]
+  const missing = ['msal-logout-client', '@azure/msal-node', 'pg', ...further].filter((name) => !present.includes(name))
+  return missing.length === 0 ? [] : [`npm install ${missing.join(' ')}`]
 }
 
 function sqlOf({ clientId, role, password }: Project): string {
@@ -262,14 +264,14 @@ function usageOf(framework: Framework): string[] {
     case 'express':
       return [
         'In the app, behind its session: app.use(signIn), and at the end app.use(signIn.onError)',
-        "app.get('/api', signIn.required, async (request, response) => response.json(await request.token()))"
+        "In a handler behind signIn.required: fetch(url, { headers: { authorization: 'Bearer ' + (await request.token()) } })"
       ]
     case 'nestjs':
       return ['In main.ts, behind app.use(session(…)): app.use(signIn); then request.user and await request.token()']
     case 'fastify':
       return [
         'In the app: await app.register(cookie, { secret: process.env.SESSION_SECRET }), then await app.register(signInPlugin, signInOptions)',
-        "app.get('/api', { preHandler: app.requireSignIn }, async (request) => request.token())"
+        "In a route with { preHandler: app.requireSignIn }: fetch(url, { headers: { authorization: 'Bearer ' + (await request.token()) } })"
       ]
     case 'nextjs':
       return [

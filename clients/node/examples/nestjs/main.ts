@@ -33,7 +33,8 @@ class AppModule {}
 async function main() {
   const app = await NestFactory.create(AppModule)
   app.use(session({ name: CLIENT_ID, secret: SESSION_SECRET, resave: false, saveUninitialized: false }))
-  const pool = new Pool({ connectionString: DATABASE_URL })
+  const pool = new Pool({ connectionString: DATABASE_URL, connectionTimeoutMillis: 5_000 })
+  pool.on('error', (error) => console.error(error.message))
   const client = { clientId: CLIENT_ID, clientSecret: CLIENT_SECRET, authority: AUTHORITY }
   app.use(createSignIn({ pool, ...client, baseUrl: `http://localhost:${PORT}` })) // /sign-in, /callback, /sign-out
   await app.listen(Number(PORT), '127.0.0.1')

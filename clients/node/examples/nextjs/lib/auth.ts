@@ -6,8 +6,11 @@ import { Pool } from 'pg'
 
 const { BASE_URL, DATABASE_URL, AUTHORITY, CLIENT_ID, CLIENT_SECRET, SESSION_SECRET = '' } = process.env
 
+const pool = new Pool({ connectionString: DATABASE_URL, connectionTimeoutMillis: 5_000 })
+pool.on('error', (error) => console.error(error.message))
+
 export const signIn = createSignIn({
-  pool: new Pool({ connectionString: DATABASE_URL }),
+  pool,
   clientId: CLIENT_ID,
   clientSecret: CLIENT_SECRET,
   authority: AUTHORITY,
