@@ -209,6 +209,20 @@ t.test('a sign-out forgets the tokens, and ends the session of the provider, too
   t.ok((await signIn.end(undefined)).startsWith(`${authority}/leave`), 'and nobody may leave, too')
 })
 
+t.test('a client that the provider rejects is no fault of the user: it is said what to mend', async (t) => {
+  const { provider, signIn } = await buildCore(t)
+  const { url, pending } = await signIn.begin()
+  const { user } = await signIn.complete(provider.authorize(url), [pending])
+  for (const error of ['invalid_client', 'unauthorized_client']) {
+    provider.endpoint.sendPostRequestAsync = (async () => ({ headers: {}, status: 401, body: { error } })) as never
+    const failure = { code: 'ERR_TOKEN_CACHE_MISUSE', message: /is "clientSecret".*"client_secret_post"/ }
+    await t.rejects(signIn.token(user, ['api-9']), failure)
+    const again = await signIn.begin()
+    await t.rejects(signIn.complete(provider.authorize(again.url), [again.pending]), failure)
+  }
+  t.equal(await signIn.isActive(user), true, 'and who is signed in stays so')
+})
+
 t.test('a user who is signed out gets no token, in one way only', async (t) => {
   const { database, provider, signIn } = await buildCore(t)
   const { url, pending } = await signIn.begin()

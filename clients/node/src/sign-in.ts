@@ -261,7 +261,7 @@ export function createSignIn(options: SignInOptions): SignIn {
       const request = { code, scopes, redirectUri, codeVerifier, nonce }
       const result = await client.acquireTokenByCode(request).catch((cause: unknown) => {
         const reason = reasons[String(memberOf(cause, 'errorCode'))]
-        throw reason === undefined ? cause : new SignInFailedError(reason, { cause })
+        throw reason === undefined ? explainClient(cause) : new SignInFailedError(reason, { cause })
       })
       const user = result.account && userOf(result.account, { ...result.idTokenClaims }, claims)
       if (!user) {
@@ -285,7 +285,7 @@ export function createSignIn(options: SignInOptions): SignIn {
         if (isSignInRequired(error) && !(error instanceof SignedOutError)) {
           throw new SignedOutError({ cause: error })
         }
-        throw error
+        throw explainClient(error)
       }
     },
 
@@ -317,6 +317,17 @@ export function createSignIn(options: SignInOptions): SignIn {
     check: clients.check
   }
   return signIn
+}
+
+/** RFC 6749 §5.2: of the client, and never of the user; everything else stays as it is. */
+function explainClient(error: unknown): unknown {
+  const code = memberOf(error, 'errorCode')
+  return code === 'invalid_client' || code === 'unauthorized_client'
+    ? new TokenCacheMisuseError(
+        `the provider rejects this client ("${code}"): is "clientSecret", or the certificate, right and not expired? MSAL sends a secret in the form, so the client must be registered for "client_secret_post"`,
+        { cause: error }
+      )
+    : error
 }
 
 /** As `Response.redirect`, whose headers cannot be changed. */
