@@ -135,7 +135,7 @@ create table msal_logout.records (
   revoke_before bigint,
   reason text,
   actor text,
-  status text not null default 'done', -- or 'running', of a sweep
+  status text not null default 'done', -- or 'running', of a sweep; 'unfinished', of a sign-out in steps
   request_hash bytea, -- what an Idempotency-Key stands for
   -- The accounts that were matched, side by side. A sweep keeps none.
   account_issuers text[] not null default '{}',
@@ -143,8 +143,8 @@ create table msal_logout.records (
   accounts bigint not null default 0,
   sessions bigint not null default 0,
   rows bigint not null default 0,
-  -- Side by side: what went in an app. Of a sign-out an app stands there once for each account of which a row or a session went
-  -- in it, so that `client_accounts` is null.
+  -- Side by side: what went in an app. Of a sign-out at once an app stands there once for each account of which a row or a session
+  -- went in it, so that `client_accounts` is null.
   clients text[] collate "C" not null default '{}',
   client_accounts int[],
   client_sessions int[] not null default '{}',

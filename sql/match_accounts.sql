@@ -1,5 +1,5 @@
 -- What is there of the accounts that orders name: their sessions, and their rows, which may have no session. After the accounts' locks.
-create function msal_logout.match_accounts(orders msal_logout.signal_order[]) returns setof msal_logout.match
+create function msal_logout.match_accounts(orders msal_logout.signal_order[], max_each int default null) returns setof msal_logout.match
 language plpgsql stable as $$
 #variable_conflict use_column
 begin
@@ -11,9 +11,10 @@ begin
     select * from msal_logout.sessions s
     where s.home_account_id = o.home_account_id -- keeps sessions_account
       and msal_logout.is_account_of(s.account_issuer, o.issuer)
-    offset 0
+      and (not o.spares_newer or s.issued_at <= o.revoke_before)
+    limit max_each offset 0
   ) s
-  where o.selector = 'account' and (not o.spares_newer or s.issued_at <= o.revoke_before)
+  where o.selector = 'account'
   union all
   select o.id, o.purge_scope = 'account', t.account_issuer, t.home_account_id, t.client_id, t.partition_key, null, null
   from unnest(orders) o
@@ -21,12 +22,13 @@ begin
     select * from msal_logout.token_cache t
     where t.home_account_id = o.home_account_id -- keeps token_cache_account
       and msal_logout.is_account_of(t.account_issuer, o.issuer)
-    offset 0
+      and (not o.spares_newer or not exists (
+        select from msal_logout.sessions s
+        where s.partition_key = t.partition_key and s.client_id is not distinct from t.client_id -- keeps sessions_row
+          and s.issued_at > o.revoke_before and s.expires_at > now()
+        offset 0))
+    limit max_each offset 0
   ) t
-  where o.selector = 'account' and (not o.spares_newer or not exists (
-    select from msal_logout.sessions s
-    where s.partition_key = t.partition_key and s.client_id is not distinct from t.client_id -- keeps sessions_row
-      and s.issued_at > o.revoke_before and s.expires_at > now()
-    offset 0));
+  where o.selector = 'account';
 end
 $$;

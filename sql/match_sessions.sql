@@ -2,7 +2,9 @@
 -- subjects may be pairwise. A login stored without a sid is ended by its subject.
 -- Each look-up is a lateral sub-select with `offset 0`, which keeps it from becoming a join; `is not distinct from` keeps an
 -- index out. What stays is the one index meant, also for a plan that was made while the tables were small.
-create function msal_logout.match_sessions(orders msal_logout.signal_order[]) returns setof msal_logout.match
+-- `max_each`: so many of each order by each look-up; null: all.
+create function msal_logout.match_sessions(orders msal_logout.signal_order[], max_each int default null)
+returns setof msal_logout.match
 language plpgsql stable as $$
 #variable_conflict use_column
 begin
@@ -13,9 +15,9 @@ begin
   cross join lateral (
     select * from msal_logout.sessions s
     where s.issuer = o.issuer and s.session_key = 'sid=' || o.sid -- keeps the primary key
-    offset 0
+      and (not o.spares_newer or s.issued_at <= o.revoke_before)
+    limit max_each offset 0
   ) s
-  where not o.spares_newer or s.issued_at <= o.revoke_before
   union all
   select o.id, o.purge_scope = 'account', s.account_issuer, s.home_account_id, s.client_id, s.partition_key, s.issuer,
     s.session_key
@@ -23,9 +25,10 @@ begin
   cross join lateral (
     select * from msal_logout.sessions s
     where s.issuer = o.issuer and s.session_key = 'sub=' || o.subject -- keeps the primary key
-    offset 0
+      and s.issued_at <= o.revoke_before
+    limit max_each offset 0
   ) s
-  where o.selector = 'session' and s.issued_at <= o.revoke_before
+  where o.selector = 'session'
   union all
   select o.id, o.purge_scope = 'account', s.account_issuer, s.home_account_id, s.client_id, s.partition_key, s.issuer,
     s.session_key
@@ -33,9 +36,10 @@ begin
   cross join lateral (
     select * from msal_logout.sessions s
     where s.subject = o.subject and s.issuer is not distinct from o.issuer -- keeps sessions_subject
-    offset 0
+      and (not o.spares_newer or s.issued_at <= o.revoke_before)
+    limit max_each offset 0
   ) s
-  where o.selector = 'subject' and (not o.spares_newer or s.issued_at <= o.revoke_before)
+  where o.selector = 'subject'
   union all
   select o.id, o.purge_scope = 'account', s.account_issuer, s.home_account_id, s.client_id, s.partition_key, s.issuer,
     s.session_key
@@ -43,8 +47,9 @@ begin
   cross join lateral (
     select * from msal_logout.sessions s
     where s.tid = o.tenant_id and s.oid = o.object_id -- keeps sessions_object
-    offset 0
+      and (not o.spares_newer or s.issued_at <= o.revoke_before)
+    limit max_each offset 0
   ) s
-  where o.selector = 'object' and (not o.spares_newer or s.issued_at <= o.revoke_before);
+  where o.selector = 'object';
 end
 $$;

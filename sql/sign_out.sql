@@ -40,7 +40,7 @@ begin
   end if;
   lock table msal_logout.issuer_groups in access share mode; -- an account that is found is that account until it is deleted
 
-  -- Locks 2: beside the sid the subject, since a login stored without a sid is ended by it.
+  -- Locks 2, as lock_selectors has them.
   insert into msal_logout.tombstones as t (issuer, key, revoke_before, expires_at)
   select k.issuer, k.key, max(case when o.once and o.actor is not null then 0 else o.revoke_before end),
     now() + interval '1 second' * max(o.remember_seconds)
@@ -67,15 +67,7 @@ begin
   if has_claims then
     fresh := msal_logout.claim_orders(fresh);
     -- An operator's key may stand for another request already: what is not carried out must revoke nothing.
-    perform msal_logout.lock_keys(
-      array_agg(k.issuer), array_agg(k.key), array_agg(o.revoke_before), null, array_agg(o.remember_seconds))
-    from unnest(fresh) o
-    cross join lateral (values
-      (o.issuer, 'sid=' || o.sid),
-      (o.issuer, case o.selector when 'subject' then 'all=' else 'sub=' end || o.subject),
-      ('', 'object=' || o.tenant_id || '/' || o.object_id)
-    ) k (issuer, key)
-    where o.actor is not null;
+    perform msal_logout.lock_selectors(array(select o from unnest(fresh) o where o.actor is not null));
   end if;
 
   select array_agg(
@@ -101,17 +93,7 @@ begin
     matched := matched || msal_logout.accounts_of(fresh, matches);
   end if;
   if has_named then
-    matched := matched || array(
-      -- By an issuer: its bare subject, and the id from client info of its group. Every login of the id has the lock of ''.
-      select (o.id, o.purge_scope = 'account', k.account_issuer, o.home_account_id, k.revoke_before, o.remember_seconds,
-        true)::msal_logout.matched_account
-      from unnest(fresh) o
-      cross join lateral (values
-        ('', case when coalesce(o.issuer, '') = '' then o.revoke_before end),
-        (nullif(o.issuer, ''), o.revoke_before),
-        (msal_logout.issuer_group(nullif(o.issuer, '')), o.revoke_before)
-      ) k (account_issuer, revoke_before)
-      where o.selector = 'account' and k.account_issuer is not null);
+    matched := matched || msal_logout.named_accounts(fresh);
   end if;
 
   -- Locks 3: the accounts.
@@ -213,13 +195,14 @@ begin
   from results r;
 
   if coalesce(cardinality(fresh), 0) < cardinality(orders) then
-    -- Duplicates are answered with what was matched then, so that an order can go on to another node.
+    -- Duplicates are answered with what was matched then, so that an order can go on to another node. One is 'unfinished' while
+    -- `sign_out_step` is at it.
     return query
-    select o.id, 'duplicate', coalesce(r.account_issuers, '{}'), coalesce(r.account_ids, '{}'),
-      '{}'::text[], '{}'::int[], '{}'::int[]
+    select o.id, case r.status when 'unfinished' then r.status else 'duplicate' end,
+      coalesce(r.account_issuers, '{}'), coalesce(r.account_ids, '{}'), '{}'::text[], '{}'::int[], '{}'::int[]
     from unnest(orders) o
     left join lateral (
-      select r.account_issuers, r.account_ids from msal_logout.records r where r.id = o.id offset 0
+      select r.status, r.account_issuers, r.account_ids from msal_logout.records r where r.id = o.id offset 0
     ) r on true
     where not exists (select from unnest(fresh) f where f.id = o.id);
   end if;

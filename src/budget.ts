@@ -18,7 +18,7 @@ export const budget = Object.freeze({
   /** Within the work: how long an order waits for its transaction. */
   waitMs: 1_000,
   /** Within the work: one statement for many orders. Short, so that one order that takes long leaves time for the others. */
-  batchStatementMs: 700,
+  batchStatementMs: 600,
   /** Within the work: one statement for one order. */
   statementMs: 1_200,
   /** Within a statement: for a lock that somebody holds. */

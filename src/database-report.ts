@@ -26,6 +26,8 @@ export interface DatabaseReport {
 // What `register_service` grants.
 const neededFunctions = [
   'sign_out',
+  'find_large',
+  'sign_out_step',
   'start_sweep',
   'sweep_step',
   'clean_up',

@@ -135,6 +135,7 @@ const outages = {
   ERR_DATABASE_CONFLICT: 'the transaction lost against another one',
   ERR_KEYS_UNAVAILABLE: 'the keys of the issuer are out of reach',
   ERR_DIRECTORY_UNAVAILABLE: 'the directory of the issuer cannot be asked',
+  ERR_LARGE: 'it ends more than others can wait for: it is done alone, in steps',
   ERR_BUSY: 'too much that is unsigned waits',
   ERR_DEADLINE: 'the sign-out was not done in time'
 } as const

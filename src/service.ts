@@ -24,14 +24,21 @@ import { createRecentSignals } from './recent-signals.ts'
 import { createRejections } from './rejections.ts'
 import { type Repetition, repeat } from './repeat.ts'
 import { createSenders, type Senders } from './senders.ts'
-import { type CommitOrders, createSignOut, type SignOutResult, signOutAlone } from './sign-out.ts'
+import {
+  type CommitOrders,
+  createSignOut,
+  maxDeletionsAtOnce,
+  type Order,
+  type SignOutResult,
+  signOutInSteps
+} from './sign-out.ts'
 import { createBackchannel } from './signals/backchannel.ts'
 import { directorySource } from './signals/directory.ts'
 import { createFrontchannel } from './signals/frontchannel.ts'
 import { createPurge, operatorSource } from './signals/operator.ts'
 import { createTokenRevocation, type ResolveEmail } from './signals/token-revocation.ts'
 import { createSpool, type SpoolOptions } from './spool.ts'
-import { type RetryOptions, startRetry } from './spool-retry.ts'
+import { startRetry } from './spool-retry.ts'
 import { createStore } from './store.ts'
 import { createSweeps, type SweepsOptions } from './sweep.ts'
 
@@ -51,6 +58,8 @@ export interface Edges extends IssuersOptions {
   readonly sweeps?: Pick<SweepsOptions, 'maxAccountsAwaited' | 'maxWaitMs' | 'rowsPerStep'>
   readonly directories?: Pick<WatchersOptions, 'sleep' | 'tickMs' | 'leaseSeconds'>
   readonly maxAccountsUnforced?: number
+  /** See {@link maxDeletionsAtOnce}. */
+  readonly maxDeletions?: number
   readonly workMs?: number
   /** Milliseconds between two rounds of chores; default 10,000. */
   readonly choresEveryMs?: number
@@ -150,10 +159,23 @@ export function createService(config: Config, edges: Edges) {
   }
   const commit: CommitOrders =
     edges.commit ??
-    ((orders, options) => (orders.length > 1 ? stores.batches : stores.signOuts).commitOrders(orders, options))
-  const { signOut, isBusy } = createSignOut(commit, { maxWaitMs: budget.waitMs, onCommitted })
-  const alone: RetryOptions['signOutAlone'] = async (order) => {
-    const result = await signOutAlone(stores.slow.commitOrders, order)
+    ((orders, options) => (options.isAlone ? stores.signOuts : stores.batches).commitOrders(orders, options))
+  const { maxDeletions = maxDeletionsAtOnce } = edges
+  const { signOut, isBusy } = createSignOut(commit, {
+    maxWaitMs: budget.waitMs,
+    onCommitted,
+    findLarge: stores.batches.findLarge,
+    maxDeletions
+  })
+  const signOutAlone = async (order: Order, signal?: AbortSignal) => {
+    const step = async () => {
+      const ended = await stores.slow.commitStep(order, maxDeletions)
+      if (ended === undefined) {
+        notify()
+      }
+      return ended
+    }
+    const result = await signOutInSteps(step, signal)
     onCommitted([result])
     return result
   }
@@ -203,7 +225,7 @@ export function createService(config: Config, edges: Edges) {
   })
   const purge = createPurge({
     store: stores.slow,
-    signOut: (orders) => Promise.all(orders.map(alone)),
+    signOut: (orders) => Promise.all(orders.map((order) => signOutAlone(order))),
     sweeps,
     observe,
     now,
@@ -223,7 +245,7 @@ export function createService(config: Config, edges: Edges) {
   const adminOptions: AdminOptions = {
     purge,
     // Ready is what a sign-out finds, and a probe must not wait as long as a purge may.
-    store: { ...stores.slow, checkReady: stores.signOuts.checkReady },
+    store: { ...stores.slow, checkReady: stores.batches.checkReady },
     spool,
     issuers,
     rejections,
@@ -266,7 +288,7 @@ export function createService(config: Config, edges: Edges) {
     }
   }
 
-  const retryOptions = { spool, signals, signOut, signOutAlone: alone, logger, observe, now }
+  const retryOptions = { spool, signals, signOut, signOutAlone, logger, observe, now }
   let repetitions: Repetition[] = []
   return {
     app,

@@ -98,11 +98,32 @@ export interface SignOutResult extends Deleted {
  */
 export type SignOut = (orders: readonly Order[]) => Promise<readonly SignOutResult[]>
 
-/** One transaction for many orders, all or nothing. A patient one waits for locks as long as the connection allows. */
+export interface CommitOptions {
+  /** Waits for locks as long as the connection allows. */
+  readonly isPatient: boolean
+  /** Nobody waits for it but its sender. */
+  readonly isAlone?: boolean
+}
+
+/** Of an order that is being carried out in steps: this transaction did nothing of it. */
+export interface Unfinished {
+  readonly outcome: 'unfinished'
+}
+
+/** One transaction for many orders, all or nothing. */
 export type CommitOrders = (
   orders: readonly Order[],
-  options: { readonly isPatient: boolean }
-) => Promise<readonly SignOutResult[]>
+  options: CommitOptions
+) => Promise<readonly (SignOutResult | Unfinished)[]>
+
+/** The ids of the orders that would delete more than so much. */
+export type FindLarge = (orders: readonly Order[], maxDeletions: number) => Promise<readonly string[]>
+
+/**
+ * The most rows and sessions that one transaction deletes, once orders have proved too large to go together. Some 50 ms: so long others
+ * may wait.
+ */
+export const maxDeletionsAtOnce = 2_000
 
 export interface SignOutOptions {
   /** The most orders in one transaction; default 128. */
@@ -117,6 +138,10 @@ export interface SignOutOptions {
   readonly now?: () => number
   /** Called after each commit, with the results. */
   readonly onCommitted?: (results: readonly SignOutResult[]) => void
+  /** Looks for those that made a batch too slow; default: none is ever found. */
+  readonly findLarge?: FindLarge
+  /** What deletes more than so many rows and sessions is large; default {@link maxDeletionsAtOnce}. */
+  readonly maxDeletions?: number
 }
 
 export interface Queue {
@@ -135,6 +160,7 @@ interface Waiting {
 }
 
 const maxConflicts = 3
+const maxKnownLarge = 1_000
 const lanesForSingles = 2
 const firstBackOffMs = 25
 
@@ -142,10 +168,13 @@ const firstBackOffMs = 25
  * Makes the function that ends sessions. Orders that arrive while a transaction is in flight wait, and go together in the next
  * one: a single commit to disk answers them all. A lone one waits for nobody.
  *
- * A batch that fails through one of its orders (a lock that somebody holds, an account too large for the time limit, a value that
- * the database rejects) is taken apart. Each order then goes alone, behind the batches, and never into a batch again. The one at
- * fault comes again after a back-off, until its time is over: nobody else pays for it. An order that has begun may be done after
- * its sender was answered 503. That does no harm: the same order again ends nothing twice.
+ * A batch that fails through one of its orders (a lock that somebody holds, a value that the database rejects) is taken apart. Each
+ * order then goes alone, behind the batches, and never into a batch again. The one at fault comes again after a back-off, until its
+ * time is over: nobody else pays for it. An order that has begun may be done after its sender was answered 503. That does no harm:
+ * the same order again ends nothing twice.
+ *
+ * Of a batch that takes too long, the large orders are unavailable at once ({@link signOutInSteps} is for them), and the others go
+ * together again. Whether an order is large is not asked before: every sign-out would pay for it.
  *
  * @param commit carries a batch out
  */
@@ -157,12 +186,16 @@ export function createSignOut(
     maxUnsignedWaiting = 1_000,
     maxWaitMs = 1_000,
     now = () => performance.now(),
-    onCommitted
+    onCommitted,
+    findLarge = async () => [],
+    maxDeletions = maxDeletionsAtOnce
   }: SignOutOptions = {}
 ): Queue {
   const signed: Waiting[] = []
   const unsigned: Waiting[] = []
   const singles: Waiting[] = []
+  /** Ids of orders that were found large: the same again, from the spool or from its sender, makes no second batch slow. */
+  const knownLarge = new Set<string>()
   let inFlight = false
   let lanes = 0
 
@@ -170,10 +203,8 @@ export function createSignOut(
     inFlight = true
     while (signed.length + unsigned.length > 0) {
       const batch = nextBatch()
-      if (batch.length > 0 && !(await commitTogether(batch))) {
-        for (const entry of batch) {
-          goAlone(entry)
-        }
+      if (batch.length > 0) {
+        await commitTogether(batch)
       }
     }
     inFlight = false
@@ -185,20 +216,40 @@ export function createSignOut(
     return [...first, ...rest].filter(isInTime)
   }
 
-  /** False if the batch is to be taken apart; else everyone in it has an answer. */
-  async function commitTogether(batch: readonly Waiting[]): Promise<boolean> {
+  /** Each has an answer then, or goes alone. */
+  async function commitTogether(batch: readonly Waiting[]): Promise<void> {
     try {
-      await commitAndAnswer(batch)
-      return true
+      await commitAndAnswer(batch, { isPatient: false })
     } catch (error) {
-      if (isOfOneOrder(error)) {
-        return false
+      const rest = codeOf(error) === 'ERR_DATABASE_TIMEOUT' ? await rejectLarge(batch) : batch
+      if (rest.length > 0 && rest.length < batch.length) {
+        await commitTogether(rest)
+        return
       }
-      for (const { reject } of batch) {
-        reject(error)
+      for (const entry of rest) {
+        if (isOfOneOrder(error)) {
+          goAlone(entry)
+        } else {
+          entry.reject(error)
+        }
       }
-      return true
     }
+  }
+
+  /** Returns the others. */
+  async function rejectLarge(batch: readonly Waiting[]): Promise<readonly Waiting[]> {
+    const ids = await findLarge(
+      batch.map(({ order }) => order),
+      maxDeletions
+    ).catch((): readonly string[] => []) // each goes alone then
+    for (const { order, reject } of batch.filter(({ order }) => ids.includes(order.id))) {
+      knownLarge.add(order.id)
+      reject(new UnavailableError('ERR_LARGE'))
+    }
+    for (const oldest of [...knownLarge].slice(0, -maxKnownLarge)) {
+      knownLarge.delete(oldest)
+    }
+    return batch.filter(({ order }) => !ids.includes(order.id))
   }
 
   function goAlone(entry: Waiting): void {
@@ -220,10 +271,14 @@ export function createSignOut(
 
   async function commitAlone(single: Waiting): Promise<void> {
     try {
-      await commitAndAnswer([single])
+      await commitAndAnswer([single], { isPatient: false, isAlone: true })
     } catch (error) {
       const backOffMs = firstBackOffMs * 2 ** single.triesAlone
-      if (!isWorthAnotherTry(error) || now() + backOffMs - single.since > maxWaitMs) {
+      if (
+        !isWorthAnotherTry(error) ||
+        codeOf(error) === 'ERR_DATABASE_TIMEOUT' ||
+        now() + backOffMs - single.since > maxWaitMs
+      ) {
         single.reject(error)
         return
       }
@@ -232,16 +287,20 @@ export function createSignOut(
     }
   }
 
-  async function commitAndAnswer(batch: readonly Waiting[]): Promise<void> {
+  async function commitAndAnswer(batch: readonly Waiting[], options: CommitOptions): Promise<void> {
     const results = await tryAgainAfterConflicts(() =>
       commit(
         batch.map(({ order }) => order),
-        { isPatient: false }
+        options
       )
     )
-    onCommitted?.(results)
+    onCommitted?.(results.filter(isFinished))
     results.forEach((result, i) => {
-      batch[i]?.resolve(result)
+      if (isFinished(result)) {
+        batch[i]?.resolve(result)
+      } else {
+        batch[i]?.reject(new UnavailableError('ERR_LARGE'))
+      }
     })
   }
 
@@ -257,6 +316,9 @@ export function createSignOut(
     const queue = order.isSigned ? signed : unsigned
     if (!order.isSigned && unsigned.length >= maxUnsignedWaiting) {
       return Promise.reject(new UnavailableError('ERR_BUSY'))
+    }
+    if (knownLarge.has(order.id)) {
+      return Promise.reject(new UnavailableError('ERR_LARGE'))
     }
     return new Promise((resolve, reject) => {
       queue.push({ order, since: now(), triesAlone: 0, resolve, reject })
@@ -281,15 +343,29 @@ export function createSignOut(
 }
 
 /**
- * As {@link createSignOut}, for what could not be done among others: one order alone, patiently, by connections with a longer time
- * limit.
+ * As {@link createSignOut}, for what could not be done among others: one order alone, patiently, in as many steps as it takes.
+ *
+ * @param step deletes a part of it, by connections with a longer time limit; undefined: another step is due
+ * @param signal ends it between two steps; the next call goes on
+ * @throws {UnavailableError} if it could not be carried out now, or was ended
  */
-export async function signOutAlone(commit: CommitOrders, order: Order): Promise<SignOutResult> {
-  const [result] = await tryAgainAfterConflicts(() => commit([order], { isPatient: true }))
-  if (result === undefined) {
-    throw new Error(`the order "${order.id}" has no result`)
+export async function signOutInSteps(
+  step: () => Promise<SignOutResult | undefined>,
+  signal?: AbortSignal
+): Promise<SignOutResult> {
+  for (;;) {
+    const result = await tryAgainAfterConflicts(step)
+    if (result !== undefined) {
+      return result
+    }
+    if (signal?.aborted) {
+      throw new UnavailableError('ERR_DEADLINE')
+    }
   }
-  return result
+}
+
+function isFinished(result: SignOutResult | Unfinished): result is SignOutResult {
+  return result.outcome !== 'unfinished'
 }
 
 async function tryAgainAfterConflicts<T>(work: () => Promise<T>): Promise<T> {
@@ -306,7 +382,8 @@ async function tryAgainAfterConflicts<T>(work: () => Promise<T>): Promise<T> {
 
 /** Whether one order may be at fault, so that the others go better without it. */
 export function isOfOneOrder(error: unknown): boolean {
-  return isWorthAnotherTry(error) || codeOf(error) === 'ERR_DATABASE_FAILED'
+  const code = codeOf(error)
+  return isWorthAnotherTry(error) || code === 'ERR_DATABASE_FAILED' || code === 'ERR_LARGE'
 }
 
 function isWorthAnotherTry(error: unknown): boolean {

@@ -12,7 +12,7 @@ export interface RetryOptions {
   readonly signals: readonly Signal[]
   readonly signOut: SignOut
   /** One order alone, with a longer time limit: for what holds others up, and for what takes long. */
-  readonly signOutAlone: (order: Order) => Promise<SignOutResult>
+  readonly signOutAlone: (order: Order, signal?: AbortSignal) => Promise<SignOutResult>
   readonly logger: FastifyBaseLogger
   /** Sees the outcome of each one that needs no further try, but of a damaged file. */
   readonly observe: (outcome: Outcome) => void
@@ -42,6 +42,7 @@ export function createRetry(options: RetryOptions) {
   const alone = new Map<string, { readonly dueAt: number; readonly backOffMs: number }>()
   const busy = new Map<string, Promise<End>>()
   const bySource = new Map(signals.map((signal) => [signal.source, signal]))
+  const stopping = new AbortController()
   let lastProblem: string | undefined
 
   /** One line, not one each second while it lasts. */
@@ -163,7 +164,7 @@ export function createRetry(options: RetryOptions) {
   async function inTurn(orders: readonly Order[]): Promise<SignOutResult[]> {
     const results: SignOutResult[] = []
     for (const order of orders) {
-      results.push(await signOutAlone(order))
+      results.push(await signOutAlone(order, stopping.signal))
     }
     return results
   }
@@ -186,13 +187,18 @@ export function createRetry(options: RetryOptions) {
     /** Waits for what goes alone. */
     async settle(): Promise<void> {
       await Promise.all(busy.values())
+    },
+    /** Ends what goes alone, after its step; a later process goes on. */
+    async stop(): Promise<void> {
+      stopping.abort()
+      await Promise.all(busy.values())
     }
   }
 }
 
 /** Retries again and again: every second at the latest, also what another process or an earlier run has left. */
 export function startRetry(options: RetryOptions): Repetition {
-  const { round, settle } = createRetry(options)
+  const { round, stop } = createRetry(options)
   let waitMs = minWaitMs
   const rounds = repeat(async (signal) => {
     const { done, rejected } = await round(signal)
@@ -202,7 +208,7 @@ export function startRetry(options: RetryOptions): Repetition {
   return {
     async stop() {
       await rounds.stop()
-      await settle()
+      await stop()
     }
   }
 }

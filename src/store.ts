@@ -31,6 +31,7 @@ export interface StoredRecord extends Deleted {
   readonly id: string
   readonly at: Date
   readonly source: string
+  /** `running`: a sweep, or a sign-out in steps, that is not over. */
   readonly status: 'running' | 'done'
   /** Of a sweep: the accounts that matched when it began. */
   readonly total: number
@@ -171,7 +172,7 @@ interface Tables {
     revoke_before: string | null
     reason: string | null
     actor: string | null
-    status: 'running' | 'done'
+    status: 'running' | 'unfinished' | 'done'
     request_hash: Buffer | null
     account_issuers: string[]
     account_ids: string[]
@@ -212,7 +213,11 @@ export function createStore({ pool, schema = defaultSchema }: StoreOptions) {
     ])
     const results = new Map(rows.map((row) => [row.id, row]))
     return orders.map(({ id }) => {
-      const result = resultOf(id, results.get(id))
+      const row = results.get(id)
+      if (row?.outcome === 'unfinished') {
+        return { outcome: row.outcome }
+      }
+      const result = resultOf(id, row)
       const isFirst = byId.delete(id)
       return isFirst || result.outcome !== 'done'
         ? result
@@ -223,6 +228,25 @@ export function createStore({ pool, schema = defaultSchema }: StoreOptions) {
   return {
     /** Carries out many orders in one transaction; the results stand in the order of the orders. */
     commitOrders,
+
+    /** Those of the orders that would delete more than so many rows and sessions. */
+    async findLarge(orders: readonly Order[], maxDeletions: number): Promise<string[]> {
+      const rows = await call<{ id: string }>('find_large', `select ${name}.find_large($1, $2) as id`, [
+        batchOf(orders),
+        maxDeletions
+      ])
+      return rows.map(({ id }) => id)
+    },
+
+    /** Deletes at most so much of what an order ends, patiently; undefined: another step is due. */
+    async commitStep(order: Order, maxDeletions: number): Promise<SignOutResult | undefined> {
+      const [row] = await call<SignedOutRow>(
+        'sign_out_step',
+        `select * from ${name}.sign_out_step(($1::${name}.signal_order[])[1], $2)`,
+        [batchOf([order]), maxDeletions]
+      )
+      return row?.outcome === 'more' ? undefined : resultOf(order.id, row)
+    },
 
     /** What {@link commitOrders} would do: done, and rolled back. */
     async previewOrder(order: Order): Promise<SignOutResult> {
@@ -559,7 +583,8 @@ interface ClientColumns {
 
 interface SignedOutRow extends ClientColumns {
   id: string
-  outcome: SignOutResult['outcome']
+  /** `unfinished`: steps are at it. `more`: a step of several. */
+  outcome: SignOutResult['outcome'] | 'unfinished' | 'more'
   account_issuers: string[]
   account_ids: string[]
 }
@@ -609,10 +634,14 @@ function resultOf(id: string, row: SignedOutRow | undefined): SignOutResult {
   if (row === undefined) {
     throw new Error(`sign_out returned nothing for "${id}"`)
   }
+  const { outcome } = row
+  if (outcome === 'unfinished' || outcome === 'more') {
+    throw new Error(`the order "${id}" is not finished`)
+  }
   const matched = accountsOf(row)
   return {
     id,
-    outcome: row.outcome,
+    outcome,
     matched,
     accounts: matched.length,
     sessions: sumOf(row.client_sessions),
@@ -660,7 +689,7 @@ function toRecord(row: Tables['records']): StoredRecord {
     id: row.id,
     at: row.at,
     source: row.source,
-    status: row.status,
+    status: row.status === 'done' ? 'done' : 'running',
     total: Number(row.total),
     accounts: Number(row.accounts),
     sessions: Number(row.sessions),

@@ -2,7 +2,9 @@
 import { randomUUID } from 'node:crypto'
 import pg from 'pg'
 import t from 'tap'
+import { batchOf } from '../src/store.ts'
 import { createDatabase } from './fixtures/database.ts'
+import { makeOrder } from './fixtures/orders.ts'
 
 const issuer = 'https://issuer.example'
 const many = 3_000
@@ -70,6 +72,19 @@ for (const atFirst of ['empty', 'tiny', 'small'] as const) {
         { selector: 'account', issuer: null, home_account_id: `${n + 6}.t`, purge_scope: 'session', spares_newer: true }
       ])
     }
+    /** What is done alone, and the look for it; of the accounts from `n` on. */
+    async function actAlone(n: number): Promise<void> {
+      for (const order of [
+        makeOrder({ kind: 'session', issuer, sid: `s${n}` }),
+        makeOrder({ kind: 'subject', issuer, subject: `u${n + 1}` }, { purgeScope: 'session' }),
+        makeOrder({ kind: 'object', tenantId: 't', objectId: `o${n + 2}` }),
+        makeOrder({ kind: 'account', homeAccountId: `${n + 3}.t` })
+      ]) {
+        const values = [batchOf([{ ...order, revokeBefore: 1 }]), 100]
+        await client.query('select * from msal_logout.find_large($1, $2)', values)
+        await client.query('select * from msal_logout.sign_out_step(($1::msal_logout.signal_order[])[1], $2)', values)
+      }
+    }
     /** An operator's, of a tenant or an app with two accounts. */
     async function purge(name: string, n: number): Promise<void> {
       const isApp = name.startsWith('app')
@@ -98,6 +113,7 @@ for (const atFirst of ['empty', 'tiny', 'small'] as const) {
     }
     await client.query('vacuum analyze msal_logout.token_cache, msal_logout.sessions')
     for (let i = 0; i < 7; i++) {
+      await actAlone(5_000 + 4 * i)
       await act(1 + 7 * i) // after five times a plan is made for any values, and kept
       await purge(`first${i}`, 10_000 + 10 * i)
       await purge(`app${i}`, 20_000 + 10 * i)
@@ -109,10 +125,14 @@ for (const atFirst of ['empty', 'tiny', 'small'] as const) {
     const read = (await tuplesRead()) - before
     t.ok(read < 100, `${read} tuples were read`)
     t.ok(read > 10)
+    await actAlone(300)
+    const readAlone = (await tuplesRead()) - before - read
+    t.ok(readAlone < 100, `${readAlone} tuples were read by steps`)
+    t.ok(readAlone > 10)
     await purge('last', 1)
     await purge('last', 9_000)
     await purge('app', 8_000)
-    const readByPurges = (await tuplesRead()) - before - read
+    const readByPurges = (await tuplesRead()) - before - read - readAlone
     await client.query('commit')
     t.ok(readByPurges < 100, `${readByPurges} tuples were read by purges`)
   })

@@ -222,7 +222,7 @@ t.test('a mistake of ours costs the others nothing, and its message is not logge
   t.notMatch(lines.join('\n'), /quoting a value/)
 })
 
-for (const code of ['ERR_DATABASE_TIMEOUT', 'ERR_DATABASE_LOCKED'] as const) {
+for (const code of ['ERR_DATABASE_TIMEOUT', 'ERR_DATABASE_LOCKED', 'ERR_LARGE'] as const) {
   t.test(`an order that ends in ${code} goes alone from then on, and no round waits for it`, async (t) => {
     let release = () => {}
     const isReleased = new Promise<void>((resolve) => {

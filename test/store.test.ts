@@ -376,10 +376,10 @@ t.test('what two tokens of one batch have in common is counted once', async (t) 
   const service = await build(t)
   await service.login({ clientId: 'a', homeAccountId: 'u.t', sid: 's1', subject: 'u' })
   await service.login({ clientId: 'b', homeAccountId: 'u.t', sid: 's2', subject: 'u' })
-  const results = await service.stores.signOuts.commitOrders(
+  const results = (await service.stores.signOuts.commitOrders(
     ['s1', 's2', 'unknown'].map((sid) => orderBy(service, { sid })),
     { isPatient: true }
-  )
+  )) as SignOutResult[]
   t.equal(
     results.reduce((sum, { rows }) => sum + rows, 0),
     2

@@ -278,3 +278,25 @@ t.test('ids that are too long together are a mistake in the call, and no fault o
   }
   t.same(await query('select * from msal_logout.token_cache'), [])
 })
+
+t.test('a row has 1,000 sessions at most: the oldest ones end, their app reads it, and the newest live', async (t) => {
+  const { login, query, one } = await setUp(t)
+  await login()
+  await query(
+    `insert into msal_logout.sessions (issuer, session_key, client_id, partition_key, sid, subject, account_issuer, home_account_id, issued_at,
+      created_at, expires_at)
+    select s.issuer, 'sid=old' || n, s.client_id, s.partition_key, 'old' || n, s.subject, s.account_issuer, s.home_account_id, 1,
+      now() - interval '1 minute' * n, s.expires_at
+    from msal_logout.sessions s, generate_series(1, 1005) n`
+  )
+  await login({ sid: 'new' })
+  t.match(await one('select count(*)::int as n from msal_logout.sessions'), { n: 1_000 })
+  t.match(await query(`select sid from msal_logout.ended_since('a', 0) order by sid`), [
+    ...[1_000, 1_001, 1_002, 1_003, 1_004, 1_005, 999].map((n) => ({ sid: `old${n}` }))
+  ])
+  for (const sid of ['new', 's1']) {
+    t.match(await one(`select msal_logout.session_active('a', $1, $2) as is_active`, [issuer, sid]), {
+      is_active: true
+    })
+  }
+})

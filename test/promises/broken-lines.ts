@@ -30,6 +30,14 @@ export const brokenLines: readonly BrokenLine[] = [
     name: 'a logout waits for the disk, also where the database is set not to'
   },
   {
+    promise: 1,
+    file: 'sql/sign_out.sql',
+    line: `case r.status when 'unfinished' then r.status else 'duplicate' end`,
+    broken: `'duplicate'`,
+    test: 'test/large-orders.test.ts',
+    name: 'while rows are left, every signal of the account finds it, and none is answered as done'
+  },
+  {
     promise: 2,
     file: 'sql/save.sql',
     line: 'and t.generation = save.generation and t.version = save.version',
@@ -124,6 +132,14 @@ export const brokenLines: readonly BrokenLine[] = [
     broken: 'if (error === undefined) {',
     test: 'test/sign-out.test.ts',
     name: 'a session that somebody holds does not hold up the others'
+  },
+  {
+    promise: 9,
+    file: 'src/sign-out.ts',
+    line: `codeOf(error) === 'ERR_DATABASE_TIMEOUT' ? await rejectLarge(batch) : batch`,
+    broken: 'batch',
+    test: 'test/large-orders.test.ts',
+    name: 'large orders leave their neighbours a transaction, and come into none again'
   },
   {
     promise: 9,
