@@ -234,6 +234,11 @@ export async function verifySignature(jwt: Jwt, at: number): Promise<void> {
   }
 }
 
+/** Whether the issuer is still trusted in the same way: while something was waited for, its configuration may have changed. */
+export function isInForce({ issuer, config }: Issuer, issuers: Pick<Issuers, 'find'>): boolean {
+  return issuers.find(issuer)?.config === config
+}
+
 /** Whether a value can be a time in seconds since 1970. */
 export function isTime(value: unknown): value is number {
   return typeof value === 'number' && value > 0 && value < maxSeconds

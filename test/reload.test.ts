@@ -1,9 +1,13 @@
+import { randomUUID } from 'node:crypto'
 import t from 'tap'
 import { createPool } from '../src/database.ts'
+import { createIssuers } from '../src/issuers.ts'
+import { createFrontchannel } from '../src/signals/frontchannel.ts'
 import { createRole } from './fixtures/database.ts'
 import { decryptionKey, encrypt } from './fixtures/encryption.ts'
 import { startIdentityProvider } from './fixtures/identity-provider.ts'
 import { build, issuerConfig } from './fixtures/service.ts'
+import { until } from './fixtures/until.ts'
 
 t.test('issuers are trusted, changed and dropped while it runs, and those that stay keep their keys', async (t) => {
   const service = await build(t)
@@ -32,6 +36,58 @@ t.test('issuers are trusted, changed and dropped while it runs, and those that s
   t.equal((await service.post(await service.provider.logoutToken({ aud: 'another' }))).statusCode, 200)
   t.equal(service.provider.keyFetches, 1, 'of the issuer that stayed')
   t.notMatch(await service.metrics.text(), /key_age_seconds\{issuer="other"\}/)
+})
+
+t.test('a token that waits for keys meanwhile is judged by the configuration that is in force then', async (t) => {
+  let release = () => {}
+  let isAsked = false
+  const released = new Promise<void>((resolve) => {
+    release = resolve
+  })
+  const service = await build(t, {
+    edges: {
+      async fetch(...request) {
+        isAsked = true
+        await released
+        return fetch(...request)
+      }
+    }
+  })
+  await service.login({ sid: 's1' })
+  const rows = await service.rows()
+  const { provider, config } = service
+  const [answer, answerOfNew] = [
+    service.post(await provider.logoutToken({ sid: 's1' })),
+    service.post(await provider.logoutToken({ sid: 's1', aud: ['client-a', 'another'] }))
+  ]
+  await until('keys are waited for', () => isAsked)
+  await service.reload({
+    ...config,
+    issuers: [issuerConfig({ name: 'main', issuer: provider.issuer, clientIds: ['another'], purgeScope: 'session' })]
+  })
+  release()
+  t.equal((await answer).statusCode, 400, 'for another client')
+  t.equal((await answerOfNew).statusCode, 200)
+  t.match(await service.database.query('select client_id from msal_logout.records'), [{ client_id: 'another' }])
+  t.same(await service.rows(), [])
+  t.equal(rows.length, 1)
+})
+
+t.test('so is a call that waits for the database', async (t) => {
+  const issuer = 'https://op.example/{tenantid}'
+  const tenant = randomUUID()
+  const one = issuerConfig({ name: 'main', issuer })
+  const issuers = createIssuers([one])
+  const frontchannel = createFrontchannel({
+    issuers,
+    store: {
+      async issuersOfSid() {
+        issuers.replace([{ ...one, frontChannel: false }])
+        return [issuer.replace('{tenantid}', tenant)]
+      }
+    }
+  })
+  await t.rejects(frontchannel.read({ name: 'main', sid: 's' }, Date.now()), { code: 'ERR_REQUEST_FRONT_CHANNEL_OFF' })
 })
 
 t.test('keys to decrypt with can be others', async (t) => {

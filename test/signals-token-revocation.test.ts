@@ -297,6 +297,21 @@ t.test('an address is revoked where the directory of its issuer knows it', async
   t.same(asked, Array(4).fill([issuer, 'user@example.com']))
 })
 
+t.test('a request that waits for the directory through a reload is judged by the configuration of then', async (t) => {
+  const { service } = await setUp(t, {
+    edges: {
+      async resolveEmail() {
+        await service.reload({ ...service.config, issuers: [] })
+        return { selectors: [{ kind: 'object', tenantId: randomUUID(), objectId: randomUUID() }] }
+      }
+    }
+  })
+  const before = await service.database.snapshot()
+  const answer = await revoke(service, { body: bySubject({ format: 'email', email: 'user@example.com' }) })
+  t.equal(answer.statusCode, 404, 'its issuer is not configured')
+  t.same(await service.database.snapshot(), before)
+})
+
 t.test('an address is deferred while the directory is out of reach, and done as of its arrival', async (t) => {
   let isUp = false
   const { service } = await setUp(t, {

@@ -9,6 +9,7 @@ import {
   checkIdentifier,
   checkIssuedAt,
   checkValidity,
+  isInForce,
   isObject,
   type Jwt,
   readJwt,
@@ -121,7 +122,7 @@ export async function readLogoutToken(
   checkHeader(jwt)
   const token = checkLogoutClaims(jwt, at)
   await verifySignature(jwt, at)
-  return token
+  return isInForce(jwt.issuer, issuers) ? token : readLogoutToken(raw, at, { issuers, open })
 }
 
 /**

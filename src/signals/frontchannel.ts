@@ -32,16 +32,21 @@ const maxAcceptedLength = 500
  * ends the session of its sid, and no more. The input is a {@link FrontchannelInput}.
  */
 export function createFrontchannel({ issuers, store }: FrontchannelOptions): Signal {
+  async function read(input: unknown, receivedAt: number): Promise<readonly Order[]> {
+    const call = narrowed(input)
+    const config = configOf(call)
+    const { sid } = call
+    const concerned = call.iss === undefined ? await issuersOf(config, sid) : [call.iss]
+    if (issuers.named(config.name) !== config) {
+      return read(input, receivedAt) // its configuration changed meanwhile
+    }
+    return concerned.map((issuer) => orderOf(issuer, sid, config, receivedAt))
+  }
+
   return {
     source: frontchannelSource,
     isSigned: false,
-    async read(input, receivedAt) {
-      const call = narrowed(input)
-      const config = configOf(call)
-      const { sid } = call
-      const concerned = call.iss === undefined ? await issuersOf(config, sid) : [call.iss]
-      return concerned.map((issuer) => orderOf(issuer, sid, config, receivedAt))
-    },
+    read,
     issuerOf(input) {
       try {
         return configOf(narrow(input)).name

@@ -9,6 +9,7 @@ import {
   checkIssuedAt,
   checkValidity,
   isIdentifier,
+  isInForce,
   isObject,
   parseObject,
   readJwt,
@@ -18,7 +19,7 @@ import {
 import { printableClaim } from '../printable.ts'
 import { type Order, orderId, type Selector } from '../sign-out.ts'
 import { traced } from '../traces.ts'
-import { nodeToleranceSeconds, rememberSeconds, type Signal } from './signal.ts'
+import { type Ignored, nodeToleranceSeconds, rememberSeconds, type Signal } from './signal.ts'
 
 /** What a route takes from a request. */
 export interface RevocationInput {
@@ -71,23 +72,28 @@ export function createTokenRevocation({
   resolveEmail = async () => ({ ignored: 'no_directory' }),
   open = createOpenToken()
 }: RevocationOptions): Signal {
+  async function read(input: unknown, receivedAt: number): Promise<readonly Order[] | Ignored> {
+    const { name, authorization, body }: RevocationInput = isObject(input) ? input : {}
+    const config = isIdentifier(name) ? issuers.named(name) : undefined
+    if (config === undefined) {
+      throw new RejectedError('ERR_REQUEST_ISSUER_NAME', { details: { name: printableClaim(name) } })
+    }
+    const caller = await traced('verify', () =>
+      readCaller(bearerToken(authorization, config.name), receivedAt, config.name)
+    )
+    const resolved = await resolve(caller.issuer, subjectOf(body, config.name))
+    if (!isInForce(caller.issuer, issuers)) {
+      return read(input, receivedAt)
+    }
+    return 'ignored' in resolved
+      ? { ignored: resolved.ignored, issuerName: config.name }
+      : resolved.selectors.map((selector, i) => orderOf(caller, selector, receivedAt, { recordUnmatched: i === 0 }))
+  }
+
   return {
     source: 'token-revocation',
     isSigned: true,
-    async read(input, receivedAt) {
-      const { name, authorization, body }: RevocationInput = isObject(input) ? input : {}
-      const config = isIdentifier(name) ? issuers.named(name) : undefined
-      if (config === undefined) {
-        throw new RejectedError('ERR_REQUEST_ISSUER_NAME', { details: { name: printableClaim(name) } })
-      }
-      const caller = await traced('verify', () =>
-        readCaller(bearerToken(authorization, config.name), receivedAt, config.name)
-      )
-      const resolved = await resolve(caller.issuer, subjectOf(body, config.name))
-      return 'ignored' in resolved
-        ? { ignored: resolved.ignored, issuerName: config.name }
-        : resolved.selectors.map((selector, i) => orderOf(caller, selector, receivedAt, { recordUnmatched: i === 0 }))
-    },
+    read,
     issuerOf(input) {
       const name = isObject(input) ? input.name : undefined
       return isIdentifier(name) ? issuers.named(name)?.name : undefined
