@@ -69,6 +69,31 @@ const rejections = {
 
 export type RejectionCode = keyof typeof rejections
 
+const policyCodes: ReadonlySet<RejectionCode> = new Set<RejectionCode>([
+  'ERR_REQUEST_ISS',
+  'ERR_REQUEST_ISS_MISSING',
+  'ERR_REQUEST_ISS_DIFFERS',
+  'ERR_REQUEST_ISSUER_NAME',
+  'ERR_REQUEST_FRONT_CHANNEL_OFF',
+  'ERR_TOKEN_ENCRYPTED',
+  'ERR_TOKEN_NOT_ENCRYPTED',
+  'ERR_TOKEN_ENCRYPTION_ALGORITHM',
+  'ERR_TOKEN_ENCRYPTION_KEY',
+  'ERR_TOKEN_DECRYPTION',
+  'ERR_TOKEN_ALGORITHM',
+  'ERR_TOKEN_TYPE_MISSING',
+  'ERR_TOKEN_TYPE',
+  'ERR_TOKEN_ISSUER',
+  'ERR_TOKEN_AUDIENCE',
+  'ERR_TOKEN_TOO_OLD',
+  'ERR_TOKEN_EXP_MISSING'
+])
+
+/** Whether another configuration would accept the same. */
+export function isOfPolicy(code: RejectionCode): boolean {
+  return policyCodes.has(code)
+}
+
 /**
  * What a rejected signal says of itself: each at most 200 characters, with control characters escaped, and without anything that
  * looks like a token. Nothing of it is true.

@@ -1,5 +1,5 @@
 import type { FastifyBaseLogger } from 'fastify'
-import { RejectedError, UnavailableError } from './errors.ts'
+import { isOfPolicy, RejectedError, UnavailableError } from './errors.ts'
 import { committed, type Outcome } from './receive.ts'
 import { type Repetition, repeat } from './repeat.ts'
 import { isOfOneOrder, type Order, type SignOut, type SignOutResult } from './sign-out.ts'
@@ -33,13 +33,22 @@ const maxBackOffMs = 60_000
 const maxAlone = 2
 const deferWithinMs = 10_000
 
+// As long as somebody may take to mend a configuration.
+const maxPolicyMs = 86_400_000
+
+interface Pause {
+  readonly dueAt: number
+  readonly backOffMs: number
+  readonly isAlone: boolean
+}
+
 type End = 'done' | 'rejected' | 'waits' | 'outage'
 
 /** Carries out what is deferred, in rounds: in batches, the oldest first. */
 export function createRetry(options: RetryOptions) {
   const { spool, signals, signOut, signOutAlone, logger, observe, now = Date.now } = options
-  // What could not be done among others goes alone from then on, with a back-off: it must cost nobody else a round.
-  const alone = new Map<string, { readonly dueAt: number; readonly backOffMs: number }>()
+  // What has to wait comes again after a back-off; what could not be done among others goes alone then. Neither costs anybody a round.
+  const paused = new Map<string, Pause>()
   const busy = new Map<string, Promise<End>>()
   const bySource = new Map(signals.map((signal) => [signal.source, signal]))
   const stopping = new AbortController()
@@ -59,10 +68,10 @@ export function createRetry(options: RetryOptions) {
     try {
       for await (const batch of spool.batches(batchSize)) {
         const due = batch.filter(isDue)
-        for (const file of due.filter(({ name }) => alone.has(name))) {
+        for (const file of due.filter(goesAlone)) {
           begin(file)
         }
-        const ends = await Promise.all(due.filter(({ name }) => !alone.has(name)).map(retryOne))
+        const ends = await Promise.all(due.filter((file) => !goesAlone(file)).map(retryOne))
         counts.done += ends.filter((end) => end === 'done').length
         counts.rejected += ends.filter((end) => end === 'rejected').length
         // While the database is away the rest need not try.
@@ -88,7 +97,17 @@ export function createRetry(options: RetryOptions) {
   }
 
   function isDue({ name }: DeferredFile): boolean {
-    return (alone.get(name)?.dueAt ?? 0) <= now() && !busy.has(name)
+    return (paused.get(name)?.dueAt ?? 0) <= now() && !busy.has(name)
+  }
+
+  function goesAlone({ name }: DeferredFile): boolean {
+    return paused.get(name)?.isAlone === true
+  }
+
+  function pause(name: string, isAlone: boolean): 'waits' {
+    const backOffMs = Math.min((paused.get(name)?.backOffMs ?? minWaitMs / 2) * 2, maxBackOffMs)
+    paused.set(name, { dueAt: now() + backOffMs, backOffMs, isAlone })
+    return 'waits'
   }
 
   /** Never rejects: a file that can be neither removed nor set aside waits, and holds up no other. */
@@ -116,14 +135,19 @@ export function createRetry(options: RetryOptions) {
       if (!(error instanceof RejectedError)) {
         return wait(name, error)
       }
+      // It was acceptable when it arrived. A configuration that leaves its issuer out by mistake is mended, and it is done then.
+      if (isOfPolicy(error.code) && now() - receivedAt < maxPolicyMs) {
+        logOnce(error.code)
+        return pause(name, false)
+      }
       await spool.reject(name, error.code)
-      alone.delete(name)
+      paused.delete(name)
       observe({ ...common(), issuer: error.issuer, outcome: 'rejected', error, retryAfterSeconds: 0 })
       return 'rejected'
     }
     if ('ignored' in reading) {
       await spool.remove(name)
-      alone.delete(name)
+      paused.delete(name)
       const { ignored: reason, issuerName: issuer } = reading
       observe({ ...common(), issuer, outcome: 'ignored', reason })
       return 'done'
@@ -131,9 +155,9 @@ export function createRetry(options: RetryOptions) {
     const orders = reading
     const issuer = orders[0]?.issuerName
     try {
-      const results = alone.has(name) ? await inTurn(orders) : await signOut(orders)
+      const results = goesAlone(file) ? await inTurn(orders) : await signOut(orders)
       await spool.remove(name)
-      alone.delete(name)
+      paused.delete(name)
       observe({ ...common(), issuer, ...committed(orders, results) })
       return 'done'
     } catch (error) {
@@ -142,7 +166,7 @@ export function createRetry(options: RetryOptions) {
         const isDeferred = await spool.defer({ kind: 'orders', source, isSigned, receivedAt, orders }, deferWithinMs)
         if (isDeferred) {
           await spool.remove(name)
-          alone.delete(name)
+          paused.delete(name)
           return isOfOneOrder(error) ? 'waits' : 'outage' // a later round tries the new file
         }
       }
@@ -175,9 +199,7 @@ export function createRetry(options: RetryOptions) {
     }
     // A directory is asked about one signal alone.
     if (!(error instanceof UnavailableError) || isOfOneOrder(error) || error.code === 'ERR_DIRECTORY_UNAVAILABLE') {
-      const backOffMs = Math.min((alone.get(name)?.backOffMs ?? minWaitMs / 2) * 2, maxBackOffMs)
-      alone.set(name, { dueAt: now() + backOffMs, backOffMs })
-      return 'waits'
+      return pause(name, true)
     }
     return error.code === 'ERR_KEYS_UNAVAILABLE' ? 'waits' : 'outage'
   }

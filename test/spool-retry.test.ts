@@ -2,14 +2,15 @@ import { mkdirSync, readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { pino } from 'pino'
 import t, { type Test } from 'tap'
-import { RejectedError, UnavailableError } from '../src/errors.ts'
+import { RejectedError, type RejectionCode, UnavailableError } from '../src/errors.ts'
 import type { Outcome } from '../src/receive.ts'
 import type { Order, SignOutResult } from '../src/sign-out.ts'
 import type { Signal } from '../src/signals/signal.ts'
 import { createSpool, type Spool } from '../src/spool.ts'
-import { type RetryOptions, retryOnce, startRetry } from '../src/spool-retry.ts'
+import { createRetry, type RetryOptions, retryOnce, startRetry } from '../src/spool-retry.ts'
 import { makeOrder } from './fixtures/orders.ts'
 import { temporaryFolder } from './fixtures/server.ts'
+import { build } from './fixtures/service.ts'
 import { until } from './fixtures/until.ts'
 
 const silent = pino({ level: 'silent' })
@@ -144,6 +145,72 @@ t.test('what proved bad is set aside with its reason', async (t) => {
   t.same(await retryOnce(setup, never), { done: 0, rejected: 1 })
   t.match(readdirSync(join(setup.dir, 'rejected'))[0], /\.ERR_TOKEN_MALFORMED\.json$/)
   t.match(setup.outcomes, [{ outcome: 'rejected', isRetry: true, error: { code: 'ERR_TOKEN_MALFORMED' } }])
+})
+
+t.test('what a configuration of now rejects waits for another one, for a day, and holds up nothing', async (t) => {
+  const lines: string[] = []
+  let now = 86_400_000
+  let code: RejectionCode = 'ERR_TOKEN_ISSUER'
+  const inputs: unknown[] = []
+  const setup = setUp(t, {
+    now: () => now,
+    logger: pino({}, { write: (line: string) => void lines.push(line) }),
+    signals: [
+      {
+        source: 'token',
+        isSigned: true,
+        async read(input) {
+          inputs.push(input)
+          if (input === 'left out') {
+            throw new RejectedError(code)
+          }
+          return [orderOf(String(input))]
+        }
+      }
+    ]
+  })
+  const tries = () => inputs.filter((input) => input === 'left out').length
+  const { round } = createRetry(setup)
+  await setup.deferSignal('left out', now)
+  await setup.deferSignal('s1', now)
+  for (let seconds = 0; seconds < 300; seconds += 1) {
+    await round(never)
+    now += 1_000
+  }
+  t.same(setup.done, ['s1'])
+  t.ok(tries() > 8 && tries() < 20, `${tries()} tries in five minutes: with a back-off`)
+  t.ok(lines.filter((line) => line.includes('ERR_TOKEN_ISSUER')).length <= 2, 'not logged each time')
+  t.same(
+    setup.outcomes.map(({ outcome }) => outcome),
+    ['unmatched'],
+    'neither done nor rejected yet'
+  )
+  for (const next of ['ERR_TOKEN_ENCRYPTION_KEY', 'ERR_TOKEN_AUDIENCE', 'ERR_REQUEST_ISSUER_NAME'] as const) {
+    code = next
+    now += 60_000
+    await round(never)
+    t.equal((await setup.spool.list(10)).length, 1, code)
+  }
+  now += 86_400_000
+  await round(never)
+  t.same(await setup.spool.list(10), [], 'after a day it is set aside')
+  t.match(setup.outcomes.at(-1), { outcome: 'rejected', error: { code: 'ERR_REQUEST_ISSUER_NAME' } })
+})
+
+t.test('a bad edit of the issuers loses nothing that was deferred: its correction does it', async (t) => {
+  const service = await build(t)
+  const { provider, config } = service
+  provider.behaviour = 'down'
+  await service.login({ sid: 's1' })
+  t.equal((await service.post(await provider.logoutToken({ sid: 's1' }))).statusCode, 503)
+  await service.reload({ ...config, issuers: [] })
+  provider.behaviour = 'up'
+  const { round } = createRetry(service.retryOptions)
+  t.same(await round(never), { done: 0, rejected: 0 })
+  t.equal((await service.spool.list(10)).length, 1)
+  await service.reload(config)
+  await until('it is done', async () => (await round(never)).done === 1)
+  t.same(await service.rows(), [])
 })
 
 t.test('what cannot be read is logged once, and stops nothing', async (t) => {
