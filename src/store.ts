@@ -190,6 +190,7 @@ interface Tables {
 
 // 16 MB, some 50,000 sessions: a tenth of a second, also if nothing of it is in memory.
 const maxPagesCounted = 2_000
+const maxTenantsSearched = 1_000
 
 /**
  * What the service asks of the schema: its functions by `pg`, what operators read by Kysely.
@@ -474,7 +475,18 @@ export function createStore({ pool, schema = defaultSchema }: StoreOptions) {
             `select 'uid', ${account} from unnest($3::text[]) u join ${name}.${table}
               on home_account_id >= u || '.' and home_account_id < u || '/'`
           ]),
-          `select 'object', home_account_id, null, null, tid from ${name}.sessions where oid = any($1)`,
+          // Tenant by tenant, as sessions_object has them: to find an oid in all of it would read it whole.
+          `select 'object', s.home_account_id, null, null, s.tid from (
+            with recursive tenants as (
+              (select tid, 1 as n from ${name}.sessions where oid is not null order by tid limit 1)
+              union all
+              select (select s.tid from ${name}.sessions s where s.oid is not null and s.tid > t.tid order by s.tid limit 1), t.n + 1
+              from tenants t where t.tid is not null and t.n < ${maxTenantsSearched}
+            )
+            select tid from tenants where tid is not null
+          ) t cross join lateral (
+            select home_account_id, tid from ${name}.sessions where tid = t.tid and oid = any($1) offset 0
+          ) s`,
           `select 'subject', home_account_id, issuer, null, null from ${name}.sessions where subject = any($1)`,
           `select 'sid', home_account_id, issuer, null, null from ${name}.sessions where sid = any($1)`
         ],

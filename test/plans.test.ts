@@ -2,7 +2,8 @@
 import { randomUUID } from 'node:crypto'
 import pg from 'pg'
 import t from 'tap'
-import { batchOf } from '../src/store.ts'
+import { nearQueryOf } from '../src/near-misses.ts'
+import { batchOf, createStore } from '../src/store.ts'
 import { createDatabase } from './fixtures/database.ts'
 import { makeOrder } from './fixtures/orders.ts'
 
@@ -136,4 +137,52 @@ for (const atFirst of ['empty', 'tiny', 'small'] as const) {
     await client.query('commit')
     t.ok(readByPurges < 100, `${readByPurges} tuples were read by purges`)
   })
+}
+
+t.test('what comes close to an id is found without reading an index whole', async (t) => {
+  const database = await createDatabase(t, { own: true })
+  await database.query(
+    `insert into msal_logout.sessions (issuer, session_key, client_id, partition_key, sid, subject, account_issuer, home_account_id, oid, tid,
+      issued_at, expires_at)
+    select $1, 'sid=' || n, 'a', n::text, n::text, 'u' || n, $1, 'u' || n, 'o' || n, 't' || n % 3, 1, now() + interval '1 hour'
+    from generate_series(1, 20000) n`,
+    [issuer]
+  )
+  await database.query('vacuum analyze msal_logout.sessions')
+  const statements: { text: string; values: unknown[] }[] = []
+  const client = new pg.Client({ connectionString: database.url })
+  await client.connect()
+  t.teardown(() => client.end())
+  const pool = createNotingPool(database.url, statements)
+  t.teardown(() => pool.end())
+  const { findNear } = createStore({ pool })
+  for (const [value, because] of [
+    ['o7', 'object'],
+    ['u7', 'case'],
+    ['7', 'sid']
+  ]) {
+    const found = await findNear(nearQueryOf({ homeAccountId: value ?? '' }), 9)
+    t.ok(
+      found.some((miss) => miss.because === because && miss.homeAccountId === 'u7'),
+      `${value} is found`
+    )
+    const { text, values } = statements.at(-1) as (typeof statements)[0]
+    const { rows } = await client.query(`explain (analyze, buffers, format json) ${text}`, values)
+    const { Plan: plan } = rows[0]['QUERY PLAN'][0]
+    const pages = plan['Shared Hit Blocks'] + plan['Shared Read Blocks']
+    t.ok(pages < 150, `${value}: ${pages} pages were read`)
+  }
+})
+
+/** A pool whose statements are noted. */
+function createNotingPool(connectionString: string, statements: { text: string; values: unknown[] }[]): pg.Pool {
+  const pool = new pg.Pool({ connectionString, max: 1 })
+  pool.on('connect', (client) => {
+    const query = client.query.bind(client) as (...input: unknown[]) => unknown
+    client.query = ((...input: unknown[]) => {
+      statements.push(input[0] as { text: string; values: unknown[] })
+      return query(...input)
+    }) as typeof client.query
+  })
+  return pool
 }
