@@ -3,6 +3,7 @@ import { writeFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import { type AddressInfo, createServer as createTcpServer } from 'node:net'
 import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { check, toldFindings } from '../src/commands/check.ts'
 import type { Finding } from '../src/commands/finding.ts'
@@ -407,6 +408,38 @@ t.test('it looks at the directory of an issuer, with the settings of the configu
   )
   tenant.register(watcherId, { secrets: [{ value: watcherSecret }], roles: [] })
   t.same(faults(t, await check({ env: withDirectory })), ['failed directory_consent'])
+})
+
+t.test('it knows an issuer that is slow, and says by which way, and which of its keys are of no use', async (t) => {
+  const { env, provider } = await setUp(t)
+  const pause = () => delay(700)
+  const slow = createServer(async (_request, response) => {
+    await pause()
+    const { port } = slow.address() as AddressInfo
+    const own = `http://127.0.0.1:${port}`
+    if (_request.url !== '/keys') {
+      response.end(`\uFEFF${JSON.stringify({ issuer: own, jwks_uri: `${own}/keys` })}`)
+      return
+    }
+    const [key, other] = [provider.keys[0]?.jwk, { ...provider.keys[0]?.jwk, kid: 'for encryption', use: 'enc' }]
+    response.end(JSON.stringify({ keys: [key, other] }))
+  }).listen(0, '127.0.0.1')
+  t.teardown(() => slow.close())
+  await once(slow, 'listening')
+  const issuer = `http://127.0.0.1:${(slow.address() as AddressInfo).port}`
+  const findings = await check({ env: { ...env, ISSUER: issuer } })
+  t.same(faults(t, findings), ['warning keys_slow'])
+  t.match(
+    findings.filter((finding) => finding.check === 'issuer'),
+    [{ status: 'passed', message: /: 1 of use; kid for encryption: .*; a byte order mark in / }, { status: 'warning' }]
+  )
+  const proxied = await check({
+    env: { ...env, ISSUER: 'https://op.example', HTTPS_PROXY: `http://user:secret@127.0.0.1:${await freePort()}` }
+  })
+  t.match(
+    proxied.filter((finding) => finding.check === 'issuer'),
+    [{ status: 'failed', code: 'issuer_unreachable', message: /by the proxy http:\/\/127/ }]
+  )
 })
 
 t.test("a cache's old Date header is no wrong clock", async (t) => {

@@ -4,6 +4,7 @@ import { access, constants } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { dirname, resolve } from 'node:path'
 import { pino } from 'pino'
+import { budget } from '../budget.ts'
 import { type Config, readConfig } from '../config.ts'
 import { connectionFault, openPool } from '../connections.ts'
 import { type DatabaseReport, inspectDatabase } from '../database-report.ts'
@@ -11,7 +12,7 @@ import { ConfigurationError } from '../errors.ts'
 import type { IssuerConfig } from '../issuers.ts'
 import { pendingMigrations } from '../migrate.ts'
 import { createOutboundFetch } from '../outbound-fetch.ts'
-import { type InspectOptions, type IssuerFault, inspectIssuer } from '../published-keys.ts'
+import { type InspectOptions, type IssuerFault, type IssuerReport, inspectIssuer } from '../published-keys.ts'
 import { createSpool, SpoolError } from '../spool.ts'
 import { checkDirectory } from './check-directory.ts'
 import { printable, reasonOf } from './command-error.ts'
@@ -348,13 +349,38 @@ function existingAbove(dir: string): string {
 }
 
 async function checkIssuer(config: IssuerConfig, options: InspectOptions): Promise<Finding[]> {
+  const report = await inspectIssuer(config, options)
+  const { clockAheadSeconds } = report
+  const findings = [checkKeys(config, report), ...checkSpeed(config, report)]
+  return clockAheadSeconds === undefined ? findings : [...findings, checkClock(config, clockAheadSeconds)]
+}
+
+function checkKeys(config: IssuerConfig, report: IssuerReport): Finding {
   const { name } = config
-  const { fault, cause, found: instead, clockAheadSeconds } = await inspectIssuer(config, options)
-  const found =
-    fault === undefined
-      ? passed('issuer', `${name}: its keys are at hand`)
-      : failed('issuer', ...issuerFaults[fault](name, reasonOf(cause), config, instead ?? 'none'))
-  return clockAheadSeconds === undefined ? [found] : [found, checkClock(config, clockAheadSeconds)]
+  const { fault, cause, found, proxy, redirected, withByteOrderMark, usableKeys, unusableKeys } = report
+  const unusable = unusableKeys.map(({ kid, fault }) => `kid ${kid ?? 'none'}: ${fault}`)
+  const way = proxy === undefined ? [] : [`by the proxy ${proxy}`]
+  if (fault !== undefined) {
+    const reason = [reasonOf(cause), ...unusable, ...way].join('; ')
+    return failed('issuer', ...issuerFaults[fault](name, reason, config, found ?? 'none'))
+  }
+  const facts = [
+    `${usableKeys} of use`,
+    ...unusable,
+    ...way,
+    ...redirected.map(({ to }) => `redirected to ${to}`),
+    ...withByteOrderMark.map((url) => `a byte order mark in ${url}`)
+  ]
+  return passed('issuer', `${name}: its keys are at hand: ${facts.join('; ')}`)
+}
+
+function checkSpeed({ name, jwksUri }: IssuerConfig, { fault, tookMs }: IssuerReport): Finding[] {
+  if (fault !== undefined || tookMs <= budget.keysMs) {
+    return []
+  }
+  const later = `an answer waits ${budget.keysMs} ms for keys: the first signals after a start are answered 503, and done once the keys are there`
+  const advice = jwksUri === undefined ? `${later}; jwksUri saves one of two requests` : later
+  return [warning('issuer', 'keys_slow', `${name}: its keys took ${tookMs} ms`, advice)]
 }
 
 type Fault = [code: string, message: string, advice: string]
