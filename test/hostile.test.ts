@@ -3,6 +3,7 @@ import fc from 'fast-check'
 import t from 'tap'
 import { retryOnce } from '../src/spool-retry.ts'
 import { createAttacker, hostileRequests } from './fixtures/attacker.ts'
+import { noteTries } from './fixtures/attacks.ts'
 import type { SigningKey } from './fixtures/identity-provider.ts'
 import { backChannelLogoutEvent, clientId, logoutClaims, signText } from './fixtures/identity-provider.ts'
 import { build } from './fixtures/service.ts'
@@ -47,6 +48,7 @@ t.test('hostile requests get 4xx, and change nothing', { timeout: 1_200_000 }, a
   )
   t.same(await service.database.snapshot(), before, 'nor does what was deferred')
   t.notMatch(service.logs.join('\n'), /"level":"fatal"|"failed"/, 'and none was a mistake of ours')
+  noteTries('generated hostile requests: tokens, forms, queries, headers', runs)
 })
 
 /** 503 too, for a key id that was made up: while the keys may not be fetched again, nobody can tell. */

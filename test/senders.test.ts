@@ -12,6 +12,7 @@ import {
   type Senders,
   type SendersOptions
 } from '../src/senders.ts'
+import { noteTries } from './fixtures/attacks.ts'
 
 // `npm run test:faults`: 1,000,000.
 const addresses = Number(process.env.SENDERS ?? 100_000)
@@ -526,6 +527,7 @@ t.test(
     t.ok(most <= 3_000, `${most} entries: of each limit 1,000`)
     t.ok(most >= 2_000, 'and that many there were')
     t.ok(lines.length <= 2 * 201, `${lines.length} lines`)
+    noteTries('invalid signals from as many addresses, to fill the memory or the log', addresses)
   }
 )
 

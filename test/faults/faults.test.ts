@@ -8,6 +8,7 @@ import pg from 'pg'
 import t, { type Test } from 'tap'
 import { type EmbeddedPostgres, startEmbeddedPostgres } from '../../src/embedded-postgres.ts'
 import { migrate } from '../../src/migrate.ts'
+import { noteTries } from '../fixtures/attacks.ts'
 import {
   clientId,
   createSigningKey,
@@ -183,6 +184,7 @@ t.test(
     }
     server.process.kill('SIGTERM')
     t.equal(await server.exited, 0)
+    noteTries('PostgreSQL is killed under load', rounds)
   }
 )
 
@@ -218,6 +220,7 @@ t.test(
       )
       await untilGone(scene, answers)
     }
+    noteTries('the service is killed under load', rounds)
   }
 )
 
@@ -317,6 +320,7 @@ if (isThorough) {
       t.ok(scene.provider.keyFetches <= 20, `${scene.provider.keyFetches} fetches`)
       await untilGone(scene, valid) // at the latest when keys may be fetched again
       t.same(await scene.left(), new Set())
+      noteTries('made-up key ids while the issuer rotates its keys', hostile.length)
     }
   )
 }

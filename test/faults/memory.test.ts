@@ -2,6 +2,7 @@
 import fc from 'fast-check'
 import t from 'tap'
 import { createAttacker, hostileRequests } from '../fixtures/attacker.ts'
+import { noteTries } from '../fixtures/attacks.ts'
 import { createDatabase } from '../fixtures/database.ts'
 import { clientId, startIdentityProvider } from '../fixtures/identity-provider.ts'
 import { startServer } from '../fixtures/server.ts'
@@ -67,4 +68,5 @@ t.test('hostile requests leave the memory of a process as it was', { timeout: 60
   t.ok(second.heapUsed < first.heapUsed + 3 * 2 ** 20, 'the heap')
   t.ok(second.external < first.external + 2 ** 20, 'what lies beside it')
   t.ok(second.rss < first.rss * 1.1 + 8 * 2 ** 20, 'all of it')
+  noteTries('generated hostile requests, at a process whose memory is measured', 2 * runs)
 })

@@ -1,0 +1,98 @@
+// An app that leaves a transaction open, on rows of a few of its users.
+import pg from 'pg'
+import t, { type Test } from 'tap'
+import { noteTries } from '../fixtures/attacks.ts'
+import { createDatabase, createRole } from '../fixtures/database.ts'
+import { clientId } from '../fixtures/identity-provider.ts'
+import { type BrokenPart, type Person, type Siege, startSiege } from '../fixtures/siege.ts'
+import { until } from '../fixtures/until.ts'
+
+const timeout = 300_000
+const held = 20
+
+/** A transaction of the app, in which these people sign in once more; as this role, or as one without a limit. */
+async function hold(
+  t: Test,
+  { database, provider }: Siege,
+  people: readonly Person[],
+  role?: string
+): Promise<pg.Client> {
+  const url = new URL(database.url)
+  if (role !== undefined) {
+    url.username = role
+    url.password = 'test'
+  }
+  const client = new pg.Client({ connectionString: url.href })
+  client.on('error', () => {}) // the server ends it
+  t.teardown(() => client.end())
+  await client.connect()
+  await client.query('begin')
+  for (const { sid } of people) {
+    await client.query(
+      `select msal_logout.login($1, $2, $2, $3, $4, $4, extract(epoch from now())::bigint, '{}', 'json', '1 hour')`,
+      [clientId, `${sid}.t`, provider.issuer, sid]
+    )
+  }
+  return client
+}
+
+/** All sign out, those whose rows are held among the others; judged while the transaction is open. */
+async function besiege(t: Test, broken?: readonly BrokenPart[]) {
+  const siege = await startSiege(t, { ...(broken && { broken }) })
+  const people = await siege.prepare(300 + held)
+  const victims = people.slice(0, held)
+  const client = await hold(t, siege, victims)
+  const others = people.slice(held)
+  const mixed = others.slice(0, 60).flatMap((person, i) => [person, ...victims.slice(i, i + 1)])
+  const answers = [...(await siege.signOut(mixed, 0)), ...(await siege.signOut(others.slice(60), 20))]
+  const isVictim = new Set(victims.map(({ sid }) => sid))
+  const verdict = await siege.judge(answers.filter(({ sid }) => !isVictim.has(sid)))
+  t.comment(verdict.summary)
+  return { siege, client, verdict, heldAnswers: answers.filter(({ sid }) => isVictim.has(sid)) }
+}
+
+t.test('an open transaction holds up the sign-outs of its own users alone', { timeout }, async (t) => {
+  const { siege, client, verdict, heldAnswers } = await besiege(t)
+  t.match(verdict, { late: 0, lost: 0, undone: 0 })
+  const before = await siege.judge(heldAnswers, { withinMs: 0 })
+  t.match(before, { late: 0, lost: 0 })
+  t.ok(before.undone > 0, 'they are held')
+  await client.query('rollback')
+  const after = await siege.judge(heldAnswers, { withinMs: 60_000 })
+  t.comment(after.summary)
+  t.match(after, { undone: 0 })
+  noteTries('an app leaves a transaction open on rows of its users', held, verdict.count)
+})
+
+t.test('the limit of its role ends it, and its users are signed out without anybody', { timeout }, async (t) => {
+  const database = await createDatabase(t, { own: true })
+  const siege = await startSiege(t, { database })
+  const role = await createRole(database, 'app')
+  await siege.database.query('select msal_logout.register_app($1, $2)', [clientId, role])
+  const people = await siege.prepare(held)
+  await hold(t, siege, people, role)
+  const answers = await siege.signOut(people, 10)
+  const verdict = await siege.judge(answers, { withinMs: 90_000 })
+  t.comment(verdict.summary)
+  t.match(verdict, { late: 0, lost: 0, undone: 0 })
+  await until('the transaction is over', async () => {
+    const open = await siege.database.query(`select from pg_stat_activity where usename = $1`, [role])
+    return open.length === 0
+  })
+})
+
+t.test(
+  'the control: if an order that waits for a lock is not taken apart, others stay undone',
+  { timeout },
+  async (t) => {
+    const { verdict, client } = await besiege(t, [
+      {
+        file: 'src/sign-out.js',
+        line: `code === 'ERR_DATABASE_LOCKED' || code === 'ERR_DATABASE_CONFLICT'`,
+        broken: `code === 'ERR_DATABASE_CONFLICT'`
+      }
+    ])
+    t.ok(verdict.late + verdict.lost + verdict.undone > 0, 'the harness sees it')
+    await client.query('rollback')
+  }
+)
