@@ -13,6 +13,10 @@ begin
       msal_logout.list_watched, msal_logout.find_watched, msal_logout.count_unwatched,
       msal_logout.keep_findings, msal_logout.drop_findings, msal_logout.hold_directory, msal_logout.decide_directory to %I',
     db_role);
+  execute format(
+    'grant execute on function msal_logout.claim_streams, msal_logout.patch_stream, msal_logout.verify_stream,
+      msal_logout.release_streams to %I',
+    db_role);
   -- Every column but the payload.
   execute format(
     'grant select (client_id, partition_key, kind, account_issuer, home_account_id, tenant_id, generation, version,
@@ -20,7 +24,7 @@ begin
     db_role);
   execute format(
     'grant select on msal_logout.sessions, msal_logout.records, msal_logout.migrations, msal_logout.functions,
-      msal_logout.directories, msal_logout.directory_findings to %I',
+      msal_logout.directories, msal_logout.directory_findings, msal_logout.streams to %I',
     db_role);
 end
 $$;

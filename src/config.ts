@@ -9,6 +9,7 @@ import { ConfigurationError } from './errors.ts'
 import type { IssuerConfig } from './issuers.ts'
 import { type Proxies, readProxies } from './proxies.ts'
 import { readSecretFile, readText } from './secret-file.ts'
+import { checkStreamNames, readStream, type StreamConfig, StreamSchema } from './stream-config.ts'
 
 // Asymmetric signatures only: with HMAC every app that holds the client secret could sign logouts.
 const algorithms = [
@@ -57,7 +58,8 @@ const IssuersFileSchema = Type.Object(
   {
     issuers: Type.Array(IssuerSchema, { minItems: 1 }),
     // A token without a `kid` is tried with each.
-    decryptionKeys: Type.Optional(Type.Array(DecryptionKeySchema, { minItems: 1, maxItems: 8 }))
+    decryptionKeys: Type.Optional(Type.Array(DecryptionKeySchema, { minItems: 1, maxItems: 8 })),
+    streams: Type.Optional(Type.Array(StreamSchema, { minItems: 1 }))
   },
   closed
 )
@@ -109,6 +111,8 @@ export interface Config {
   readonly issuers: readonly IssuerConfig[]
   /** Ours, to decrypt tokens with; and whether each is published, for issuers to encrypt with. */
   readonly decryptionKeys: readonly (DecryptionKey & { readonly isPublished: boolean })[]
+  /** Streams of security events. */
+  readonly streams: readonly StreamConfig[]
   /** What was set and is not used, each naming its variable and saying why: for a warning. */
   readonly ignored: readonly string[]
 }
@@ -158,6 +162,7 @@ export function readConfig(env: Environment): Config {
   checkFileNames(env, problems)
 
   const publicPort = port('PORT', get('PORT'), 3000, problems, ignored)
+  const ownUrls = publicUrls(get('PUBLIC_URL'), publicPort, problems)
   const config: Config = {
     databaseUrl: databaseUrl(readSecret('DATABASE_URL', get, problems), env, problems),
     host: host('HOST', get('HOST'), '0.0.0.0', problems),
@@ -167,12 +172,12 @@ export function readConfig(env: Environment): Config {
     adminToken: adminToken(readSecret('ADMIN_TOKEN', get, problems), problems),
     adminAccessTokens: adminAccessTokens(get, problems),
     trustedProxies: trustedProxies(get('TRUSTED_PROXIES'), problems),
-    publicUrls: publicUrls(get('PUBLIC_URL'), publicPort, problems),
+    publicUrls: ownUrls,
     proxies: readProxies(env, problems),
     spoolDir: spoolDir(get('SPOOL_DIR'), problems),
     drainSeconds: drainSeconds(get('DRAIN_SECONDS'), problems),
     logLevel: logLevel(get('LOG_LEVEL'), problems),
-    ...readIssuers(get, problems),
+    ...readIssuers(get, ownUrls, problems),
     ignored
   }
   checkListeners(config, problems)
@@ -402,9 +407,9 @@ function logLevel(value: string | undefined, problems: string[]): string {
 }
 
 /** What `ISSUERS_FILE` holds, or the short form of it. */
-type Trusted = Pick<Config, 'issuers' | 'decryptionKeys'>
+type Trusted = Pick<Config, 'issuers' | 'decryptionKeys' | 'streams'>
 
-function readIssuers(get: Get, problems: string[]): Trusted {
+function readIssuers(get: Get, publicUrls: readonly string[], problems: string[]): Trusted {
   const file = get('ISSUERS_FILE')
   const issuer = get('ISSUER')
   const clientIds = get('CLIENT_IDS')
@@ -412,9 +417,9 @@ function readIssuers(get: Get, problems: string[]): Trusted {
     if (issuer !== undefined || clientIds !== undefined) {
       problems.push('ISSUERS_FILE: give either this, or ISSUER and CLIENT_IDS, not both')
     }
-    return trustedFromFile(file, problems)
+    return trustedFromFile(file, publicUrls, problems)
   }
-  return { issuers: issuerFromVariables(issuer, clientIds, problems), decryptionKeys: [] }
+  return { issuers: issuerFromVariables(issuer, clientIds, problems), decryptionKeys: [], streams: [] }
 }
 
 function issuerFromVariables(
@@ -443,8 +448,8 @@ function issuerFromVariables(
   return [complete({ name: 'default', issuer, clientIds: ids })]
 }
 
-function trustedFromFile(path: string, problems: string[]): Trusted {
-  const nothing = { issuers: [], decryptionKeys: [] }
+function trustedFromFile(path: string, publicUrls: readonly string[], problems: string[]): Trusted {
+  const nothing = { issuers: [], decryptionKeys: [], streams: [] }
   const file = readText(path, maxIssuersBytes)
   if ('problem' in file) {
     problems.push(`ISSUERS_FILE: ${file.problem}`)
@@ -493,9 +498,14 @@ function trustedFromFile(path: string, problems: string[]): Trusted {
     ),
     problems
   )
+  const streams = content.streams ?? []
+  checkStreamNames(streams, problems)
   return {
     issuers: configs,
-    decryptionKeys: readDecryptionKeys(content.decryptionKeys ?? [], problems)
+    decryptionKeys: readDecryptionKeys(content.decryptionKeys ?? [], problems),
+    streams: streams.map((entry, i) =>
+      readStream(`ISSUERS_FILE: streams[${i}]`, entry, { issuers: configs, publicUrls, algorithms, complete }, problems)
+    )
   }
 }
 

@@ -18,6 +18,17 @@ const rejections = {
   ERR_REQUEST_SUBJECT_MALFORMED: 'the "sub_id" of the body is not a subject identifier',
   ERR_REQUEST_SUBJECT_FORMAT: 'the "format" of the "sub_id" is not one of iss_sub, opaque and email',
   ERR_REQUEST_SUBJECT_ISSUER: 'the "iss" of the "sub_id" is another issuer',
+  ERR_REQUEST_STREAM: 'no stream of this name is pushed here',
+  ERR_REQUEST_STREAM_AUTHORIZATION: 'the "Authorization" header is not the one that the stream was given',
+  ERR_SET_TOO_LONG: 'the security event token is too long',
+  ERR_SET_SUB: 'the security event token has a "sub", which it must not have',
+  ERR_SET_EXP: 'the security event token has an "exp", which it must not have',
+  ERR_SET_JTI: 'the "jti" of the security event token is not the one that it was delivered under',
+  ERR_SET_EVENTS: 'the "events" of the security event token are empty',
+  ERR_SET_SUBJECT_MISSING: 'the security event token names no subject',
+  ERR_SET_SUBJECT_MALFORMED: 'the subject of the security event token is not a subject identifier',
+  ERR_SET_STREAM: 'the security event token is about another stream',
+  ERR_SET_STATE: 'the "state" of the verification event was not asked for',
   ERR_TOKEN_MALFORMED: 'the token is not a signed JWT',
   ERR_TOKEN_ENCRYPTED: 'the token is encrypted, and we have no key to decrypt it',
   ERR_TOKEN_NOT_ENCRYPTED: 'the token is not encrypted, as those of its issuer must be',
@@ -161,6 +172,7 @@ const outages = {
   ERR_KEYS_UNAVAILABLE: 'the keys of the issuer are out of reach',
   ERR_DIRECTORY_UNAVAILABLE: 'the directory of the issuer cannot be asked',
   ERR_LARGE: 'it ends more than others can wait for: it is done alone, in steps',
+  ERR_STREAM_UNKNOWN: 'what the transmitter calls us on this stream is not known yet',
   ERR_BUSY: 'too much that is unsigned waits',
   ERR_DEADLINE: 'the sign-out was not done in time'
 } as const
@@ -216,6 +228,41 @@ export class DirectoryError extends Error {
   constructor(code: DirectoryErrorCode, options: DirectoryErrorOptions = {}) {
     super(directoryFaults[code], options)
     this.name = 'DirectoryError'
+    this.code = code
+    this.detail = options.detail
+    this.retryAfterMs = options.retryAfterMs
+  }
+}
+
+const streamFaults = {
+  ERR_STREAM_UNREACHABLE: 'the transmitter is out of reach',
+  ERR_STREAM_THROTTLED: 'the transmitter asks for a pause',
+  ERR_STREAM_CREDENTIAL_FILE: 'a file of the credential cannot be used',
+  ERR_STREAM_CREDENTIAL: 'the transmitter does not accept the credential',
+  ERR_STREAM_FORBIDDEN: 'the credential may not manage or read the stream',
+  ERR_STREAM_METADATA: 'the metadata of the transmitter are of no use',
+  ERR_STREAM_ISSUER: 'the transmitter names another issuer',
+  ERR_STREAM_DELIVERY: 'the transmitter does not deliver in the way that is configured',
+  ERR_STREAM_MISSING: 'the transmitter has no such stream',
+  ERR_STREAM_REQUEST: 'the transmitter rejected the request',
+  ERR_STREAM_ANSWER: 'the transmitter answered with something else',
+  ERR_STREAM_UNCOMMITTED: 'some security events are not committed yet',
+  ERR_STREAM_LEASE: 'another instance has the stream now'
+} as const
+
+export type StreamErrorCode = keyof typeof streamFaults
+
+/** A stream could not be polled or managed. Nothing is lost: what was not acknowledged comes again. */
+export class StreamError extends Error {
+  readonly code: StreamErrorCode
+  /** What the transmitter calls it, cut; for operators. */
+  readonly detail: string | undefined
+  /** How long it asks to be left alone, in milliseconds. */
+  readonly retryAfterMs: number | undefined
+
+  constructor(code: StreamErrorCode, options: DirectoryErrorOptions = {}) {
+    super(streamFaults[code], options)
+    this.name = 'StreamError'
     this.code = code
     this.detail = options.detail
     this.retryAfterMs = options.retryAfterMs

@@ -15,6 +15,8 @@ export interface IssuerConfig {
   readonly tenants: readonly string[] | undefined
   /** Where the keys are; undefined: as the issuer's discovery document says. */
   readonly jwksUri: string | undefined
+  /** Where that document may be, in turn; default where OpenID Connect wants it. */
+  readonly metadataUrls?: readonly string[] | undefined
   /** Accepted `alg` headers, asymmetric ones only. */
   readonly algorithms: readonly string[]
   /** Accepted `typ` headers; null stands for none. */
@@ -162,7 +164,7 @@ export function createIssuers(configs: readonly IssuerConfig[], options: Issuers
 }
 
 function haveSameKeys(one: IssuerConfig, other: IssuerConfig): boolean {
-  const source = ({ name, issuer, jwksUri, algorithms, maxStaleKeysSeconds }: IssuerConfig) =>
-    JSON.stringify([name, issuer, jwksUri, algorithms, maxStaleKeysSeconds])
+  const source = ({ name, issuer, jwksUri, metadataUrls, algorithms, maxStaleKeysSeconds }: IssuerConfig) =>
+    JSON.stringify([name, issuer, jwksUri, metadataUrls, algorithms, maxStaleKeysSeconds])
   return source(one) === source(other)
 }

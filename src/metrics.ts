@@ -6,6 +6,7 @@ import type { Issuers } from './issuers.ts'
 import type { CarriedOut, Outcome } from './receive.ts'
 import type { Deleted, SignOutResult } from './sign-out.ts'
 import type { Spool } from './spool.ts'
+import type { StreamReports } from './stream-report.ts'
 import { foreignIssuerCodes } from './verdicts.ts'
 import { version } from './version.ts'
 
@@ -19,6 +20,8 @@ export interface MetricsSources {
   readonly sources: readonly string[]
   /** The directories that are watched, as they were looked at last. */
   readonly directories: Pick<DirectoryReports, 'latest'>
+  /** The streams of security events, as they were looked at last. */
+  readonly streams: Pick<StreamReports, 'latest'>
   /** By name: connections to the database, of `pg`. */
   readonly pools: Readonly<Record<string, ConnectionCounts>>
   /** Milliseconds since 1970; default `Date.now`. */
@@ -73,6 +76,7 @@ export function createMetrics({
   spool,
   census,
   directories,
+  streams,
   sources,
   pools,
   now = Date.now
@@ -149,6 +153,18 @@ export function createMetrics({
       '1 if a round has seen too many at once, and an operator must decide'
     )
   }
+  const stream = {
+    good: streamGauge(
+      'stream_good_timestamp_seconds',
+      'When all was last well with a stream of security events; 0 if never'
+    ),
+    heard: streamGauge('stream_heard_timestamp_seconds', 'When a security event token came last; 0 if never'),
+    verified: streamGauge(
+      'stream_verified_timestamp_seconds',
+      'When a verification event came last; 0 if never, absent if none is asked for'
+    ),
+    enabled: streamGauge('stream_enabled', '0 if the transmitter, or an operator, has stopped the stream')
+  }
   const connections = gauge('pool_connections', 'Connections to the database', ['pool', 'state'])
 
   function counter<Label extends string>(name: string, help: string, labelNames: Label[]) {
@@ -161,6 +177,10 @@ export function createMetrics({
 
   function directoryGauge(name: string, help: string) {
     return gauge(name, help, ['issuer', 'tenant'])
+  }
+
+  function streamGauge(name: string, help: string) {
+    return gauge(name, help, ['stream'])
   }
 
   // A series that begins with its first event has no increase to alert on; and silence shows only where a series is.
@@ -215,6 +235,22 @@ export function createMetrics({
       directory.watched.set(labels, state?.watched ?? 0)
       directory.unwatched.set(labels, state?.unwatched ?? 0)
       directory.breaker.set(labels, state?.breaker === undefined ? 0 : 1)
+    }
+    for (const one of Object.values(stream)) {
+      one.reset()
+    }
+    for (const { config, state = {} } of streams.latest()) {
+      const labels = { stream: config.name }
+      const seconds = (time: string | undefined) => (time === undefined ? 0 : Date.parse(time) / 1_000)
+      const isStopped = state.isDeleted === true || state.isPaused === true || (state.status ?? 'enabled') !== 'enabled'
+      stream.enabled.set(labels, isStopped ? 0 : 1)
+      stream.heard.set(labels, seconds(state.heardAt))
+      if (!isStopped) {
+        stream.good.set(labels, seconds(state.goodAt))
+        if (state.canVerify === true && config.isManaged) {
+          stream.verified.set(labels, seconds(state.verifiedAt))
+        }
+      }
     }
     for (const [pool, { totalCount, idleCount, waitingCount }] of Object.entries(pools)) {
       connections.set({ pool, state: 'busy' }, totalCount - idleCount)

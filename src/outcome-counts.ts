@@ -1,6 +1,7 @@
 import type { Outcome } from './receive.ts'
 import { directorySource } from './signals/directory.ts'
 import { operatorSource } from './signals/operator.ts'
+import { securityEventSource } from './signals/security-event.ts'
 
 /** What became of signals, by how many. What is answered 429 counts as rejected. */
 export type OutcomeCounts = Record<Outcome['outcome'], number>
@@ -28,7 +29,8 @@ export const maxMinutes = 1_440
 
 /**
  * Counts what became of the signals of this process, by minute and issuer, in memory: what ended nothing leaves no record
- * everywhere, and what was rejected never does. What operators order, and what directories show, the provider has not sent.
+ * everywhere, and what was rejected never does. What operators order, and what directories show, the provider has not sent. Security
+ * events are about everybody who uses the provider, here or not: that they end nothing says nothing of the set-up.
  *
  * @param now milliseconds since 1970; default `Date.now`
  */
@@ -92,9 +94,9 @@ export function createOutcomeCounts({ now = Date.now }: { readonly now?: () => n
   }
 }
 
-/** Whether the provider has sent it: nothing else says whether its set-up works. */
+/** Whether the provider has sent it about a sign-out: nothing else says whether its set-up works. */
 export function isOfProvider({ source }: Pick<Outcome, 'source'>): boolean {
-  return source !== operatorSource && source !== directorySource
+  return source !== operatorSource && source !== directorySource && source !== securityEventSource
 }
 
 function namesSidAlone(selector: { readonly kind: string; readonly subject?: string | undefined }): boolean {

@@ -17,6 +17,8 @@ export interface KeySource {
   readonly issuer: string
   /** Undefined: as the issuer's discovery document says. */
   readonly jwksUri: string | undefined
+  /** Where that document may be, in turn; default where OpenID Connect wants it. */
+  readonly metadataUrls?: readonly string[] | undefined
   /** What its tokens may be signed with. */
   readonly algorithms: readonly string[]
 }
@@ -76,8 +78,8 @@ const discoveryAccepts = ['application/json']
  * @throws {PublishedKeysError} if they cannot be had, are no key set, or none is of use
  */
 export async function fetchPublishedKeys(source: KeySource, options: DocumentOptions): Promise<PublishedKeys> {
-  const { issuer, jwksUri, algorithms } = source
-  const discovery = jwksUri === undefined ? await fetchDiscovery(issuer, options) : undefined
+  const { issuer, jwksUri, metadataUrls = [discoveryUrl(issuer)], algorithms } = source
+  const discovery = jwksUri === undefined ? await fetchMetadata(issuer, metadataUrls, options) : undefined
   const uri = jwksUri ?? keySetUri(issuer, discovery?.content ?? {})
   const keySet = await fetchFor('keys', uri, keySetAccepts, options)
   const sorted = await sortKeys(keySet, issuer, algorithms)
@@ -85,16 +87,44 @@ export async function fetchPublishedKeys(source: KeySource, options: DocumentOpt
 }
 
 // OpenID Connect Discovery 1.0 §4. The document of a template is that of `organizations`, and bears the template.
-async function fetchDiscovery(issuer: string, options: DocumentOptions): Promise<IssuerDocument> {
-  const base = issuerOfTenant(issuer, 'organizations').replace(/\/$/, '')
-  const document = await fetchFor('discovery', `${base}/.well-known/openid-configuration`, discoveryAccepts, options)
-  // §4.3: the issuer must be the one asked for, or another could answer for it.
+function discoveryUrl(issuer: string): string {
+  return `${issuerOfTenant(issuer, 'organizations').replace(/\/$/, '')}/.well-known/openid-configuration`
+}
+
+/**
+ * Fetches the document in which an issuer describes itself.
+ *
+ * @param urls where it may be: the next is tried if there is none
+ * @throws {PublishedKeysError} if it cannot be had, or bears another issuer
+ */
+export async function fetchMetadata(
+  issuer: string,
+  urls: readonly string[],
+  options: DocumentOptions
+): Promise<IssuerDocument> {
+  const document = await fetchFirst(urls, options)
+  // OpenID Connect Discovery 1.0 §4.3: the issuer must be the one asked for, or another could answer for it.
   const found = document.content.issuer
   if (found !== issuer) {
     const message = `the discovery document bears another "issuer"`
     throw new PublishedKeysError('issuer', message, { found: found === undefined ? undefined : printable(found) })
   }
   return document
+}
+
+async function fetchFirst([url = '', ...others]: readonly string[], options: DocumentOptions): Promise<IssuerDocument> {
+  try {
+    return await fetchFor('discovery', url, discoveryAccepts, options)
+  } catch (error) {
+    // Its first place is the one that ought to answer: the error is about that.
+    const isAway = error instanceof PublishedKeysError && (error.fault === 'discovery' || error.fault === 'content')
+    if (!isAway || others.length === 0) {
+      throw error
+    }
+    return fetchFirst(others, options).catch(() => {
+      throw error
+    })
+  }
 }
 
 function keySetUri(issuer: string, { jwks_uri: uri }: Record<string, unknown>): string {

@@ -36,10 +36,14 @@ import { createBackchannel } from './signals/backchannel.ts'
 import { directorySource } from './signals/directory.ts'
 import { createFrontchannel } from './signals/frontchannel.ts'
 import { createPurge, operatorSource } from './signals/operator.ts'
+import { createSecurityEvent, securityEventSource } from './signals/security-event.ts'
 import { createTokenRevocation, type ResolveEmail } from './signals/token-revocation.ts'
 import { createSpool, type SpoolOptions } from './spool.ts'
 import { startRetry } from './spool-retry.ts'
 import { createStore } from './store.ts'
+import { createStreamReports } from './stream-report.ts'
+import { createStreamStore } from './stream-store.ts'
+import { createStreams, type StreamsOptions } from './streams/streams.ts'
 import { createSweeps, type SweepsOptions } from './sweep.ts'
 
 /** What the service needs of the world, beside its configuration. */
@@ -57,6 +61,7 @@ export interface Edges extends IssuersOptions {
   readonly spool?: Partial<SpoolOptions>
   readonly sweeps?: Pick<SweepsOptions, 'maxAccountsAwaited' | 'maxWaitMs' | 'rowsPerStep'>
   readonly directories?: Pick<WatchersOptions, 'sleep' | 'tickMs' | 'leaseSeconds'>
+  readonly streams?: Pick<StreamsOptions, 'tickMs' | 'leaseSeconds' | 'timeoutMs'>
   readonly maxAccountsUnforced?: number
   /** See {@link maxDeletionsAtOnce}. */
   readonly maxDeletions?: number
@@ -106,18 +111,28 @@ export function createService(config: Config, edges: Edges) {
   const issuersOptions = { fetch: createOutboundFetch(config.proxies).fetch, ...edges }
   const issuers = createIssuers(config.issuers, issuersOptions)
   const open = createOpenToken(() => inForce.decryptionKeys)
+  const streamStore = createStreamStore({ pool: pools.slow, schema })
+  const streams = createStreams({
+    streams: config.streams,
+    store: streamStore,
+    fetch: issuersOptions.fetch,
+    keys: issuersOptions,
+    logger,
+    now,
+    ...edges.streams
+  })
+  const resolveEmail: ResolveEmail =
+    edges.resolveEmail ?? ((issuer, email) => watchers.resolveEmail(issuer, email))
+  const securityEvent = createSecurityEvent({ issuers, streams, resolveEmail, open })
   const spool = createSpool({ dir: config.spoolDir, logger, ...edges.spool })
   const routes = [
-    ...signalRoutes(
-      createBackchannel({ issuers, open }),
-      createFrontchannel({ issuers, store: stores.signOuts }),
-      createTokenRevocation({
-        issuers,
-        open,
-        publicUrls: config.publicUrls,
-        resolveEmail: edges.resolveEmail ?? ((issuer, email) => watchers.resolveEmail(issuer, email))
-      })
-    ),
+    ...signalRoutes({
+      backchannel: createBackchannel({ issuers, open }),
+      frontchannel: createFrontchannel({ issuers, store: stores.signOuts }),
+      tokenRevocation: createTokenRevocation({ issuers, open, publicUrls: config.publicUrls, resolveEmail }),
+      securityEvent,
+      isAuthorized: streams.isAuthorized
+    }),
     ...(edges.routes?.(issuers) ?? [])
   ]
   const signals = [...new Set(routes.map(({ signal }) => signal))]
@@ -130,11 +145,13 @@ export function createService(config: Config, edges: Edges) {
     watchers: { watched: () => watchers.watched(), states: () => watchers.states() },
     store: directoryStore
   })
+  const streamReports = createStreamReports({ streams, store: streamStore })
   const metrics = createMetrics({
     issuers,
     spool,
     census,
     directories,
+    streams: streamReports,
     sources: [...sources, directorySource],
     pools,
     now
@@ -181,6 +198,7 @@ export function createService(config: Config, edges: Edges) {
   }
 
   const receive = createReceive({ signOut, spool, senders, observe, ...(edges.workMs && { workMs: edges.workMs }) })
+  streams.receiveBy(securityEvent, receive)
   const watchers = createWatchers({
     issuers: config.issuers,
     store: directoryStore,
@@ -254,6 +272,7 @@ export function createService(config: Config, edges: Edges) {
     census,
     metrics,
     directories,
+    streams: streamReports,
     logger,
     identify: (authorization) => identify(authorization),
     now,
@@ -305,8 +324,13 @@ export function createService(config: Config, edges: Edges) {
     stores,
     directoryStore,
     watchers,
+    streams,
     /** The kinds of signals that come in, and the operators' purges. */
-    sources: [...sources, ...(watchers.watched().length > 0 ? [directorySource] : []), operatorSource],
+    sources: [
+      ...sources.filter((source) => source !== securityEventSource || config.streams.length > 0),
+      ...(watchers.watched().length > 0 ? [directorySource] : []),
+      operatorSource
+    ],
     retryOptions,
     adminOptions,
 
@@ -315,8 +339,10 @@ export function createService(config: Config, edges: Edges) {
       repetitions = [
         startRetry(retryOptions),
         watchers.start(),
+        streams.start(),
         repeat(async (signal) => {
           issuers.warmUp()
+          streams.warmUp()
           operatorIssuers.warmUp()
           await attempt(sweeps.resume)
           await attempt(() => cleanUp(signal))
@@ -349,6 +375,7 @@ export function createService(config: Config, edges: Edges) {
       const change = issuers.replace(next.issuers)
       metrics.watchIssuers(change.added)
       watchers.replace(next.issuers)
+      streams.replace(next.streams)
       issuers.warmUp()
       inForce = next
       return { issuers: change, isAdminTokenNew, isDatabaseUrlNew }

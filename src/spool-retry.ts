@@ -201,7 +201,7 @@ export function createRetry(options: RetryOptions) {
     if (!(error instanceof UnavailableError) || isOfOneOrder(error) || error.code === 'ERR_DIRECTORY_UNAVAILABLE') {
       return pause(name, true)
     }
-    return error.code === 'ERR_KEYS_UNAVAILABLE' ? 'waits' : 'outage'
+    return error.code === 'ERR_KEYS_UNAVAILABLE' || error.code === 'ERR_STREAM_UNKNOWN' ? 'waits' : 'outage'
   }
 
   return {

@@ -456,10 +456,3 @@ t.test('a port may be both of two addresses', async (t) => {
   t.match(readConfig({ ...minimal, HOST: '10.0.0.1', PORT: '3001' }), { port: 3001, adminPort: 3001 })
   t.match(readConfig({ ...minimal, PORT: '0', ADMIN_PORT: '0' }), { port: 0, adminPort: 0 })
 })
-
-t.test('what is not built yet is an unknown key', async (t) => {
-  t.match(
-    problems(() => withFile({ ...entry({}), streams: [] })),
-    [/^ISSUERS_FILE: streams: is not known/]
-  )
-})

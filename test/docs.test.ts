@@ -23,6 +23,7 @@ const pages = [
   ...readdirSync('docs/providers').map((name) => `docs/providers/${name}`),
   'docs/runbook.md',
   'docs/encrypted-tokens.md',
+  'docs/shared-signals.md',
   'docs/troubleshooting.md'
 ]
 const entraIssuer = 'https://login.microsoftonline.com/11111111-1111-1111-1111-111111111111/v2.0'

@@ -84,6 +84,7 @@ t.test('the delay counts from when the issuer says that it was issued, of every 
     spool,
     census: { latest: () => undefined },
     directories: { latest: () => [] },
+    streams: { latest: () => [] },
     sources: [],
     pools: {},
     now: () => 100_000

@@ -17,7 +17,7 @@ import type { Static } from 'typebox'
 import type { Census } from '../census.ts'
 import type { DirectoryReport, DirectoryReports } from '../directory-report.ts'
 import type { DirectoryFailure, Subscription } from '../directory-store.ts'
-import { DirectoryError, UnavailableError } from '../errors.ts'
+import { DirectoryError, StreamError, UnavailableError } from '../errors.ts'
 import type { Issuers } from '../issuers.ts'
 import { isIdentifier } from '../jwt.ts'
 import type { Metrics } from '../metrics.ts'
@@ -33,6 +33,8 @@ import type { Account, Deleted } from '../sign-out.ts'
 import { operatorSource, type Purge, type PurgeResult, type PurgeSelector } from '../signals/operator.ts'
 import { type Spool, SpoolError } from '../spool.ts'
 import type { AccountQuery, MinuteCount, Store, StoredRecord } from '../store.ts'
+import type { StreamReport, StreamReports } from '../stream-report.ts'
+import { type StreamAction, streamActions } from '../streams/streams.ts'
 import { explainUnmatched, judge } from '../verdicts.ts'
 import { version } from '../version.ts'
 import { contentPolicy, servePage } from './page.ts'
@@ -52,6 +54,7 @@ export interface AdminOptions {
   readonly census: { current(): Promise<Census | undefined> }
   readonly metrics: Pick<Metrics, 'text' | 'contentType' | 'operatorRejected'>
   readonly directories: Pick<DirectoryReports, 'list' | 'decide' | 'has'>
+  readonly streams: Pick<StreamReports, 'list' | 'act'>
   readonly logger: FastifyBaseLogger
   readonly identify: IdentifyOperator
   readonly findPeople: FindPeople
@@ -127,6 +130,7 @@ export function createAdmin(options: AdminOptions) {
     purgeRoutes(guarded.withTypeProvider<TypeBoxTypeProvider>(), options)
     viewRoutes(guarded.withTypeProvider<TypeBoxTypeProvider>(), options)
     directoryRoutes(guarded.withTypeProvider<TypeBoxTypeProvider>(), options)
+    streamRoutes(guarded.withTypeProvider<TypeBoxTypeProvider>(), options)
   })
   return app
 }
@@ -646,6 +650,89 @@ function shownSubscription(subscription: Subscription | undefined) {
   return {
     expiresAt: id === undefined ? null : new Date(expiresAt),
     failure: failure === undefined ? null : { code: failure.code, detail: failure.detail ?? null }
+  }
+}
+
+const streamSummaries: Readonly<Record<StreamAction, string>> = {
+  create: 'Creates the stream at its transmitter, or has it be as it is configured',
+  verify: 'Has the transmitter show that its events reach this service',
+  pause: 'Has the transmitter keep events back',
+  resume: 'Has the transmitter send events again',
+  delete: 'Deletes the stream at its transmitter; it is not created again by itself'
+}
+
+function streamRoutes(app: Listener, { streams, logger }: AdminOptions): void {
+  app.get(
+    '/admin/streams',
+    {
+      schema: {
+        summary: 'How far each stream of security events is',
+        security,
+        response: schemas.answers({ 200: schemas.StreamList })
+      }
+    },
+    async () => ({ streams: (await streams.list()).map(shownStream) })
+  )
+
+  for (const action of streamActions) {
+    app.post(
+      `/admin/streams/:name/${action}`,
+      {
+        schema: {
+          summary: streamSummaries[action],
+          security,
+          params: schemas.StreamParams,
+          response: schemas.answers({ 200: schemas.Stream })
+        }
+      },
+      async (request, reply) => {
+        const { name } = request.params
+        try {
+          const report = await streams.act(name, action)
+          if (report === undefined) {
+            return problem(reply, 404, 'not_found', 'no stream of this name is configured')
+          }
+          logger.info({ stream: name, action, actor: request.actor }, 'an operator has managed a stream')
+          return shownStream(report)
+        } catch (error) {
+          if (!(error instanceof StreamError)) {
+            throw error
+          }
+          const { code, message, detail } = error
+          const text = `${message} (${code}${detail === undefined ? '' : `: ${detail}`})`
+          return problem(reply, 502, 'transmitter_failed', text)
+        }
+      }
+    )
+  }
+}
+
+function shownStream({ config, state = {}, missingEvents }: StreamReport) {
+  const { name, issuer, issuers, delivery, profile, isManaged, revokeOn } = config
+  const time = (value: string | undefined) => (value === undefined ? null : new Date(value))
+  const { failure } = state
+  return {
+    name,
+    issuer,
+    issuers: [...issuers],
+    delivery,
+    profile,
+    isManaged,
+    streamId: state.streamId ?? null,
+    status: state.status ?? null,
+    statusReason: state.statusReason ?? null,
+    isPaused: state.isPaused === true,
+    isDeleted: state.isDeleted === true,
+    revokeOn: [...revokeOn],
+    missingEvents: [...missingEvents],
+    sendsNobody: state.defaultSubjects === 'NONE',
+    goodAt: time(state.goodAt),
+    heardAt: time(state.heardAt),
+    verifiedAt: time(state.verifiedAt),
+    canVerify: state.canVerify === true,
+    failure: failure
+      ? { ...failure, detail: failure.detail ?? null, since: new Date(failure.since), at: new Date(failure.at) }
+      : null
   }
 }
 

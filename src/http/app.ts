@@ -10,8 +10,10 @@ import fastify, {
 import { type DecryptionKey, publishDecryptionKeys } from '../decryption-key.ts'
 import { RejectedError } from '../errors.ts'
 import type { Committed, Outcome, Receive } from '../receive.ts'
+import { errorOf } from '../signals/security-event.ts'
 import type { Signal } from '../signals/signal.ts'
 import { revocationPath } from '../signals/token-revocation.ts'
+import { pushPath } from '../stream-config.ts'
 import { addNotificationRoute, type NotificationSink, notificationsUrl } from './directory-notifications.ts'
 
 /** Where a signal comes in. */
@@ -29,6 +31,8 @@ export interface SignalRoute {
   answer?(reply: FastifyReply, outcome: Answered): FastifyReply
   /** Answers what is rejected, within the limit of its sender; default 400. */
   answerRejected?(reply: FastifyReply, error: RejectedError): FastifyReply
+  /** Answers what is deferred; default 503. */
+  answerDeferred?(reply: FastifyReply): FastifyReply
 }
 
 /** What is answered as done. */
@@ -63,8 +67,24 @@ const pageHeaders = {
 }
 const page = '<!doctype html><html lang="en"><title>Signed out</title><p>Signed out.</p></html>\n'
 
-/** The routes of the product's own signals: a line each. */
-export function signalRoutes(backchannel: Signal, frontchannel: Signal, tokenRevocation: Signal): SignalRoute[] {
+/** The product's own signals. */
+export interface OwnSignals {
+  readonly backchannel: Signal
+  readonly frontchannel: Signal
+  readonly tokenRevocation: Signal
+  readonly securityEvent: Signal
+  /** Whether a push bears what the transmitter of this stream was given. */
+  isAuthorized(stream: string, authorization: unknown): boolean
+}
+
+/** Their routes: a line each. */
+export function signalRoutes({
+  backchannel,
+  frontchannel,
+  tokenRevocation,
+  securityEvent,
+  isAuthorized
+}: OwnSignals): SignalRoute[] {
   const frontchannelRoute = { method: 'GET', signal: frontchannel, isIdle: isPrefetch, answer: answerPage } as const
   return [
     // OIDC Back-Channel Logout 1.0 §2.5
@@ -81,6 +101,21 @@ export function signalRoutes(backchannel: Signal, frontchannel: Signal, tokenRev
       input: ({ params, headers: { authorization }, body }) => ({ name: field(params, 'name'), authorization, body }),
       answer: answerRevocation,
       answerRejected: rejectRevocation
+    },
+    // RFC 8935 §2
+    {
+      method: 'POST',
+      url: pushPath(':name'),
+      signal: securityEvent,
+      body: 'text',
+      input({ params, headers: { authorization }, body }) {
+        const stream = field(params, 'name')
+        // What it bears is a secret, and stays out of what may be deferred.
+        return { stream, isAuthorized: isAuthorized(String(stream), authorization), token: body }
+      },
+      answer: acceptEvent,
+      answerDeferred: acceptEvent,
+      answerRejected: rejectEvent
     }
   ]
 }
@@ -169,6 +204,7 @@ export function createApp({
 
   function addRoute(scope: FastifyInstance, route: SignalRoute): void {
     const { method, url, signal, input, isIdle, answer = answerEmpty, answerRejected = answerInvalid } = route
+    const { answerDeferred } = route
     scope.route({
       method,
       url,
@@ -179,6 +215,9 @@ export function createApp({
         const outcome = await receive(signal, input(request), { receivedAt: now(), sender: request.ip })
         if ('results' in outcome || outcome.outcome === 'ignored') {
           return answer(reply, outcome)
+        }
+        if (outcome.outcome === 'deferred' && answerDeferred !== undefined) {
+          return answerDeferred(reply)
         }
         return outcome.outcome === 'rejected' && outcome.retryAfterSeconds === 0
           ? answerRejected(reply, outcome.error)
@@ -277,6 +316,21 @@ function rejectRevocation(reply: FastifyReply, { code, message }: RejectedError)
       .send({ error: 'invalid_token', error_description: message })
   }
   return invalid(reply, 400, message)
+}
+
+/** RFC 8935 §2.2: it is valid, and will not be asked for again. */
+function acceptEvent(reply: FastifyReply): FastifyReply {
+  return reply.code(202).send()
+}
+
+/** RFC 8935 §2.3. */
+function rejectEvent(reply: FastifyReply, { code, message }: RejectedError): FastifyReply {
+  return code === 'ERR_REQUEST_STREAM'
+    ? notFound(reply, message)
+    : reply
+        .code(400)
+        .header('content-language', 'en')
+        .send({ err: errorOf(code), description: message })
 }
 
 /** Null if the body is no form. */

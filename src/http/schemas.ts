@@ -462,6 +462,44 @@ export const DirectoryList = answer('The directories that are watched', {
     })
   )
 })
+export const StreamParams = Type.Object({ name: Type.String({ maxLength: 64 }) })
+export const Stream = answer('A stream of security events', {
+  name: Type.String(),
+  issuer: Type.String({ description: "The transmitter's" }),
+  issuers: Type.Array(Type.String(), { description: 'Whose users it speaks of, by name' }),
+  delivery: Type.Enum(['poll', 'push']),
+  profile: Type.Enum(['ssf-1.0', 'legacy']),
+  isManaged: Type.Boolean({ description: 'False: a person looks after it at the transmitter' }),
+  streamId: Type.Unsafe<string | null>({ type: ['string', 'null'], description: 'As the transmitter calls it' }),
+  status: Type.Unsafe<string | null>({
+    type: ['string', 'null'],
+    description: 'enabled, paused or disabled, as the transmitter says'
+  }),
+  statusReason: textOrNull,
+  isPaused: Type.Boolean({ description: 'By an operator' }),
+  isDeleted: Type.Boolean({ description: 'By an operator' }),
+  revokeOn: Type.Array(Type.String()),
+  missingEvents: Type.Array(Type.String(), { description: 'Of revokeOn: what the transmitter does not send' }),
+  sendsNobody: Type.Boolean({ description: 'The transmitter sends nothing of anybody who was not added there' }),
+  goodAt: Type.Unsafe<Date | null>({
+    type: ['string', 'null'],
+    format: 'date-time',
+    description: 'When all was last well'
+  }),
+  heardAt: Type.Unsafe<Date | null>({
+    type: ['string', 'null'],
+    format: 'date-time',
+    description: 'When a security event token came last; up to half a minute behind'
+  }),
+  verifiedAt: Type.Unsafe<Date | null>({
+    type: ['string', 'null'],
+    format: 'date-time',
+    description: 'When a verification event came last'
+  }),
+  canVerify: Type.Boolean({ description: 'False: the transmitter cannot be asked for verification events' }),
+  failure: directoryFailure
+})
+export const StreamList = answer('The streams of security events', { streams: Type.Array(Stream) })
 export const TenantParams = Type.Object({ tenantId: Type.String({ maxLength: 64 }) })
 export const DirectoryDecision = answer('What the decision is about', { accounts: count })
 

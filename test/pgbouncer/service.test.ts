@@ -131,7 +131,12 @@ for (const mode of modes) {
       cpSync('migrations', folder, { recursive: true })
       writeFileSync(join(folder, '900-slow.sql'), 'select pg_sleep(0.2)')
       const tables = pathToFileURL(`${folder}/`)
-      t.match(await migrateAt(urlThrough(port, database, owner()), { tables }), ['001-tables', '900-slow', 'functions'])
+      t.match(await migrateAt(urlThrough(port, database, owner()), { tables }), [
+        '001-tables',
+        '002-streams',
+        '900-slow',
+        'functions'
+      ])
     })
 
     await t.test('limits and settings hold in each transaction, and stay with nobody', async (t) => {

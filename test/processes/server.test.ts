@@ -46,7 +46,7 @@ t.test('it migrates, serves, signs out over HTTP, and stops in good order', asyn
     level: 'info',
     time: /^\d{4}-\d\d-\d\dT[\d:.]+Z$/,
     version: version(),
-    schema: { migration: '001-tables', functions: version() },
+    schema: { migration: '002-streams', functions: version() },
     issuers: { default: provider.issuer },
     sources: ['backchannel', 'frontchannel', 'token-revocation', 'operator'],
     database: new RegExp(`^postgres://[^:]+@127.0.0.1:\\d+${pathname}$`)

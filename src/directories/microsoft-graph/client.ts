@@ -1,10 +1,10 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { DirectoryConfig } from '../../directory-config.ts'
 import { DirectoryError } from '../../errors.ts'
+import { createExchange, type Reply, retryAfterOf } from '../../exchange.ts'
 import { isObject } from '../../jwt.ts'
 import type { Fetch } from '../../outbound-fetch.ts'
 import { printable } from '../../printable.ts'
-import { createExchange, type Reply, retryAfterOf } from './exchange.ts'
 import { createTokenSource } from './token.ts'
 
 /** What a directory shows of a user. What it does not show is not known, and stands for nothing. */
@@ -112,7 +112,13 @@ export function createGraphClient({
 }: GraphClientOptions) {
   const { graphUrl } = directory
   const origin = new URL(graphUrl).origin
-  const exchange = createExchange(fetch, timeoutMs, now)
+  const exchange = createExchange({
+    fetch,
+    timeoutMs,
+    now,
+    errorOf: (fault, options) =>
+      new DirectoryError(fault === 'answer' ? 'ERR_DIRECTORY_ANSWER' : 'ERR_DIRECTORY_UNREACHABLE', options)
+  })
   const tokens = createTokenSource({ directory, tenantId, exchange, now })
   const watchesPasswords = directory.revokeOn.includes('passwordChanged')
   const properties = [

@@ -1,9 +1,9 @@
 import type { INetworkModule, NodeAuthOptions } from '@azure/msal-node'
 import { type DirectoryConfig, readCertificate } from '../../directory-config.ts'
 import { DirectoryError, type DirectoryErrorCode } from '../../errors.ts'
+import type { Exchange, SendOptions } from '../../exchange.ts'
 import { isObject } from '../../jwt.ts'
 import { readSecretFile } from '../../secret-file.ts'
-import type { Exchange, SendOptions } from './exchange.ts'
 
 /** The access tokens of one tenant's watcher. */
 export interface TokenSource {

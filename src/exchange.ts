@@ -1,6 +1,5 @@
-import { DirectoryError } from '../../errors.ts'
-import type { Fetch, FetchResponse } from '../../outbound-fetch.ts'
-import { causeOf } from '../../outcome-log.ts'
+import type { Fetch, FetchResponse } from './outbound-fetch.ts'
+import { causeOf } from './outcome-log.ts'
 
 export interface SendOptions {
   readonly method: 'GET' | 'POST' | 'PATCH' | 'DELETE'
@@ -21,21 +20,32 @@ export interface Reply {
 
 /**
  * Sends one request, and reads all of the answer.
- * @throws {DirectoryError} if none came
+ * @throws {Error} as {@link ExchangeOptions}.errorOf makes it, if none came
  */
 export type Exchange = (url: string, options: SendOptions) => Promise<Reply>
 
-// A page of a delta query has up to 999 users of some 300 bytes.
+export interface ExchangeOptions {
+  /** The network's edge. */
+  readonly fetch: Fetch
+  /** How long an answer may take, in milliseconds. */
+  readonly timeoutMs: number
+  /** Milliseconds since 1970. */
+  readonly now: () => number
+  /** Makes the error: nobody answered, or the answer is too large. */
+  readonly errorOf: (
+    fault: 'unreachable' | 'answer',
+    options: ErrorOptions & { readonly detail: string | undefined }
+  ) => Error
+}
+
+// A page of a delta query has up to 999 users of some 300 bytes; a poll has up to 100 tokens, of up to 64 KiB.
 const maxBytes = 8 * 1024 * 1024
 
-/**
- * @param fetch the network's edge
- * @param timeoutMs how long an answer may take
- * @param now milliseconds since 1970
- */
-export function createExchange(fetch: Fetch, timeoutMs: number, now: () => number): Exchange {
+/** For other servers than those whose documents anybody may read: each request goes to one address, with credentials. */
+export function createExchange({ fetch, timeoutMs, now, errorOf }: ExchangeOptions): Exchange {
   return async (url, { signal, ...options }) => {
     const timeout = AbortSignal.timeout(timeoutMs)
+    let reply: { readonly response: FetchResponse; readonly text: string | undefined }
     try {
       // Redirects are not followed: the credentials are for this address alone.
       const response = await fetch(url, {
@@ -43,33 +53,35 @@ export function createExchange(fetch: Fetch, timeoutMs: number, now: () => numbe
         redirect: 'manual',
         signal: AbortSignal.any([signal, timeout])
       })
-      const text = await readBody(response)
-      return {
-        status: response.status,
-        header: (name) => response.headers.get(name),
-        retryAfterMs: retryAfterOf(response.headers.get('retry-after'), now()),
-        text,
-        content: parse(text)
-      }
+      reply = { response, text: await readBody(response) }
     } catch (error) {
-      if (error instanceof DirectoryError) {
-        throw error
-      }
       const detail = timeout.aborted
         ? `no answer within ${timeoutMs / 1_000} s`
         : causeOf(error instanceof Error && error.cause !== undefined ? error.cause : error)
-      throw new DirectoryError('ERR_DIRECTORY_UNREACHABLE', { detail, cause: error })
+      throw errorOf('unreachable', { detail, cause: error })
+    }
+    const { response, text } = reply
+    if (text === undefined) {
+      throw errorOf('answer', { detail: `more than ${maxBytes} bytes` })
+    }
+    return {
+      status: response.status,
+      header: (name) => response.headers.get(name),
+      retryAfterMs: retryAfterOf(response.headers.get('retry-after'), now()),
+      text,
+      content: parse(text)
     }
   }
 }
 
-async function readBody({ body }: FetchResponse): Promise<string> {
+/** Undefined of one that is too large. */
+async function readBody({ body }: FetchResponse): Promise<string | undefined> {
   const chunks: Uint8Array[] = []
   let size = 0
   for await (const chunk of body ?? []) {
     size += chunk.byteLength
     if (size > maxBytes) {
-      throw new DirectoryError('ERR_DIRECTORY_ANSWER', { detail: `more than ${maxBytes} bytes` })
+      return undefined
     }
     chunks.push(chunk)
   }
