@@ -3,9 +3,11 @@ import { Command, CommanderError, InvalidArgumentError, Option } from 'commander
 import { CommandError, interrupted, printable } from './commands/command-error.ts'
 import type { Decision, DecisionOptions, DirectoryOptions } from './commands/directory.ts'
 import type { PurgeLimits, PurgeOptions } from './commands/purge.ts'
+import type { StreamActionOptions, StreamOptions } from './commands/stream.ts'
 import type { CommandSurroundings } from './commands/surroundings.ts'
 import type { EmbeddedPostgres } from './embedded-postgres.ts'
 import { ConfigurationError } from './errors.ts'
+import type { StreamAction } from './streams/streams.ts'
 import { version } from './version.ts'
 
 // Every command loads what it alone needs when it runs: the service is ready sooner, and stays smaller.
@@ -244,6 +246,47 @@ Exit codes:
         const { decideDirectory } = await import('./commands/directory.ts')
         const signal = surroundings.takeInterrupts()
         exitWith(await decideDirectory(decision, tenantId, options, { ...surroundings, signal }))
+      })
+  }
+
+  const stream = program
+    .command('stream')
+    .description("the streams of security events of a running service, through its operators' listener")
+
+  withService(stream.command('list'), env)
+    .description('show how far each is')
+    .addHelpText('after', '\nExit codes:\n  0  shown\n  1  the service cannot be reached, or rejects the credentials')
+    .action(async (options: StreamOptions) => {
+      const { listStreams } = await import('./commands/stream.ts')
+      exitWith(await listStreams(options, { ...surroundings, signal: surroundings.takeInterrupts() }))
+    })
+
+  const actions: readonly [StreamAction, string][] = [
+    ['create', 'create it at its transmitter, or have it be as it is configured'],
+    ['verify', 'have the transmitter show that its events arrive'],
+    ['pause', 'have the transmitter keep its events back; it asks'],
+    ['resume', 'have the transmitter send its events again'],
+    ['delete', 'delete it at its transmitter; it asks']
+  ]
+  for (const [action, description] of actions) {
+    withService(stream.command(action), env)
+      .argument('<name>', 'of the stream, as in ISSUERS_FILE')
+      .description(description)
+      .option('--yes', 'do not ask')
+      .addHelpText(
+        'after',
+        `
+Exit codes:
+  0    done
+  1    failed: the service or the transmitter cannot be reached, or rejects the credentials
+  2    wrong usage, or not confirmed: by the person, or for want of --yes
+  3    no such stream is configured
+  130  interrupted`
+      )
+      .action(async (name: string, options: StreamActionOptions) => {
+        const { manageStream } = await import('./commands/stream.ts')
+        const signal = surroundings.takeInterrupts()
+        exitWith(await manageStream(action, name, options, { ...surroundings, signal }))
       })
   }
 

@@ -201,10 +201,12 @@ t.test('every code of check is explained, and none is made up', async (t) => {
   const codes = (text: string) =>
     new Set(
       text.match(
-        /\b(configuration|database|schema|role|spool|issuer|keys|clock|directory|operators)_[a-z_]+[a-z](?=['`])/g
+        /\b(configuration|database|schema|role|spool|issuer|keys|clock|directory|stream|operators)_[a-z_]+[a-z](?=['`])/g
       )
     )
-  const source = codes(read('src/commands/check.ts') + read('src/commands/check-directory.ts'))
+  const source = codes(
+    ['check', 'check-directory', 'check-stream'].map((name) => read(`src/commands/${name}.ts`)).join(' ')
+  )
   t.ok(source.size >= 20)
   const [, section = ''] = /^## Command line$(.*?)^## /ms.exec(read('docs/operating.md')) ?? []
   t.same([...codes(section)].sort(), [...source].sort())

@@ -15,6 +15,7 @@ import { createOutboundFetch } from '../outbound-fetch.ts'
 import { type InspectOptions, type IssuerFault, type IssuerReport, inspectIssuer } from '../published-keys.ts'
 import { createSpool, SpoolError } from '../spool.ts'
 import { checkDirectory } from './check-directory.ts'
+import { checkStream } from './check-stream.ts'
 import { printable, reasonOf } from './command-error.ts'
 import { type Finding, failed, passed, warning } from './finding.ts'
 
@@ -65,6 +66,7 @@ export async function check({ env, now = Date.now, fetchTimeoutMs = 10_000 }: Ch
     ...config.issuers.map((issuer) =>
       checkDirectory(issuer, { now, fetch: outbound.fetch, timeoutMs: fetchTimeoutMs })
     ),
+    ...config.streams.map((stream) => checkStream(stream, { now, fetch: outbound.fetch, timeoutMs: fetchTimeoutMs })),
     [checkOperators(config)]
   ])
   return findings.flat()

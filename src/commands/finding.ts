@@ -10,6 +10,7 @@ export interface Finding {
     | 'issuer'
     | 'clock'
     | 'directory'
+    | 'stream'
     | 'operators'
   readonly status: 'passed' | 'warning' | 'failed'
   /** For programs, and stable; null where nothing is to be said. */

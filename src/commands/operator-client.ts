@@ -1,5 +1,6 @@
 import { type Static, Type } from 'typebox'
 import { Value } from 'typebox/value'
+import type { StreamAction } from '../streams/streams.ts'
 import { CommandError, reasonOf } from './command-error.ts'
 
 export interface OperatorClientOptions {
@@ -134,6 +135,29 @@ const DecisionSchema = Type.Object({ accounts: Type.Number() })
 /** A directory that is watched, and who is held. */
 export type WatchedDirectory = Static<typeof DirectorySchema>
 
+const StreamSchema = Type.Object({
+  name: Type.String(),
+  issuer: Type.String(),
+  delivery: Type.String(),
+  isManaged: Type.Boolean(),
+  streamId: textOrNull,
+  status: textOrNull,
+  statusReason: textOrNull,
+  isPaused: Type.Boolean(),
+  isDeleted: Type.Boolean(),
+  missingEvents: Type.Array(Type.String()),
+  sendsNobody: Type.Boolean(),
+  goodAt: textOrNull,
+  heardAt: textOrNull,
+  verifiedAt: textOrNull,
+  canVerify: Type.Boolean(),
+  failure: failureOrNull
+})
+const StreamsSchema = Type.Object({ streams: Type.Array(StreamSchema) })
+
+/** A stream of security events, as the service has it. */
+export type ManagedStream = Static<typeof StreamSchema>
+
 /** A purge as far as it is done. */
 export interface Progress extends Counts {
   readonly id: string
@@ -153,6 +177,8 @@ export class UnansweredError extends CommandError {
 // A purge of up to 10,000 accounts is answered when it is done.
 const orderTimeoutMs = 300_000
 const readTimeoutMs = 10_000
+// The service asks the transmitter, more than once.
+const manageTimeoutMs = 40_000
 
 // In the words of the command line; the service's own speak of JSON.
 const advice: Readonly<Record<string, string>> = {
@@ -199,6 +225,9 @@ export function createOperatorClient({ url, token, signal }: OperatorClientOptio
     }
     const problem = Value.Check(ProblemSchema, body) ? body : undefined
     const reason = problem && (advice[problem.code] ?? problem.detail)
+    if (problem?.code === 'transmitter_failed') {
+      throw new CommandError(1, problem.code, problem.detail)
+    }
     if ([502, 503, 504].includes(response.status)) {
       throw new UnansweredError(`the service cannot do it now: ${reason ?? `it answered ${response.status}`}`)
     }
@@ -266,6 +295,24 @@ export function createOperatorClient({ url, token, signal }: OperatorClientOptio
         throw unexpected(url)
       }
       return answer.accounts
+    },
+
+    async streams(): Promise<readonly ManagedStream[]> {
+      const answer = await call('admin/streams', { timeoutMs: readTimeoutMs })
+      if (!Value.Check(StreamsSchema, answer)) {
+        throw unexpected(url)
+      }
+      return answer.streams
+    },
+
+    /** Has something done with a stream at its transmitter. */
+    async manageStream(name: string, action: StreamAction): Promise<ManagedStream> {
+      const path = `admin/streams/${encodeURIComponent(name)}/${action}`
+      const answer = await call(path, { method: 'POST', timeoutMs: manageTimeoutMs })
+      if (!Value.Check(StreamSchema, answer)) {
+        throw unexpected(url)
+      }
+      return answer
     },
 
     /** What came after this position, and the position of the last. */
