@@ -43,9 +43,13 @@ const neededFunctions = [
   'keep_findings',
   'drop_findings',
   'hold_directory',
-  'decide_directory'
+  'decide_directory',
+  'claim_streams',
+  'patch_stream',
+  'verify_stream',
+  'release_streams'
 ]
-const neededTables = ['sessions', 'records', 'migrations', 'functions', 'directories', 'directory_findings']
+const neededTables = ['sessions', 'records', 'migrations', 'functions', 'directories', 'directory_findings', 'streams']
 
 /**
  * Looks at the catalogue, which every role can read.

@@ -121,8 +121,7 @@ export function createService(config: Config, edges: Edges) {
     now,
     ...edges.streams
   })
-  const resolveEmail: ResolveEmail =
-    edges.resolveEmail ?? ((issuer, email) => watchers.resolveEmail(issuer, email))
+  const resolveEmail: ResolveEmail = edges.resolveEmail ?? ((issuer, email) => watchers.resolveEmail(issuer, email))
   const securityEvent = createSecurityEvent({ issuers, streams, resolveEmail, open })
   const spool = createSpool({ dir: config.spoolDir, logger, ...edges.spool })
   const routes = [

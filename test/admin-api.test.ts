@@ -530,6 +530,7 @@ t.test('every rejection is a problem of one form, and asks for credentials first
     '/admin/signals',
     '/admin/issuers',
     '/admin/directories',
+    '/admin/streams',
     '/admin/spool'
   ]) {
     t.equal((await service.admin.inject(url)).statusCode, 401, url)
@@ -942,6 +943,12 @@ t.test('openapi.json is valid, names every route, and docs shows it without anot
     '/admin/signals',
     '/admin/spool',
     '/admin/stats',
+    '/admin/streams',
+    '/admin/streams/{name}/create',
+    '/admin/streams/{name}/delete',
+    '/admin/streams/{name}/pause',
+    '/admin/streams/{name}/resume',
+    '/admin/streams/{name}/verify',
     '/metrics',
     '/readyz'
   ])

@@ -145,6 +145,12 @@ const cases: [string, Outcome[], SessionCount[] | undefined, object[]][] = [
     [outcomeOf('unmatched', { source: 'operator', issuer: undefined }), outcomeOf('done', { source: 'directory' })],
     [],
     [{ code: 'quiet' }]
+  ],
+  [
+    'security events are about everybody, here or not',
+    [outcomeOf('unmatched', { source: 'security-event' }), outcomeOf('done', { source: 'security-event' })],
+    [],
+    [{ code: 'quiet' }]
   ]
 ]
 for (const [name, outcomes, counts, expected] of cases) {

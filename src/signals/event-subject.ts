@@ -244,14 +244,15 @@ async function selectUser(
   }
   const emails = user.flatMap((identifier) => (identifier.format === 'email' ? identifier.email : []))
   for (const email of emails) {
-    ignored = 'no_directory'
+    ignored = ignored === 'subject_unknown' ? 'no_directory' : ignored
     for (const issuer of options.issuers) {
-      const selectors = await options.resolveEmail(issuer, email)
-      if (selectors !== undefined && targets.length === 0) {
-        ignored = 'unknown_email'
+      const resolved = await options.resolveEmail(issuer, email)
+      if ('ignored' in resolved) {
+        ignored = resolved.ignored === 'no_directory' ? ignored : resolved.ignored
+        continue
       }
       const issuerName = options.nameOf(issuer) ?? ''
-      targets.push(...(selectors ?? []).map((selector) => ({ selector, issuerName })))
+      targets.push(...resolved.selectors.map((selector) => ({ selector, issuerName })))
     }
   }
   return targets.length > 0 ? targets : { ignored }

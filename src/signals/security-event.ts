@@ -85,7 +85,7 @@ const minMilliseconds = 1e11
 export function createSecurityEvent({
   issuers,
   streams,
-  resolveEmail = async () => undefined,
+  resolveEmail = async () => ({ ignored: 'no_directory' }),
   open = createOpenToken()
 }: SecurityEventOptions): Signal {
   return {

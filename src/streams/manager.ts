@@ -3,7 +3,13 @@ import { StreamError } from '../errors.ts'
 import type { StreamConfig } from '../stream-config.ts'
 import { urisOf } from '../stream-events.ts'
 import type { StreamPatch, StreamState } from '../stream-store.ts'
-import { isSafe, type StreamRequest, type Transmitter, type TransmitterStream } from './transmitter.ts'
+import {
+  isSafe,
+  type StreamChange,
+  type StreamRequest,
+  type Transmitter,
+  type TransmitterStream
+} from './transmitter.ts'
 
 export interface ManagerOptions {
   readonly config: StreamConfig
@@ -58,6 +64,11 @@ export function createManager({ config, transmitter, now, remember }: ManagerOpt
     }
   }
 
+  /** Where to poll is the transmitter's to say, and some forget it if the delivery is named again. */
+  function changeOf({ delivery: asked, ...request }: StreamRequest, { method }: TransmitterStream): StreamChange {
+    return delivery === 'poll' && method === asked.method ? request : { ...request, delivery: asked }
+  }
+
   /** One that is known by its id, or that was made by us before; else none is touched. */
   async function find({ streamId }: StreamState, signal: AbortSignal): Promise<TransmitterStream | undefined> {
     const id = config.streamId ?? streamId
@@ -86,7 +97,7 @@ export function createManager({ config, transmitter, now, remember }: ManagerOpt
     if (only === undefined || others.length > 0) {
       throw new StreamError('ERR_STREAM_REQUEST', { detail: 'it takes no further stream: name one by "streamId"' })
     }
-    return transmitter.update(only.id, request, signal)
+    return transmitter.update(only.id, changeOf(request, only), signal)
   }
 
   async function look(state: StreamState, signal: AbortSignal): Promise<void> {
@@ -109,7 +120,7 @@ export function createManager({ config, transmitter, now, remember }: ManagerOpt
         ? await create(request, signal)
         : isAsAsked(found, request) && state.settings === settings
           ? found
-          : await transmitter.update(found.id, request, signal)
+          : await transmitter.update(found.id, changeOf(request, found), signal)
     if (delivery === 'poll' && (stream.endpointUrl === undefined || !isSafe(stream.endpointUrl, config.issuer))) {
       throw new StreamError('ERR_STREAM_ANSWER', { detail: 'the stream has no "endpoint_url" that can be polled' })
     }

@@ -39,6 +39,9 @@ export interface StreamRequest {
   readonly format?: string
 }
 
+/** What is to be other than it is: what it leaves out stays. */
+export type StreamChange = Omit<StreamRequest, 'delivery'> & Partial<Pick<StreamRequest, 'delivery'>>
+
 export interface StreamStatus {
   readonly status: string
   readonly reason: string | undefined
@@ -204,7 +207,7 @@ export function createTransmitter({ config, fetch, now, timeoutMs = 10_000 }: Tr
       return status === 409 ? 'exists' : streamOf(content)
     },
 
-    async update(id: string, request: StreamRequest, signal: AbortSignal): Promise<TransmitterStream> {
+    async update(id: string, request: StreamChange, signal: AbortSignal): Promise<TransmitterStream> {
       const body = { stream_id: id, ...request }
       const { content } = await expect(await call(await configurationUrl(signal), 'PATCH', body, signal), [200], {
         404: 'ERR_STREAM_MISSING'

@@ -1,6 +1,7 @@
 // Every event of the table in docs/shared-signals.md, in every dialect, by push and by poll: it ends exactly what it should.
 import { randomUUID } from 'node:crypto'
 import t, { type Test } from 'tap'
+import type { ResolveEmail } from '../../src/signals/token-revocation.ts'
 import { type StreamWorld, startStreamWorld } from '../fixtures/stream-world.ts'
 import { type Dialect, dialects, type EventSubject } from '../fixtures/transmitter.ts'
 
@@ -152,3 +153,30 @@ async function tryCase(t: Test, world: StreamWorld, one: Case): Promise<void> {
     t.equal(await world.counted('ignored', one.reason), before + 1, `${name}: counted as ${one.reason}`)
   }
 }
+
+t.test('an address leads to whom the directory of the issuer knows by it', async (t) => {
+  let directory: ResolveEmail = async () => ({ ignored: 'no_directory' })
+  const world = await startStreamWorld(t, {
+    stream: { delivery: 'push' },
+    edges: { resolveEmail: (issuer, email) => directory(issuer, email) }
+  })
+  const { issuer, service, transmitter, push, counted, round, signIn } = world
+  await round()
+  const [tid, oid] = [randomUUID(), randomUUID()]
+  await signIn({ homeAccountId: 'a.t', sid: 's1', subject: 'user', tid, oid })
+  const event = { type: 'risc/account-disabled', subject: { email: 'user@example.com' } }
+  for (const ignored of ['no_directory', 'unknown_email', 'ambiguous_email'] as const) {
+    directory = async () => ({ ignored })
+    t.equal((await push((await transmitter.eventOf(event)).token)).statusCode, 202)
+    t.equal(await counted('ignored', ignored), 1, ignored)
+  }
+  t.equal((await service.rows()).length, 1)
+  const asked: string[] = []
+  directory = async (...question) => {
+    asked.push(...question)
+    return { selectors: [{ kind: 'object', tenantId: tid, objectId: oid }] }
+  }
+  t.equal((await push((await transmitter.eventOf(event)).token)).statusCode, 202)
+  t.same(asked, [issuer, 'user@example.com'])
+  t.same(await service.rows(), [])
+})
