@@ -73,7 +73,7 @@ t.test(
     t.ok(possible.length > 20)
     t.same(
       // Of one signal, not of a directory.
-    possible.filter((code) => !known.has(code) && code !== 'ERR_DIRECTORY_UNAVAILABLE'),
+      possible.filter((code) => !known.has(code) && code !== 'ERR_DIRECTORY_UNAVAILABLE'),
       []
     )
   }
