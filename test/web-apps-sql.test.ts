@@ -300,3 +300,28 @@ t.test('a row has 1,000 sessions at most: the oldest ones end, their app reads i
     })
   }
 })
+
+t.test('what would be believed too easily is refused, with the argument and what is wanted', async (t) => {
+  const { login, query } = await setUp(t)
+  const now = Math.floor(Date.now() / 1_000)
+  const cases: [string, Partial<Record<string, unknown>>, RegExp][] = [
+    ['milliseconds', { issued_at: now * 1_000 }, /"issued_at" must be in seconds/],
+    ['an hour ahead', { issued_at: now + 3_600 }, /"issued_at" must be in seconds, and 10 minutes ahead/],
+    ['a year ahead', { issued_at: now + 31_536_000 }, /"issued_at" must be in seconds/],
+    ['no JSON', { encoding: 'json', payload: '{"a":' }, /"payload" must be a JSON object in UTF-8/],
+    ['an array', { encoding: 'json', payload: '[]' }, /"payload" must be a JSON object/],
+    ['what a text literal makes of a backslash', { encoding: 'json', payload: '{"a":"b"c"}' }, /"payload"/]
+  ]
+  for (const [name, changes, message] of cases) {
+    await t.rejects(login(changes), { message }, name)
+  }
+  t.same(await query('select from msal_logout.token_cache'), [])
+  t.match(await login({ issued_at: now + 60, encoding: 'json', payload: '{}' }), { accepted: true }, 'clocks differ')
+})
+
+t.test('a bare subject with a dot in it belongs to no tenant, and locks none', async (t) => {
+  const { login, one, query } = await setUp(t)
+  await login({ partition_key: 'me@example.com', home_account_id: 'me@example.com', subject: 'me@example.com' })
+  t.match(await one('select tenant_id from msal_logout.token_cache'), { tenant_id: null })
+  t.same(await query(`select from msal_logout.tombstones where key like 'tenant=%'`), [])
+})
