@@ -1,5 +1,6 @@
 package io.github.msallogout;
 
+import java.nio.charset.StandardCharsets;
 import java.sql.Connection;
 import java.sql.PreparedStatement;
 import java.sql.ResultSet;
@@ -170,7 +171,16 @@ final class CacheRows {
         } else if (argument instanceof byte[] bytes) {
             statement.setBytes(index, bytes);
         } else {
-            statement.setString(index, (String) argument);
+            statement.setString(index, requireStorable((String) argument));
         }
+    }
+
+    /** The driver would send a question mark for half a surrogate pair: another user's id, perhaps. */
+    private static String requireStorable(String text) {
+        if (text != null && (text.indexOf(0) >= 0 || !StandardCharsets.UTF_8.newEncoder().canEncode(text))) {
+            throw new TokenCacheMisuseException("PostgreSQL cannot store an id with U+0000 or half a surrogate pair in it: see "
+                    + "where the id comes from");
+        }
+        return text;
     }
 }

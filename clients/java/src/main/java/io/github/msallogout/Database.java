@@ -28,7 +28,7 @@ final class Database {
         T run(Connection connection, Consumer<Statement> running) throws SQLException;
     }
 
-    private static final int MAX_TRIES = 4;
+    private static final int MAX_TRIES = 20; // stale connections of a pool, one after the other
     // how long a statement that was cancelled has to end by itself, before its connection is cut
     private static final Duration GRACE = Duration.ofSeconds(1);
     // serialization_failure, deadlock_detected: the other one was first
@@ -107,15 +107,29 @@ final class Database {
     /** A connection to be held, and closed by who asked for it. */
     Connection open() throws SQLException {
         FutureTask<Connection> opening = new FutureTask<>(dataSource::getConnection);
-        threads.execute(opening);
+        return await(opening, "gave no connection", () -> threads.execute(() -> closeWhenOpen(opening)));
+    }
+
+    /** A statement on a connection that is held; where it does not end in time the connection is cut. */
+    void execute(Connection held, String text) throws SQLException {
+        FutureTask<Boolean> executing = new FutureTask<>(() -> {
+            try (Statement statement = held.createStatement()) {
+                return statement.execute(text);
+            }
+        });
+        await(executing, "did not answer", () -> abort(held));
+    }
+
+    private <T> T await(FutureTask<T> task, String what, Runnable giveUp) throws SQLException {
+        threads.execute(task);
         try {
-            return opening.get(limit.toMillis(), TimeUnit.MILLISECONDS);
+            return task.get(limit.toMillis(), TimeUnit.MILLISECONDS);
         } catch (TimeoutException | InterruptedException late) {
-            threads.execute(() -> closeWhenOpen(opening));
+            giveUp.run();
             if (late instanceof InterruptedException) {
                 Thread.currentThread().interrupt();
             }
-            throw new TokenCacheDatabaseException("the database gave no connection within " + limit.toMillis() + " ms", late);
+            throw new TokenCacheDatabaseException("the database " + what + " within " + limit.toMillis() + " ms", late);
         } catch (ExecutionException failure) {
             throw failure.getCause() instanceof SQLException sql ? sql : new SQLException(failure.getCause());
         }
@@ -282,16 +296,16 @@ final class Database {
         SQLException cause = withoutDetail(failure);
         return switch (state) {
             // invalid_parameter_value: the functions name the argument and say what is wanted
-            case "22023" -> new TokenCacheMisuseException(withHint(text, failure), cause);
-            case "ML001", "ML002" ->
-                new TokenCacheMisuseException(
-                        text + ": two users have one account id. At Azure AD B2C put the object id into the policy's tokens",
-                        cause);
+            case "22023" -> misuse(failure, "correct the argument that it names");
+            case "ML001" ->
+                misuse(failure, "a partition is one account's: use the account's own id, and another key for an app's row");
+            case "ML002" ->
+                misuse(failure, "two users have one account id. At Azure AD B2C put the object id into the policy's tokens");
             case "42501" ->
-                new TokenCacheMisuseException(
-                        text + ". As the schema's owner: select msal_logout.register_app('<client id>', '<role>')", cause);
+                misuse(failure, "as the schema's owner: select msal_logout.register_app('<client id>', '<role>')");
+            case "25006" -> misuse(failure, "let the DataSource go to the primary, and its connections write");
             case "3F000", "42883", "42P01" ->
-                new TokenCacheMisuseException(
+                new TokenCacheMisuseException( // the server's own hint, of type casts, would mislead
                         text + ": this database lacks the schema msal_logout, or has an older one. Run \"msal-logout migrate\"",
                         cause);
             case "57014" ->
@@ -300,9 +314,11 @@ final class Database {
         };
     }
 
-    private static String withHint(String text, SQLException failure) {
+    /** With what the server says is to be done; else with what is most likely. */
+    private static TokenCacheMisuseException misuse(SQLException failure, String advice) {
         String hint = isPgDriverPresent() ? PgDriver.hintOf(failure) : null;
-        return hint == null ? text : text + ": " + hint;
+        return new TokenCacheMisuseException(
+                firstLine(failure.getMessage()) + ": " + (hint == null ? advice : hint), withoutDetail(failure));
     }
 
     /** PostgreSQL's own driver, which need not be there. */

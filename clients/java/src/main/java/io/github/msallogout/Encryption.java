@@ -29,19 +29,21 @@ public final class Encryption {
      * @param current the id of the key that new payloads are encrypted with
      * @param keys keys by id, 32 bytes each; older ones stay until their rows have been written anew
      * @return the keys, for {@link SharedTokenCache.Builder#encryption}
-     * @throws IllegalArgumentException where the current key is not among the keys, or a key has not 32 bytes
+     * @throws TokenCacheMisuseException where the current key is not among the keys, or a key has not 32 bytes
      */
     public static Encryption of(String current, Map<String, byte[]> keys) {
+        SharedTokenCache.require(current, "the id of the current key", "pass one of the keys' ids");
+        SharedTokenCache.require(keys, "a map of keys", "pass keys of 32 bytes by their ids");
         Map<String, byte[]> copies = new LinkedHashMap<>();
         keys.forEach((id, key) -> {
             if (key == null || key.length != KEY_BYTES) {
-                throw new IllegalArgumentException("encryption key \"" + id + "\" must have 32 bytes and has "
+                throw new TokenCacheMisuseException("encryption key \"" + id + "\" must have 32 bytes and has "
                         + (key == null ? 0 : key.length) + ": make one with \"openssl rand 32\"");
             }
             copies.put(id, key.clone());
         });
         if (!copies.containsKey(current)) {
-            throw new IllegalArgumentException("encryption key \"" + current + "\" is current, and not among the keys");
+            throw new TokenCacheMisuseException("encryption key \"" + current + "\" is current, and not among the keys");
         }
         return new Encryption(current, copies, false);
     }

@@ -2,7 +2,6 @@ package io.github.msallogout;
 
 import java.sql.Connection;
 import java.sql.SQLException;
-import java.sql.Statement;
 import java.time.Duration;
 import java.util.List;
 import java.util.concurrent.CountDownLatch;
@@ -84,7 +83,7 @@ final class RevocationListener implements RevocationSubscription, Runnable {
                     readAll();
                     backOffMs = MIN_BACK_OFF_MS;
                     await();
-                } catch (SQLException | TokenCacheException failure) {
+                } catch (SQLException | RuntimeException failure) { // a DataSource may throw any
                     reconnect();
                 }
             }
@@ -104,8 +103,9 @@ final class RevocationListener implements RevocationSubscription, Runnable {
             position = revoked.position();
             try {
                 listener.accept(revoked.session());
-            } catch (RuntimeException failure) {
-                settings.warn().accept("a listener of revoked sessions failed: " + failure);
+            } catch (Throwable failure) { // an Error too: the next session must be heard of
+                // Its message is the app's, and may have anything in it.
+                settings.warn().accept("a listener of revoked sessions failed: " + failure.getClass().getName());
             }
         }
     }
@@ -134,7 +134,7 @@ final class RevocationListener implements RevocationSubscription, Runnable {
             backOffMs = Math.min(backOffMs * 2, MAX_BACK_OFF_MS);
             try {
                 connect();
-            } catch (SQLException | TokenCacheException failure) {
+            } catch (SQLException | RuntimeException failure) {
                 drop(false); // after a longer wait once more
             }
         }
@@ -156,8 +156,8 @@ final class RevocationListener implements RevocationSubscription, Runnable {
                     + "off), where no notification arrives: give onPurge one with auto-commit on, by listenDataSource");
         }
         try {
-            execute(fresh, "listen msal_logout");
-        } catch (SQLException failure) {
+            settings.database().execute(fresh, "listen msal_logout");
+        } catch (SQLException | TokenCacheException failure) {
             drop(false);
             throw failure;
         }
@@ -172,20 +172,13 @@ final class RevocationListener implements RevocationSubscription, Runnable {
         }
         try {
             if (isWell) {
-                execute(dropped, "unlisten *");
+                settings.database().execute(dropped, "unlisten *");
                 Database.closeQuietly(dropped);
                 return;
             }
-        } catch (SQLException lost) {
+        } catch (SQLException | TokenCacheException lost) {
             // then its session may still listen
         }
         Database.discard(dropped);
-    }
-
-    private void execute(Connection on, String text) throws SQLException {
-        try (Statement statement = on.createStatement()) {
-            statement.setQueryTimeout(settings.database().statementSeconds());
-            statement.execute(text);
-        }
     }
 }

@@ -248,9 +248,11 @@ public final class SharedTokenCache {
      *
      * @param session what the app's own session remembers
      * @return false where the app's own session must end
+     * @throws TokenCacheMisuseException where it is null
      * @throws TokenCacheDatabaseException where nobody knows; the request then fails, and is not served as signed in
      */
     public boolean isSessionActive(SignedInSession session) {
+        require(session, "a session", "pass what the app's own session remembers");
         return rows.sessionActive(session.issuer(), session.sid(), session.subject());
     }
 
@@ -286,8 +288,10 @@ public final class SharedTokenCache {
     /**
      * Forgets one account of this app, as its sign-out within the app.
      *
-     * @param homeAccountId MSAL's id of the account
+     * @param homeAccountId {@code account().homeAccountId()} of the login's result
      * @return whether there was a row
+     * @throws TokenCacheMisuseException where it is null or empty
+     * @throws TokenCacheDatabaseException where the database cannot be reached
      */
     public boolean removeAccount(String homeAccountId) {
         requireText(homeAccountId, "a home account id", "keep account().homeAccountId() of the login in the app's session");
@@ -369,7 +373,7 @@ public final class SharedTokenCache {
         }
     }
 
-    private static <T> T require(T value, String what, String remedy) {
+    static <T> T require(T value, String what, String remedy) {
         if (Objects.isNull(value)) {
             throw new TokenCacheMisuseException(what + " is missing: " + remedy);
         }

@@ -58,6 +58,7 @@ public final class SignOutFilter implements Filter {
      * A filter for apps that {@link #remember} who has signed in; it ends the {@link HttpSession}.
      *
      * @param tokenCache the app's token cache
+     * @throws TokenCacheMisuseException where it is null
      */
     public SignOutFilter(SharedTokenCache tokenCache) {
         this(tokenCache, SignOutFilter::remembered, SignOutFilter::invalidate, WhenUnavailable.FAIL);
@@ -70,16 +71,17 @@ public final class SignOutFilter implements Filter {
      * @param session the session that a request belongs to; null: nobody is signed in, and the request passes
      * @param end ends the app's own session
      * @param whenUnavailable what is done while the database cannot be asked
+     * @throws TokenCacheMisuseException where one of them is null
      */
     public SignOutFilter(
             SharedTokenCache tokenCache,
             Function<HttpServletRequest, SignedInSession> session,
             SessionEnd end,
             WhenUnavailable whenUnavailable) {
-        this.tokenCache = tokenCache;
-        this.session = session;
-        this.end = end;
-        this.whenUnavailable = whenUnavailable;
+        this.tokenCache = SharedTokenCache.require(tokenCache, "a token cache", "pass the app's");
+        this.session = SharedTokenCache.require(session, "a function", "pass what finds the session of a request");
+        this.end = SharedTokenCache.require(end, "an end", "pass what ends the app's own session");
+        this.whenUnavailable = SharedTokenCache.require(whenUnavailable, "a choice", "pass FAIL or PASS");
     }
 
     /**
@@ -88,8 +90,10 @@ public final class SignOutFilter implements Filter {
      *
      * @param request the one at the redirect URI
      * @param signedIn the session of the ID token
+     * @throws TokenCacheMisuseException where it is null
      */
     public static void remember(HttpServletRequest request, SignedInSession signedIn) {
+        SharedTokenCache.require(signedIn, "a session", "pass SignedInSession.of(result.idToken())");
         HttpSession httpSession = request.getSession();
         request.changeSessionId();
         httpSession.setAttribute(SESSION_ATTRIBUTE, signedIn);
@@ -136,10 +140,11 @@ public final class SignOutFilter implements Filter {
         return !response.isCommitted();
     }
 
-    private static void invalidate(HttpServletRequest request, HttpServletResponse response) {
+    private static void invalidate(HttpServletRequest request, HttpServletResponse response) throws ServletException {
         HttpSession httpSession = request.getSession(false);
         if (httpSession != null) {
             httpSession.invalidate();
         }
+        request.logout(); // else the container, or Spring Security, still knows a user while this request is served
     }
 }

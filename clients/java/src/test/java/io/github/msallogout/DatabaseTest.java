@@ -181,7 +181,7 @@ class DatabaseTest {
                 }),
                 null);
         failureOf(tokenCache);
-        assertEquals(4, statements.get());
+        assertEquals(20, statements.get());
     }
 
     @Test

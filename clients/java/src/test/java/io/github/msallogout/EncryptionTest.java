@@ -181,10 +181,14 @@ class EncryptionTest {
 
     @Test
     void keysThatCannotWorkAreErrorsAtOnce() {
-        assertTrue(assertThrows(IllegalArgumentException.class, () -> Encryption.of("k", Map.of("k", new byte[16])))
+        assertTrue(assertThrows(TokenCacheMisuseException.class, () -> Encryption.of("k", Map.of("k", new byte[16])))
                 .getMessage()
                 .contains("must have 32 bytes and has 16"));
-        assertTrue(assertThrows(IllegalArgumentException.class, () -> Encryption.of("k2", Map.of("k1", k1)))
+        assertTrue(assertThrows(TokenCacheMisuseException.class, () -> Encryption.of("k", null))
+                .getMessage()
+                .contains("a map of keys is missing"));
+        assertThrows(TokenCacheMisuseException.class, () -> Encryption.of(null, Map.of("k1", k1)));
+        assertTrue(assertThrows(TokenCacheMisuseException.class, () -> Encryption.of("k2", Map.of("k1", k1)))
                 .getMessage()
                 .contains("\"k2\" is current, and not among the keys"));
     }

@@ -3,15 +3,22 @@ package io.github.msallogout;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertNotNull;
 import static org.junit.jupiter.api.Assertions.assertNull;
+import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import java.sql.Connection;
+import java.sql.SQLException;
+import java.sql.Statement;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.BlockingQueue;
+import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.LinkedBlockingQueue;
 import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.function.Consumer;
+import javax.sql.DataSource;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
 
@@ -87,7 +94,10 @@ class ListenerTest {
         Person second = signedIn();
         Consumer<RevokedSession> failing = revoked -> {
             heard.add(revoked);
-            throw new IllegalStateException("as the test wants it");
+            if (revoked.equals(sessionOf(first))) {
+                throw new StackOverflowError("a secret of the app"); // no exception, and no less the app's own
+            }
+            throw new IllegalStateException("another secret");
         };
         try (RevocationSubscription subscription = app.tokenCache.onPurge(failing)) {
             assertNotNull(subscription);
@@ -96,7 +106,65 @@ class ListenerTest {
             assertEquals(sessionOf(first), next(List.of(first, second)));
             assertEquals(sessionOf(second), next(List.of(first, second)));
         }
-        assertTrue(app.warnings.get(0).contains("as the test wants it"));
+        assertTrue(app.warnings.get(0).endsWith("failed: java.lang.StackOverflowError"), app.warnings.get(0));
+        assertTrue(app.warnings.stream().noneMatch(warning -> warning.contains("secret")));
+    }
+
+    @Test
+    void whatADataSourceThrowsEndsNoListener() throws Exception {
+        Person alice = signedIn();
+        AtomicBoolean isFailing = new AtomicBoolean();
+        CountDownLatch failed = new CountDownLatch(2);
+        DataSource failing = Proxies.of(DataSource.class, (method, arguments) -> {
+            if (isFailing.get()) {
+                failed.countDown();
+                throw new IllegalStateException("as the test wants it");
+            }
+            return method.invoke(app.owner, arguments);
+        });
+        SharedTokenCache tokenCache = SharedTokenCache.of(failing, Fixture.CLIENT_ID);
+        try (RevocationSubscription subscription = tokenCache.onPurge(heard::add)) {
+            assertNotNull(subscription);
+            isFailing.set(true);
+            app.signOut(alice);
+            assertTrue(failed.await(30, TimeUnit.SECONDS));
+            isFailing.set(false);
+            assertEquals(sessionOf(alice), next(List.of(alice)));
+        }
+    }
+
+    @Test
+    void aServerThatGoesSilentBeforeItListensIsGivenUp() {
+        CountDownLatch cut = new CountDownLatch(1);
+        DataSource silent = Proxies.of(DataSource.class, (method, arguments) ->
+                silent((Connection) method.invoke(app.owner, arguments), cut));
+        SharedTokenCache tokenCache = SharedTokenCache.builder(app.owner, Fixture.CLIENT_ID)
+                .listenDataSource(silent)
+                .timeLimit(Duration.ofMillis(500))
+                .build();
+        String message = assertThrows(TokenCacheDatabaseException.class, () -> tokenCache.onPurge(heard::add))
+                .getMessage();
+        assertTrue(message.contains("did not answer within 500 ms"), message);
+        assertEquals(0, cut.getCount());
+        assertEquals(0, app.owner.getHikariPoolMXBean().getActiveConnections());
+    }
+
+    /** Waits in each statement until it is cut. */
+    private static Connection silent(Connection connection, CountDownLatch cut) {
+        return Proxies.of(Connection.class, (method, arguments) -> switch (method.getName()) {
+            case "createStatement" -> Proxies.of(Statement.class, (called, values) -> {
+                if (called.getName().equals("execute")) {
+                    cut.await(PATIENCE_SECONDS, TimeUnit.SECONDS);
+                    throw new SQLException("cut", "08006");
+                }
+                return null;
+            });
+            case "abort" -> {
+                cut.countDown();
+                yield method.invoke(connection, arguments);
+            }
+            default -> method.invoke(connection, arguments);
+        });
     }
 
     @Test

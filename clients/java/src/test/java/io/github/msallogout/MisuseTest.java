@@ -12,6 +12,8 @@ import com.microsoft.aad.msal4j.ITokenCacheAccessAspect;
 import com.zaxxer.hikari.HikariDataSource;
 import java.sql.Connection;
 import java.time.Duration;
+import java.util.List;
+import java.util.Map;
 import java.util.Set;
 import java.util.UUID;
 import javax.sql.DataSource;
@@ -180,10 +182,43 @@ class MisuseTest {
         assertSays("\"issuer\"", () -> new SignedInSession(null, "sid", null));
         assertSays("no ID token", () -> SignedInSession.of("an access token"));
         assertSays("no ID token", () -> SignedInSession.of(null));
+        assertSays("a session is missing", () -> app.tokenCache.isSessionActive(null));
+        assertSays("a session is missing", () -> SignOutFilter.remember(null, null));
+        assertSays("a token cache is missing", () -> new SignOutFilter(null));
+        assertSays("a function is missing", () -> new SignOutFilter(app.tokenCache, null, null, null));
         SharedTokenCache.Builder builder = SharedTokenCache.builder(app.owner, "client-a");
         assertSays("the time limit must be at least 100 ms", () -> builder.timeLimit(Duration.ZERO));
         assertSays("the time to live must be at least 1000 ms", () -> builder.timeToLive(null));
         assertSays("encryption is missing", () -> builder.encryption(null));
+    }
+
+    @Test
+    void anIdThatNoDatabaseCanStore() {
+        for (String id : List.of("a\0b", "a\ud800b")) {
+            assertSays("see where the id comes from", () -> app.tokenCache.removeAccount(id));
+            assertSays("see where the id comes from", () -> app.tokenCache.isSessionActive("issuer", id, null));
+        }
+        app.tokenCache.removeAccount("\ud835\udcb3");
+    }
+
+    @Test
+    void aPartitionOfAnother() throws Exception {
+        Person alice = Person.someone();
+        app.redeem(alice);
+        SharedTokenCache encrypted = app.build(app.owner, Encryption.of("k", Map.of("k", new byte[32])));
+        assertSays(
+                "another key for an app's row",
+                () -> Fixture.get(app.application(encrypted.forApp(alice.subject()))
+                        .acquireToken(ClientCredentialParameters.builder(Set.of("s/.default")).build())));
+    }
+
+    @Test
+    void aDatabaseThatCannotBeWritten() {
+        String url = Fixture.databaseUrl() + "&options=-c%20default_transaction_read_only=on";
+        try (HikariDataSource pool = Fixture.pool(url)) {
+            SharedTokenCache tokenCache = app.build(pool, null);
+            assertSays("go to the primary", () -> app.redeem(tokenCache.forLogin(), Person.someone(), Fixture.SCOPES));
+        }
     }
 
     @Test

@@ -47,6 +47,10 @@ class SignOutFilterTest {
         });
         return Proxies.of(HttpServletRequest.class, (method, arguments) -> switch (method.getName()) {
             case "getSession" -> attributes == null ? null : session;
+            case "logout" -> {
+                events.add("logged out");
+                yield null;
+            }
             case "changeSessionId" -> {
                 events.add("another id");
                 yield "id";
@@ -101,7 +105,7 @@ class SignOutFilterTest {
             app.signOut(person);
             events.clear();
             filter.doFilter(request, response(false), chain);
-            assertEquals(List.of("invalidated", "served"), events);
+            assertEquals(List.of("invalidated", "logged out", "served"), events);
             events.clear();
         }
     }
