@@ -224,6 +224,8 @@ class TestMisuse:
             {"encryption": {"current": "k1"}},
             {"timeout": 0},
             {"timeout": "5"},
+            {"timeout": float("nan")},
+            {"timeout": float("inf")},
         ],
     )
     def test_arguments(self, arguments: dict[str, Any]) -> None:
@@ -277,6 +279,20 @@ class TestOneCacheForManyUsers:
         with pytest.raises(TokenCacheMisuse, match=r"use app\(\)"), cache.login() as tokens:
             provider.client(tokens).acquire_token_for_client(["x/.default"])
 
+    def test_client_credentials_in_the_cache_of_a_user(
+        self, cache: SharedTokenCache, provider: Provider, world: World
+    ) -> None:
+        alice = someone()
+        with cache.login() as tokens:
+            provider.redeem(tokens, alice)
+        before = world.row(alice["homeAccountId"])
+        with (
+            pytest.raises(TokenCacheMisuse, match=r"use app\(\)"),
+            cache.account(alice["homeAccountId"]) as tokens,
+        ):
+            provider.client(tokens).acquire_token_for_client(["x/.default"])
+        assert world.row(alice["homeAccountId"]) == before
+
     def test_another_client_id(self, pool: Any, provider: Provider) -> None:
         cache = SharedTokenCache(pool, "client-b")
         with pytest.raises(TokenCacheMisuse, match="the client id of the MSAL application"), cache.login() as tokens:
@@ -286,6 +302,24 @@ class TestOneCacheForManyUsers:
     def test_what_is_no_account(self, cache: SharedTokenCache, account: Any) -> None:
         with pytest.raises(TokenCacheMisuse, match="must be text"), cache.account(account):
             pass
+        with pytest.raises(TokenCacheMisuse, match="must be text"):
+            cache.remove_account(account)
+
+    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("account", ["a\0b", "a\ud800b"])
+    def test_an_id_that_no_database_can_store(
+        self, kind: str, account: str, open_database: Callable[[str], Any]
+    ) -> None:
+        cache = SharedTokenCache(open_database(kind), CLIENT_ID)
+        with pytest.raises(TokenCacheMisuse, match="see where the id comes from"), cache.account(account):
+            pass
+        with pytest.raises(TokenCacheMisuse, match="see where the id comes from"):
+            cache.is_session_active(ISSUER, account)
+
+    @pytest.mark.parametrize("issuer", [None, "", b"x"])
+    def test_what_is_no_issuer(self, cache: SharedTokenCache, issuer: Any) -> None:
+        with pytest.raises(TokenCacheMisuse, match='"iss" of its ID token'):
+            cache.is_session_active(issuer, "x")
 
     def test_an_issue_time_in_milliseconds(self, cache: SharedTokenCache, provider: Provider, world: World) -> None:
         provider.claims = {"iat": int(time.time() * 1000)}
@@ -343,6 +377,29 @@ class TestTimeLimits:
             assert time.monotonic() - begun < 30
             frozen.thaw()
             assert cache.is_session_active(ISSUER, "x") is False
+
+    @pytest.mark.parametrize("kind", ["a function", "SQLAlchemy"])
+    def test_a_server_that_gives_no_connection(self, database_url: str, kind: str) -> None:
+        with Frozen(database_url) as frozen:
+            frozen.freeze()
+            opened: list[Any] = []
+
+            def connect() -> Any:
+                opened.append(psycopg.connect(frozen.url, connect_timeout=20))
+                return opened[-1]
+
+            database = (
+                sqlalchemy.create_engine("postgresql+psycopg://", creator=connect) if kind != "a function" else connect
+            )
+            begun = time.monotonic()
+            with pytest.raises(DatabaseFailed, match=r"no connection within 0\.5 s"):
+                SharedTokenCache(database, CLIENT_ID, timeout=0.5).is_session_active(ISSUER, "x")
+            assert time.monotonic() - begun < 15
+            frozen.thaw()
+            deadline = time.monotonic() + 20
+            while kind == "a function" and not (opened and opened[0].closed) and time.monotonic() < deadline:
+                time.sleep(0.02)
+            assert kind != "a function" or opened[0].closed  # what came too late
 
     def test_a_pool_that_is_in_use(self, database_url: str) -> None:
         old = psycopg2.pool.ThreadedConnectionPool(1, 1, database_url)

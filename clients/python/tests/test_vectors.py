@@ -91,9 +91,14 @@ def test_two_payloads_of_one_text_differ() -> None:
         ("k", {}, "not among the keys"),
         ("k", {"k": b"short"}, "32 bytes, and has 5"),
         ("k", {"k": "x" * 32}, "must be bytes, and is str: decode it"),
+        ("k", {"k": None}, "must be bytes, and is NoneType"),
+        ("k", None, "keys by their ids"),
+        ("k", [b"1" * 32], "keys by their ids"),
+        (1, {1: b"1" * 32}, "keys by their ids"),
+        (None, {"k": b"1" * 32}, "keys by their ids"),
     ],
 )
-def test_a_key_that_is_no_key(current: str, keys: Any, message: str) -> None:
+def test_a_key_that_is_no_key(current: Any, keys: Any, message: str) -> None:
     with pytest.raises(TokenCacheMisuse, match=message):
         Encryption(current, keys)
 

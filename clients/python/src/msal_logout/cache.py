@@ -6,6 +6,7 @@ import base64
 import copy
 import hashlib
 import logging
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -59,9 +60,10 @@ class SignedInUser(TypedDict):
 class OperationCache(msal.SerializableTokenCache):  # type: ignore[misc]
     """The ``token_cache`` of one MSAL application, for the length of one ``with`` block."""
 
-    def __init__(self, contents: Contents) -> None:
+    def __init__(self, contents: Contents, *, is_app: bool = False) -> None:
         super().__init__()
         self._is_open = True
+        self._is_app = is_app
         super().deserialize(write_contents(contents))
 
     def _check_open(self) -> None:
@@ -73,6 +75,9 @@ class OperationCache(msal.SerializableTokenCache):  # type: ignore[misc]
 
     def add(self, event: dict[str, Any], **kwargs: Any) -> None:
         self._check_open()
+        if not self._is_app and event.get("grant_type") == "client_credentials":
+            # Else the app's own token would be handed out as the user's.
+            raise TokenCacheMisuse("client credentials are no user's: use app(), with an MSAL application of its own")
         super().add(event, **kwargs)
 
     def modify(self, *args: Any, **kwargs: Any) -> None:
@@ -142,7 +147,9 @@ class AssertionCache(OperationCache):
         before it asks.
 
         :param client: made with this cache as its ``token_cache``
+        :param scopes: what the token is for
         :returns: what MSAL returns; with ``error`` where the provider said no
+        :raises TokenCacheMisuse: where the ``with`` block has ended
         """
         for account in client.get_accounts():
             result = client.acquire_token_silent(scopes, account)
@@ -185,7 +192,7 @@ class SharedTokenCache:
             raise TokenCacheMisuse('"ttl" must be a positive timedelta')
         if encryption is not None and not isinstance(encryption, Encryption):
             raise TokenCacheMisuse('"encryption" must be an Encryption(current, keys)')
-        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout <= 0:
+        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < math.inf:
             raise TokenCacheMisuse('"timeout" must be a positive number of seconds')
         self._client_id = client_id
         self._connections = Connections(database, timeout)
@@ -242,15 +249,13 @@ class SharedTokenCache:
         """For one operation of a signed-in user. What MSAL has changed is saved at the end of the block, also where it
         is left by an exception: a refresh token may be good for one use only.
 
+        :param home_account_id: of ``login().user``; MSAL has it in each account
         :raises SignedOut: at the start, where there is no row (signed out, or expired); at the end, where the user was
             signed out meanwhile: a token that MSAL has returned must not be used
+        :raises TokenCacheMisuse: at the end, where another account's tokens are in the cache
         :raises DatabaseFailed: at the start and at the end
         """
-        if not isinstance(home_account_id, str) or not home_account_id:
-            raise TokenCacheMisuse(
-                '"home_account_id" must be text: cache.login() gives it as user["home_account_id"], '
-                'MSAL as account["home_account_id"]'
-            )
+        _check_account(home_account_id)
         row = self._account_row(home_account_id, home_account_id)
         base = row.load()
         if base is None:
@@ -268,7 +273,10 @@ class SharedTokenCache:
         """For one on-behalf-of operation with this access token. The row bears the user's account, so that a sign-out
         finds it.
 
+        :param assertion: the access token that the app was called with, verified by the app, without ``Bearer``
         :raises SignedOut: at the end, where the user was signed out since the assertion was issued
+        :raises TokenCacheMisuse: at the end, where the cache holds two accounts, or no ID token of this client id
+        :raises DatabaseFailed: at the start and at the end
         """
         if not isinstance(assertion, str) or not assertion:
             raise TokenCacheMisuse('"assertion" must be the access token that the app was called with, as text')
@@ -299,6 +307,8 @@ class SharedTokenCache:
         """For client credentials; the last writer wins.
 
         :param partition_key: ``<client id>.<tenant id>`` is a good one
+        :raises TokenCacheMisuse: where it is an account's, or where a user's tokens are in the cache at the end
+        :raises DatabaseFailed: at the start and at the end
         """
         if not isinstance(partition_key, str) or not partition_key:
             raise TokenCacheMisuse('"partition_key" must be text, as "<client id>.<tenant id>"')
@@ -306,7 +316,7 @@ class SharedTokenCache:
         place = Place(self._client_id, partition_key, "app")
         row = self._rows.load(partition_key)
         base = {} if row is None else self._decode(row, place)
-        cache = OperationCache(base)
+        cache = OperationCache(base, is_app=True)
         try:
             yield cache
         finally:
@@ -320,9 +330,14 @@ class SharedTokenCache:
     def is_session_active(self, issuer: str, sid: str | None, subject: str | None = None) -> bool:
         """Whether a session of this app has neither been ended nor expired.
 
+        :param issuer: the ID token's ``iss``
         :param sid: the ID token's; where it is ``None`` or empty the ``subject`` decides
+        :param subject: the ID token's ``sub``; may be ``None`` where there is a sid
+        :raises TokenCacheMisuse: where the issuer is missing, or both others are
         :raises DatabaseFailed: where the database cannot be asked; fail the request, it is nobody's then
         """
+        if not isinstance(issuer, str) or not issuer:
+            raise TokenCacheMisuse('a session is asked for by its "issuer", the "iss" of its ID token')
         if not sid and not subject:
             raise TokenCacheMisuse('a session is asked for by its "sid", or by its "subject" where it has none')
         return self._rows.is_session_active(issuer, sid or None, subject)
@@ -331,13 +346,20 @@ class SharedTokenCache:
         """Calls ``listener`` in a thread, with each session of this app that is ended from now on, in order and each
         once, also after a lost connection. What it raises is warned of, and not given again.
 
+        :param listener: called with one session after the other
         :returns: what ends it: call ``stop()``, or use it in a ``with`` statement
         :raises DatabaseFailed: where the database cannot be reached at the start
+        :raises TokenCacheMisuse: where ``database`` is one connection, and there is no ``listen_database``
         """
         return Listener(self._rows, self._listen_connections, listener, self._on_warning)
 
     def remove_account(self, home_account_id: str) -> bool:
-        """Forgets one account of this app; whether there was one."""
+        """Forgets one account of this app; whether there was one.
+
+        :param home_account_id: as :meth:`account` takes it
+        :raises DatabaseFailed: where the database cannot be reached
+        """
+        _check_account(home_account_id)
         row = self._rows.load(home_account_id)
         return row is not None and self._rows.forget(home_account_id, row.generation)
 
@@ -505,6 +527,14 @@ class _AccountRow:
     def _check_sid(self, session: SessionClaims) -> None:
         if session.sid is None:
             self._cache._warn(_NO_SID)
+
+
+def _check_account(home_account_id: object) -> None:
+    if not isinstance(home_account_id, str) or not home_account_id:
+        raise TokenCacheMisuse(
+            '"home_account_id" must be text: cache.login() gives it as user["home_account_id"], '
+            'MSAL as account["home_account_id"]'
+        )
 
 
 def _asserted(assertion: str, session: SessionClaims) -> SessionClaims:

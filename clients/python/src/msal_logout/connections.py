@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
 from typing import Any, NamedTuple, NoReturn, Protocol
 
 from .errors import DatabaseFailed, TokenCacheMisuse
@@ -60,6 +61,7 @@ class Connections:
         :raises DatabaseFailed: where the database cannot be reached, takes too long, or fails
         :raises TokenCacheMisuse: where what it says is a mistake of the set-up
         """
+        _check_texts(values)
         deadline = time.monotonic() + self._timeout
         for tries in range(1, _MAX_TRIES + 1):
             lease = self._lease(deadline)
@@ -95,9 +97,10 @@ class Connections:
         if isinstance(self._source, _Opened):
             self._source.close()
 
-    def lease_for_listening(self) -> Lease:
-        """A connection to keep for LISTEN; it is given back as broken, since it goes on to listen.
+    def listen(self, channel: str) -> Lease:
+        """A connection that listens, to be kept; it is given back as broken, since it goes on to listen.
 
+        :raises DatabaseFailed: where the database cannot be reached, or takes too long
         :raises TokenCacheMisuse: where there is but one connection
         """
         if isinstance(self._source, _OneConnection):
@@ -105,10 +108,45 @@ class Connections:
                 "a listener holds a connection of its own: give SharedTokenCache a pool, "
                 "or listen_database=lambda: psycopg.connect(url)"
             )
-        return self._lease(time.monotonic() + self._timeout)
+        deadline = time.monotonic() + self._timeout
+        lease = self._lease(deadline)
+        watched = _Watched(lease.connection)
+        _watchdog.watch(deadline, watched)
+        error: Exception | None = None
+        try:
+            _listen(lease.connection, channel)
+        except Exception as failure:  # noqa: BLE001 - DB-API drivers have no common base class
+            error = failure
+        has_expired = watched.finish()
+        if has_expired or error is not None:
+            with contextlib.suppress(Exception):  # the first error says more
+                lease.give_back(True)
+            _raise(error, self._timeout if has_expired else None)
+        return lease
 
 
 # One call
+
+
+def _check_texts(values: Sequence[Any]) -> None:
+    """Drivers differ in what they say of such a text, and none says what to do."""
+    for value in values:
+        if isinstance(value, str) and ("\0" in value or any("\ud800" <= character <= "\udfff" for character in value)):
+            raise TokenCacheMisuse(
+                "PostgreSQL cannot store an id with U+0000 or half a surrogate pair in it: see where the id comes from"
+            )
+
+
+def _listen(connection: Any, channel: str) -> None:
+    if is_in_transaction(connection):
+        connection.rollback()
+    has_autocommit = getattr(connection, "autocommit", None) is not None
+    if has_autocommit:
+        connection.autocommit = True
+    with contextlib.closing(open_cursor(connection)) as cursor:
+        cursor.execute(f"listen {channel}")
+    if not has_autocommit:
+        connection.commit()
 
 
 def _run(connection: Any, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
@@ -164,7 +202,7 @@ def _is_lost(error: Exception | None) -> bool:
     return bool(names & {"OperationalError", "InterfaceError", "OSError"}) and _sqlstate(error) is None
 
 
-def _raise(error: Exception, timeout: float | None) -> NoReturn:
+def _raise(error: Exception | None, timeout: float | None) -> NoReturn:
     """A driver's error may quote a row in its detail: what is raised has the code and the message alone, no cause."""
     if isinstance(error, TokenCacheMisuse):
         raise error
@@ -176,7 +214,9 @@ def _raise(error: Exception, timeout: float | None) -> NoReturn:
     message = _message(error, "message_primary", "M") or type(error).__name__
     advice = _ADVICE.get(state)
     if advice is not None:
-        raise TokenCacheMisuse(f"{message}: {_message(error, 'message_hint', 'H') or advice}") from None
+        # PostgreSQL's own hint for a function that is not there, of type casts, would mislead.
+        hint = None if advice == _MIGRATE else _message(error, "message_hint", "H")
+        raise TokenCacheMisuse(f"{message}: {hint or advice}") from None
     raise DatabaseFailed(f"{message} ({state})", state) from None
 
 
@@ -209,7 +249,7 @@ def _sqlstate(error: Exception | None) -> str | None:
     return fields.get("C")
 
 
-def _message(error: Exception, name: str, letter: str) -> str | None:
+def _message(error: Exception | None, name: str, letter: str) -> str | None:
     """PostgreSQL's message or hint: the schema's own quote no row."""
     message = getattr(getattr(error, "diag", None), name, None) or _fields(error).get(letter)
     return message if isinstance(message, str) else None
@@ -328,6 +368,28 @@ _watchdog = _Watchdog()
 # Where connections come from
 
 
+def _open_within(timeout: float, connect: Callable[[], Any]) -> Any:
+    """Drivers and engines have limits of their own, of minutes or none. What comes too late is closed again."""
+    opening: Future[Any] = Future()
+
+    def work() -> None:
+        try:
+            opening.set_result(connect())
+        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+            opening.set_exception(error)
+
+    def close(late: Future[Any]) -> None:
+        if late.exception() is None:
+            late.result().close()
+
+    threading.Thread(target=work, name="msal-logout-connect", daemon=True).start()
+    wait([opening], timeout)
+    if not opening.done():
+        opening.add_done_callback(close)
+        raise DatabaseFailed(f"the database gave no connection within {timeout:.1f} s")
+    return opening.result()
+
+
 def _source_of(database: Any) -> Source:
     if isinstance(database, str):
         raise TokenCacheMisuse(
@@ -403,8 +465,8 @@ class _Engine:
     def __init__(self, engine: Any) -> None:
         self._engine = engine
 
-    def lease(self, timeout: float) -> Lease:  # noqa: ARG002 - the engine's own `pool_timeout` decides
-        wrapped = self._engine.raw_connection()
+    def lease(self, timeout: float) -> Lease:
+        wrapped = _open_within(timeout, self._engine.raw_connection)
 
         def give_back(is_broken: bool) -> None:
             if is_broken:
@@ -456,14 +518,14 @@ class _Opened:
             with contextlib.suppress(Exception):
                 self._idle.pop().close()
 
-    def lease(self, timeout: float) -> Lease:  # noqa: ARG002 - the driver's `connect_timeout` decides
+    def lease(self, timeout: float) -> Lease:
         if os.getpid() != self._pid:
             self._inherited += self._idle  # neither used nor closed here: they are the parent's
             self._idle, self._pid = [], os.getpid()
         try:
             connection = self._idle.pop()
         except IndexError:
-            connection = self._connect()
+            connection = _open_within(timeout, self._connect)
         if inspect.isawaitable(connection):
             raise TokenCacheMisuse("the function that opens connections must not be asynchronous")
         if not hasattr(connection, "cursor"):

@@ -63,6 +63,10 @@ class Encryption:
     allow_plain: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.keys, Mapping) or not all(
+            isinstance(key_id, str) for key_id in (self.current, *self.keys)
+        ):
+            raise TokenCacheMisuse('"keys" must be keys by their ids, as {"k1": …}, and "current" such an id')
         for key_id, key in self.keys.items():
             if not isinstance(key, (bytes, bytearray)):
                 raise TokenCacheMisuse(

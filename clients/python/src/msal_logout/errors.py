@@ -79,6 +79,7 @@ def is_sign_in_required(error: object) -> bool:
 
     :param error: what was raised, or what MSAL returned: ``None`` from ``acquire_token_silent`` means that the cache
         has no token, a mapping with ``error`` that the provider gave none.
+    :returns: ``False`` for a result with a token, and for failures that a new sign-in does not mend
     """
     if error is None:
         return True

@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
+import selectors
 import sys
 import threading
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from .connections import Connections, Lease, is_in_transaction, open_cursor
+from .connections import Connections, Lease
 from .errors import TokenCacheError
 from .rows import RevokedSession, Rows
 
@@ -37,6 +37,7 @@ class Listener:
         self._listener = listener
         self._warn = warn
         self._stopped = threading.Event()
+        self._stop_lock = threading.Lock()
         self._wake_reader, self._wake_writer = os.pipe()
         self._lease: Lease | None = None
         # First listen, then take the position: what is ended in between is given.
@@ -53,9 +54,10 @@ class Listener:
 
     def stop(self) -> None:
         """Ends it; returns when the listener is not running any more."""
-        if not self._stopped.is_set():
-            self._stopped.set()
-            os.write(self._wake_writer, b"x")
+        with self._stop_lock:
+            if not self._stopped.is_set():
+                os.write(self._wake_writer, b"x")  # first: the thread closes the pipe when it has stopped
+                self._stopped.set()
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
@@ -69,16 +71,22 @@ class Listener:
 
     def _run(self) -> None:
         back_off = _FIRST_BACK_OFF_SECONDS
+        was_notified = True
         try:
             while not self._stopped.is_set():
                 try:
                     if self._lease is None:
                         self._listen()
-                    self._read_all()
+                    has_any = self._read_all()
                     back_off = _FIRST_BACK_OFF_SECONDS
-                    self._wait()
+                    if has_any and not was_notified:
+                        self._drop()  # it should have said so: its network went silently
+                        was_notified = True
+                        continue
+                    was_notified = self._wait()
                 except Exception:  # noqa: BLE001 - any driver's: the same position again, when it is back
                     self._drop()
+                    was_notified = True
                     self._stopped.wait(back_off)
                     back_off = min(back_off * 2, _MAX_BACK_OFF_SECONDS)
         finally:
@@ -86,16 +94,7 @@ class Listener:
             self._close_pipe()
 
     def _listen(self) -> None:
-        lease = self._connections.lease_for_listening()
-        self._lease = lease
-        if is_in_transaction(lease.connection):
-            lease.connection.rollback()
-        if getattr(lease.connection, "autocommit", None) is not None:
-            lease.connection.autocommit = True
-        with contextlib.closing(open_cursor(lease.connection)) as cursor:
-            cursor.execute("listen msal_logout")
-        if getattr(lease.connection, "autocommit", None) is None:
-            lease.connection.commit()
+        self._lease = self._connections.listen("msal_logout")
 
     def _drop(self) -> None:
         lease, self._lease = self._lease, None
@@ -103,39 +102,50 @@ class Listener:
             with contextlib.suppress(Exception):  # a lost connection may fail once more
                 lease.give_back(True)
 
-    def _read_all(self) -> None:
+    def _read_all(self) -> bool:
+        """Whether there was anything."""
+        has_any = False
         while True:
             revoked = self._rows.revoked_since(self._position)
             for position, session in revoked:
                 if self._stopped.is_set():
-                    return
+                    return has_any
+                has_any = True
                 self._position = position
                 self._give(session)
             if not revoked:
-                return
+                return has_any
 
     def _give(self, session: RevokedSession) -> None:
         try:
             self._listener(session)
-        except Exception as error:  # noqa: BLE001 - the app's own; it is not given again
+        except BaseException as error:  # noqa: BLE001 - the app's own, gevent's Timeout, too; it is not given again
             code = error.code if isinstance(error, TokenCacheError) else type(error).__name__
             self._warn(f"a listener of revoked sessions failed: {code}")
 
-    def _wait(self) -> None:
-        """Until there is a notification, or something to look for."""
+    def _wait(self) -> bool:
+        """Until there is a notification, or it is time to look without one; whether it would have been noticed."""
         connection = None if self._lease is None else self._lease.connection
         drain = _drain_of(connection)
         if drain is None:
-            select.select([self._wake_reader], [], [], _MUTE_POLL_SECONDS)
-            return
+            _wait_for([self._wake_reader], _MUTE_POLL_SECONDS)
+            return True
         if drain():
-            return
-        select.select([self._wake_reader, connection.fileno()], [], [], _POLL_SECONDS)  # type: ignore[union-attr]
-        drain()
+            return True
+        _wait_for([self._wake_reader, connection.fileno()], _POLL_SECONDS)  # type: ignore[union-attr]
+        return drain()
 
     def _close_pipe(self) -> None:
         os.close(self._wake_reader)
         os.close(self._wake_writer)
+
+
+def _wait_for(files: list[int], timeout: float) -> None:
+    """Until one of them can be read. Not by ``select``, which fails where a busy server has more than 1024 files."""
+    with selectors.DefaultSelector() as selector:
+        for file in files:
+            selector.register(file, selectors.EVENT_READ)
+        selector.select(timeout)
 
 
 def _drain_of(connection: Any) -> Callable[[], bool] | None:
