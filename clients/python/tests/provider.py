@@ -101,6 +101,7 @@ class Provider:
                     "issuer": self.authority,
                     "authorization_endpoint": f"{self.authority}/authorize",
                     "token_endpoint": f"{self.authority}/token",
+                    "end_session_endpoint": f"{ISSUER}/end",
                 }
             )
         if urllib.parse.urlsplit(url).path == "/common/discovery/instance":

@@ -95,6 +95,16 @@ def test_a_callback_that_is_none_of_this_browsers(browser: Any) -> None:
     assert browser.get("/callback", {"state": "x", "code": "y"}).status_code == 400
 
 
+def test_another_user_finds_nothing_of_the_one_before(browser: Any) -> None:
+    sign_in(browser, someone())
+    session = browser.session
+    session["cart"] = "hers"
+    session.save()
+    browser.cookies["sessionid"] = session.session_key
+    sign_in(browser, someone())
+    assert "cart" not in browser.session
+
+
 def test_a_user_signs_out(browser: Any, world: World) -> None:
     alice = someone()
     sign_in(browser, alice)

@@ -10,6 +10,7 @@ import urllib.parse
 from collections.abc import Iterator
 from typing import Any
 
+import flask
 import pytest
 
 import msal_logout
@@ -142,12 +143,47 @@ def test_the_statements(world: World) -> None:
     assert isinstance(world.query(counting[0]), list)
 
 
-def test_few_lines_change_in_a_sample() -> None:
+@pytest.mark.parametrize("sid", ["a sid", None])
+def test_ten_lines_join_a_sample(
+    sid: str | None, names: dict[str, Any], provider: Provider, world: World, database_url: str
+) -> None:
+    """The lines of the diff, in a sample's three places. At Entra ID an ID token has no sid unless it is asked for."""
     [diff] = blocks("diff")
+    module, authorized, get_token = (
+        "\n".join(line[1:] for line in part.splitlines() if line.startswith("+"))
+        for part in re.split(r"^@@ .*$", diff, flags=re.MULTILINE)
+    )
     added = [line for line in diff.splitlines() if line.startswith("+")]
-    assert len(added) <= 10
-    assert "Eight lines come" in PAGE
-    assert len(added) == 8
+    assert len(added) == 10
+    assert "Ten lines come" in PAGE
+    app = flask.Flask("sample")
+    app.secret_key = "secret"
+    sample = {**names, "app": app, "session": flask.session, "request": flask.request}
+    sample["_build_msal_app"] = lambda cache=None: names["build_client"](cache)
+    exec(f"{module}\ndef authorized():\n{authorized}\ndef get_token(scope):\n{get_token}", sample)
+
+    @app.get("/sign-in")
+    def begin() -> str:
+        flow = names["build_client"](None).initiate_auth_code_flow(["api-1"], redirect_uri="https://app/callback")
+        flask.session["flow"] = flow
+        return str(flow["auth_uri"])
+
+    @app.get("/callback")
+    def callback() -> str:
+        sample["authorized"]()
+        return "signed in"
+
+    @app.get("/api")
+    def api() -> str:
+        return sample["get_token"](["api-1"])["access_token"] if "user" in flask.session else "not signed in"
+
+    browser = app.test_client()
+    alice = someone(sid=sid and someone()["sid"])
+    browser.get("/callback", query_string=answer_to(query_of(browser.get("/sign-in").text), alice))
+    assert browser.get("/api").text.startswith("at-")
+    world.sign_out(**({"sid": alice["sid"]} if sid else {"subject": alice["subject"]}))
+    assert browser.get("/api").text == "not signed in"
+    sample["cache"].close()
 
 
 def test_the_names_on_the_page_exist() -> None:

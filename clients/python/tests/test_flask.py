@@ -5,6 +5,7 @@ from typing import Any
 
 import flask
 import pytest
+import requests
 
 from conftest import World
 from msal_logout import SharedTokenCache
@@ -33,6 +34,11 @@ def app(cache: SharedTokenCache, provider: Provider) -> flask.Flask:
     @app.get("/other")
     def other() -> str:
         return sign_in.token(["api-2"])
+
+    @app.get("/async")
+    @sign_in.required
+    async def later() -> str:
+        return "signed in"
 
     @app.post("/post")
     @sign_in.required
@@ -71,6 +77,7 @@ def test_a_user_signs_in_and_calls_an_api(app: flask.Flask, provider: Provider) 
     assert home == f"signed in as {alice['homeAccountId']} {{'sub': '{alice['subject']}'}}"
     assert browser.get("/api").text.startswith("at-")
     assert browser.get("/other").text.startswith("at-")
+    assert browser.get("/async").text == "signed in"
     assert provider.requests == 2
 
 
@@ -154,6 +161,33 @@ def test_a_user_signs_out(app: flask.Flask, world: World) -> None:
     assert world.row(alice["homeAccountId"]) is None
     assert browser.get("/").text == "not signed in"
     assert browser.get("/sign-out").location == "http://localhost/"
+
+
+def test_a_user_signs_out_while_the_provider_is_down(app: flask.Flask, provider: Provider, world: World) -> None:
+    alice = someone()
+    browser = app.test_client()
+    sign_in(browser, alice)
+
+    def get(*_: Any, **__: Any) -> Any:
+        raise requests.ConnectionError
+
+    provider.get = get  # type: ignore[method-assign]
+    assert browser.get("/sign-out").location == "http://localhost"
+    assert world.row(alice["homeAccountId"]) is None
+
+
+def test_another_user_finds_nothing_of_the_one_before(app: flask.Flask) -> None:
+    alice = someone()
+    browser = app.test_client()
+    with browser.session_transaction() as session:
+        session["cart"] = "before the sign-in"
+    sign_in(browser, alice)
+    sign_in(browser, alice)
+    with browser.session_transaction() as session:
+        assert session["cart"] == "before the sign-in"
+    sign_in(browser, someone())
+    with browser.session_transaction() as session:
+        assert set(session) == {"msal_logout_user"}
 
 
 def test_no_token_is_in_the_session(app: flask.Flask) -> None:

@@ -13,7 +13,7 @@ from django.urls import path, reverse
 
 from .cache import SharedTokenCache
 from .errors import SignInRequired
-from .sign_in import BuildClient, SignIn, SignInFailed, User, pending_of, user_of, with_pending
+from .sign_in import BuildClient, SignIn, SignInFailed, User, is_same_user, pending_of, user_of, with_pending
 
 _USER, _PENDING = "msal_logout_user", "msal_logout_pending"
 _View = TypeVar("_View", bound=Callable[..., Any])
@@ -44,6 +44,9 @@ class DjangoSignIn:
     :param on_sign_in: called with the request and the user when one has signed in, as to call
         ``django.contrib.auth.login``
     :param home: where the provider sends the browser after a sign-out: a path of this project, registered there
+    :param sign_in_path: begins a sign-in; ``?return_to=`` says where the user wants to be afterwards
+    :param callback_path: the redirect URI that is registered with the provider
+    :param sign_out_path: ends the session of this project, and the provider's
     """
 
     def __init__(
@@ -112,7 +115,10 @@ class DjangoSignIn:
     def _complete(self, request: HttpRequest) -> HttpResponse:
         pending = pending_of(request.session.get(_PENDING))
         user, return_to = self._sign_in.complete(request.GET.dict(), pending)
-        request.session.cycle_key()  # an id from before the sign-in is worth nothing afterwards
+        if is_same_user(self.user(request), user):
+            request.session.cycle_key()  # an id from before the sign-in is worth nothing afterwards
+        else:
+            request.session.flush()
         request.session.pop(_PENDING, None)
         request.session[_USER] = user
         if self._on_sign_in is not None:

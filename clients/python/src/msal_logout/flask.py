@@ -11,17 +11,18 @@ from werkzeug.wrappers import Response
 
 from .cache import SharedTokenCache
 from .errors import SignInRequired
-from .sign_in import BuildClient, SignIn, SignInFailed, User, pending_of, user_of, with_pending
+from .sign_in import BuildClient, SignIn, SignInFailed, User, is_same_user, pending_of, user_of, with_pending
 
 _USER, _PENDING = "msal_logout_user", "msal_logout_pending"
 _View = TypeVar("_View", bound=Callable[..., Any])
 
 
 def guard(app: flask.Flask, is_active: Callable[[], bool], end: Callable[[], object] | None = None) -> None:
-    """Ends the app's own session with the next request after a sign-out, for apps that sign in by themselves.
+    """Ends the app's own session with the next request after a sign-out, for apps that sign in by themselves. Make it
+    before other functions of ``before_request``: those that Flask calls earlier still see the user.
 
     :param is_active: whether the session of the present request is active: as ``lambda: "user" not in session or
-        cache.is_session_active(session["user"]["issuer"], session["user"]["sid"])``
+        cache.is_session_active(session["user"]["issuer"], session["user"]["sid"], session["user"]["subject"])``
     :param end: ends the app's session; default ``flask.session.clear``. The request goes on as nobody's
     """
 
@@ -76,7 +77,7 @@ class FlaskSignIn:
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             if self.user is None:
                 raise SignInRequired
-            return view(*args, **kwargs)
+            return flask.current_app.ensure_sync(view)(*args, **kwargs)
 
         return wrapper  # type: ignore[return-value]
 
@@ -107,6 +108,8 @@ class FlaskSignIn:
         regenerate = getattr(flask.current_app.session_interface, "regenerate", None)  # Flask-Session's
         if regenerate is not None:
             regenerate(flask.session)  # an id from before the sign-in is worth nothing afterwards
+        if not is_same_user(self.user, user):
+            flask.session.clear()
         flask.session.pop(_PENDING, None)
         flask.session[_USER] = user
         return _no_store(flask.redirect(return_to))

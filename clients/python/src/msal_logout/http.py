@@ -39,7 +39,7 @@ class HttpClient:
         if document is not None and time.monotonic() < expires_at:
             return document
         answer = self._session().get(url, params=params, headers=headers, timeout=self._timeout, **kwargs)
-        if 200 <= answer.status_code < 300:
+        if 200 <= answer.status_code < 300 and _is_document(answer):
             with self._lock:
                 if len(self._documents) >= _MAX_DOCUMENTS:
                     self._documents.clear()
@@ -63,6 +63,14 @@ class HttpClient:
                 session.proxies.update(self._proxies)
             self._sessions.session = session
         return session
+
+
+def _is_document(answer: requests.Response) -> bool:
+    """A page of a proxy or of a login to the network, with status 200, must not stay for a day."""
+    try:
+        return isinstance(answer.json(), dict)
+    except ValueError:
+        return False
 
 
 def oidc_authority(issuer: str) -> str:

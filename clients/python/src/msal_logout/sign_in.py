@@ -12,7 +12,6 @@ import requests
 
 from .cache import OperationCache, SharedTokenCache, SignedInUser
 from .errors import SignInRequired, TokenCacheMisuse, TokenRequestFailed, is_sign_in_required
-from .http import HttpClient
 
 _PENDING = 4  # sign-ins under way in one browser: a tab each
 
@@ -65,7 +64,6 @@ class SignIn:
         self._client = client
         self._scopes = [*scopes]
         self._claims = [*claims]
-        self._http = HttpClient()
 
     def begin(self, redirect_uri: str, return_to: str | None = None) -> tuple[str, Pending]:
         """Begins a sign-in: send the browser to the URL, and keep the second value in its session.
@@ -136,9 +134,12 @@ class SignIn:
         self._cache.remove_account(user["home_account_id"])
         url = f"{user['issuer'].rstrip('/')}/.well-known/openid-configuration"
         try:
-            endpoint = json.loads(self._http.get(url).text).get("end_session_endpoint")
-        except (requests.RequestException, ValueError, AttributeError):
+            with self._cache.login() as tokens:
+                http_client = self._client(tokens).http_client  # the app's: it knows of proxies and certificates
+            document = json.loads(http_client.get(url).text)
+        except (requests.RequestException, ValueError):
             return home  # the provider is not there: the app's own session ends all the same
+        endpoint = document.get("end_session_endpoint") if isinstance(document, dict) else None
         if not isinstance(endpoint, str):
             return home
         query = urllib.parse.urlencode({"client_id": self._cache.client_id, "post_logout_redirect_uri": home})
@@ -160,6 +161,11 @@ def user_of(value: object) -> User | None:
     """Who is signed in, as a session has it."""
     needed = ("home_account_id", "issuer", "sid", "subject")
     return cast(User, value) if isinstance(value, dict) and all(name in value for name in needed) else None
+
+
+def is_same_user(user: User | None, other: User) -> bool:
+    """Whether what the app's session holds may stay when ``other`` signs in: another user must not find it."""
+    return user is None or user["home_account_id"] == other["home_account_id"]
 
 
 def _path(return_to: str | None) -> str:
