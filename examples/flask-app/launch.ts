@@ -1,5 +1,6 @@
 // How the Flask app is installed and started, for its test and for the demo.
-import { readFileSync } from 'node:fs'
+import { createHash } from 'node:crypto'
+import { readdirSync, readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { pythonEnvironment } from '../../clients/python/environment.ts'
 import type { Command, LaunchOptions } from '../launch.ts'
@@ -14,7 +15,20 @@ const folder = fileURLToPath(new URL('.', import.meta.url))
  */
 export function buildFlaskApp(): string {
   const requirements = readFileSync(`${folder}/requirements.txt`, 'utf8')
-  return pythonEnvironment('flask-app', requirements.replace(/^msal-logout$/m, './clients/python'))
+  const withClient = requirements.replace(/^msal-logout$/m, './clients/python')
+  return pythonEnvironment('flask-app', `${withClient}# ${hashClient()}\n`)
+}
+
+/** Changes with the client, which is then installed anew. */
+function hashClient(): string {
+  const sources = new URL('../../clients/python/src/msal_logout/', import.meta.url)
+  const hash = createHash('sha256')
+  for (const name of readdirSync(sources).sort()) {
+    if (name.endsWith('.py')) {
+      hash.update(readFileSync(new URL(name, sources)))
+    }
+  }
+  return hash.digest('hex')
 }
 
 /** The process of the app: it answers at `http://localhost:<port>` when it is ready. */
