@@ -91,26 +91,34 @@ export function createSecurityEvent({
   return {
     source: securityEventSource,
     isSigned: true,
-    async read(input, receivedAt) {
-      const { stream: name, isAuthorized, deliveredAs, token: raw }: SecurityEventInput = isObject(input) ? input : {}
-      const stream = isIdentifier(name) ? streams.find(name) : undefined
-      const isPush = isAuthorized !== undefined
-      if (stream === undefined || (isPush && stream.config.delivery !== 'push')) {
-        throw new RejectedError('ERR_REQUEST_STREAM', { details: { name: printableClaim(name) } })
-      }
-      if (isPush && isAuthorized !== true) {
-        throw new RejectedError('ERR_REQUEST_STREAM_AUTHORIZATION', { issuer: stream.issuerName })
-      }
-      const token = await named(stream, () =>
-        traced('verify', () => readSecurityEventToken(raw, deliveredAs, receivedAt, stream))
-      )
-      stream.heard()
-      return ordersOf(token, stream, receivedAt)
-    },
+    read,
     issuerOf(input) {
       const name = isObject(input) ? input.stream : undefined
       return isIdentifier(name) ? streams.find(name)?.issuerName : undefined
     }
+  }
+
+  async function read(input: unknown, receivedAt: number): Promise<readonly Order[] | Ignored> {
+    const { stream: name, isAuthorized, deliveredAs, token: raw }: SecurityEventInput = isObject(input) ? input : {}
+    const stream = isIdentifier(name) ? streams.find(name) : undefined
+    const isPush = isAuthorized !== undefined
+    if (!isIdentifier(name) || stream === undefined || (isPush && stream.config.delivery !== 'push')) {
+      throw new RejectedError('ERR_REQUEST_STREAM', { details: { name: printableClaim(name) } })
+    }
+    if (isPush && isAuthorized !== true) {
+      throw new RejectedError('ERR_REQUEST_STREAM_AUTHORIZATION', { issuer: stream.issuerName })
+    }
+    const ownIssuers = stream.config.issuers.map((own) => issuers.named(own))
+    const token = await named(stream, () =>
+      traced('verify', () => readSecurityEventToken(raw, deliveredAs, receivedAt, stream))
+    )
+    stream.heard()
+    const reading = await ordersOf(token, stream, receivedAt)
+    const isInForce =
+      streams.find(name)?.config === stream.config &&
+      stream.config.issuers.every((own, i) => issuers.named(own) === ownIssuers[i])
+    // While something was waited for the configuration may have changed.
+    return isInForce ? reading : read(input, receivedAt)
   }
 
   /** What is at fault with a stream's token counts for the issuer that it speaks for. */

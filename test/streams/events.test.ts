@@ -154,6 +154,30 @@ async function tryCase(t: Test, world: StreamWorld, one: Case): Promise<void> {
   }
 }
 
+t.test('a token is judged by the configuration that is in force when it acts', async (t) => {
+  let meanwhile = () => {}
+  const world = await startStreamWorld(t, {
+    stream: { delivery: 'push' },
+    edges: {
+      async resolveEmail(issuer) {
+        meanwhile()
+        return { selectors: [{ kind: 'subject', issuer, subject: 'user' }] }
+      }
+    }
+  })
+  const { service, transmitter, push, round, signIn, config } = world
+  await round()
+  await signIn({ homeAccountId: 'a.t', sid: 's1', subject: 'user' })
+  const event = { type: 'risc/sessions-revoked', subject: { email: 'user@example.com' } }
+  meanwhile = () => service.streams.replace([])
+  t.equal((await push((await transmitter.eventOf(event)).token)).statusCode, 404, 'the stream is gone')
+  service.streams.replace([config])
+  await round()
+  meanwhile = () => service.streams.replace([{ ...config, revokeOn: ['session-revoked'] }])
+  t.equal((await push((await transmitter.eventOf(event)).token)).statusCode, 202)
+  t.same(await service.rows(), ['client-a/a.t'], 'the event is turned off')
+})
+
 t.test('an address leads to whom the directory of the issuer knows by it', async (t) => {
   let directory: ResolveEmail = async () => ({ ignored: 'no_directory' })
   const world = await startStreamWorld(t, {
