@@ -22,6 +22,7 @@ export type Rejections = Answer<typeof schemas.RejectionList>
 export type Rejection = Rejections['rejections'][number]
 export type Issuer = Answer<typeof schemas.IssuerList>['issuers'][number]
 export type Directory = Answer<typeof schemas.DirectoryList>['directories'][number]
+export type Stream = Answer<typeof schemas.StreamList>['streams'][number]
 export type Spool = Answer<typeof schemas.SpoolState>
 export type FoundAccounts = Answer<typeof schemas.Accounts>
 export type AccountReference = FoundAccounts['accounts'][number]

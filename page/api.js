@@ -1,4 +1,4 @@
-/** @import { AccountQuery, AccountReference, Directory, FoundAccounts, Issuer, PurgeOrder, PurgeOutcome, Readiness, RecordFilter, RecordPage, Rejections, Spool, Stats, StoredAccount, StoredRecord } from './answers.js' */
+/** @import { AccountQuery, AccountReference, Directory, FoundAccounts, Issuer, PurgeOrder, PurgeOutcome, Readiness, RecordFilter, RecordPage, Rejections, Spool, Stats, StoredAccount, StoredRecord, Stream } from './answers.js' */
 import { sentence } from './elements.js'
 
 /** What was rejected, or could not be asked; the message is the API's own text if it gave one. */
@@ -170,6 +170,9 @@ export function createApi(signInAgain) {
 
     /** @returns {Promise<readonly Issuer[]>} */
     issuers: async () => (await ask('admin/issuers')).issuers,
+
+    /** @returns {Promise<readonly Stream[]>} */
+    streams: async () => (await ask('admin/streams')).streams,
 
     /** @returns {Promise<readonly Directory[]>} */
     directories: async () => (await ask('admin/directories')).directories,

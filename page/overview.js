@@ -5,6 +5,7 @@ import { createDirectoriesCard } from './directories.js'
 import { card, code, count, empty, facts, list, number, sentence, table, time, whatToDo } from './elements.js'
 import { html, nothing } from './lit.js'
 import { drawSignals } from './plot.js'
+import { createStreamsCard } from './streams.js'
 import { createWatch } from './watch.js'
 
 const everyMs = 10_000
@@ -29,6 +30,7 @@ export function createOverview(api, redraw) {
     ...createStatsCards(api, redraw),
     createIssuersCard(api, redraw),
     createDirectoriesCard(api, redraw),
+    createStreamsCard(api, redraw),
     createSpoolCard(api, redraw)
   ]
   return {

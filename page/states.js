@@ -1,4 +1,4 @@
-/** @import { Directory, Readiness } from './answers.js' */
+/** @import { Directory, Readiness, Stream } from './answers.js' */
 
 import { code, time, whatToDo } from './elements.js'
 import { html, nothing } from './lit.js'
@@ -143,4 +143,84 @@ export function describeDirectory({ breaker, deltaFailure, sweepFailure, goodAt,
     return html`<p>It has not been looked at yet: the first round is under way.</p>`
   }
   return html`<p>${dryRun ? 'Watched, as a dry run: nobody is purged by it.' : 'Watched.'} All was well ${time(goodAt)}.</p>`
+}
+
+/** @type {Readonly<Record<string, readonly [what: string, advice: string]>>} why a stream does not work */
+export const silent = {
+  ERR_STREAM_UNREACHABLE: [
+    'its transmitter does not answer',
+    'let the service reach the transmitter and its token endpoint: name resolution, HTTPS_PROXY, firewalls, certificates'
+  ],
+  ERR_STREAM_THROTTLED: ['its transmitter asks for a pause', 'nothing: the pause is kept'],
+  ERR_STREAM_CREDENTIAL_FILE: [
+    'a file of its credential cannot be read',
+    'name files in "credential" that the user of the service can read'
+  ],
+  ERR_STREAM_CREDENTIAL: [
+    'its transmitter does not take the credential',
+    'put the right secret or token into its file: it is read with the next try'
+  ],
+  ERR_STREAM_FORBIDDEN: [
+    'the credential may not manage or read the stream',
+    'give the client that right at the provider, and name its scope in "credential"'
+  ],
+  ERR_STREAM_METADATA: [
+    'the metadata of its transmitter are not there, or lack what is needed',
+    'set metadataUrl; a transmitter without a management needs "manage": false'
+  ],
+  ERR_STREAM_ISSUER: ['its transmitter names another issuer', 'set "issuer" to that, if it is yours'],
+  ERR_STREAM_DELIVERY: ['its transmitter does not deliver in this way', 'set "delivery" to what the transmitter does'],
+  ERR_STREAM_MISSING: [
+    'the stream is gone at its transmitter',
+    'nothing: it is made again; if "streamId" names one, name another'
+  ],
+  ERR_STREAM_REQUEST: ['its transmitter rejects what is asked', 'the detail has its own words'],
+  ERR_STREAM_ANSWER: ['something else answers', 'look at what answers there, often a proxy'],
+  ERR_STREAM_UNCOMMITTED: [
+    'some events are not committed yet',
+    'nothing, if the database works again: they come again by themselves'
+  ],
+  ERR_STREAM_LEASE: [
+    'this instance was away for too long, and another one has the stream now',
+    'nothing: one instance polls a stream at a time'
+  ]
+}
+
+/** @param {Stream} stream */
+export function describeStream({
+  failure,
+  isPaused,
+  isDeleted,
+  isManaged,
+  status,
+  statusReason,
+  sendsNobody,
+  goodAt,
+  name
+}) {
+  if (failure !== null) {
+    const [what, advice] = silent[failure.code] ?? ['it cannot be used', troubleshooting]
+    return html`<div class="trouble">
+      <p>Not working since ${time(failure.since)}: ${what}. What is not acknowledged comes again when it works.</p>
+      ${whatToDo(advice)}
+      <p class="quiet">The code is ${code(failure.code)}${failure.detail === null ? '.' : html`: <span class="long">${failure.detail}</span>`}</p>
+    </div>`
+  }
+  if (isPaused || isDeleted) {
+    return html`<div class="trouble">
+      <p>${isDeleted ? 'Deleted' : 'Paused'} by an operator: no event comes.</p>
+      ${whatToDo(`"msal-logout stream ${isDeleted ? 'create' : 'resume'} ${name}", if it is wanted`)}
+    </div>`
+  }
+  if (status !== null && status !== 'enabled') {
+    return html`<div class="trouble">
+      <p>Stopped by its transmitter (${status})${statusReason === null ? '.' : html`: <span class="long">${statusReason}</span>`}</p>
+      ${whatToDo('ask who administers it; each hour it is asked to go on')}
+    </div>`
+  }
+  if (goodAt === null) {
+    return html`<p>It has not been looked at yet: the first round is under way.</p>`
+  }
+  return html`<p>${isManaged ? 'It works.' : 'It works. A person looks after it at the transmitter.'} All was well ${time(goodAt)}.</p>
+    ${sendsNobody ? whatToDo('add the users at the transmitter: it sends nothing of anybody who was not added there') : nothing}`
 }

@@ -61,19 +61,21 @@ t.test('nothing else of the package can be read', async (t) => {
 })
 
 t.test(
-  'each reason for which the service is not ready, or a directory not watched, has a sentence on the page',
+  'each reason for which the service is not ready, a directory not watched, or a stream not working has a sentence on the page',
   async (t) => {
     const codes = (file: string, pattern: RegExp) => new Set(readFileSync(file, 'utf8').match(pattern))
     const known = codes('page/states.js', /(?<=^ {2})ERR_[A-Z_]+(?=:)/gm)
     const possible = [
       'ERR_STOPPING',
-      ...codes('src/errors.ts', /ERR_(DATABASE|DIRECTORY)_[A-Z_]+/g),
+      ...codes('src/errors.ts', /ERR_(DATABASE|DIRECTORY|STREAM)_[A-Z_]+/g),
       ...codes('src/spool.ts', /ERR_SPOOL[A-Z_]*/g)
     ]
     t.ok(possible.length > 20)
     t.same(
-      // Of one signal, not of a directory.
-      possible.filter((code) => !known.has(code) && code !== 'ERR_DIRECTORY_UNAVAILABLE'),
+      // Of one signal, not of a directory or a stream.
+      possible.filter(
+        (code) => !known.has(code) && code !== 'ERR_DIRECTORY_UNAVAILABLE' && code !== 'ERR_STREAM_UNKNOWN'
+      ),
       []
     )
   }
