@@ -64,7 +64,7 @@ async function besiege(t: Test, count: number, broken?: readonly BrokenPart[]) {
 
 t.test('heavy accounts hold up no other sign-out, and are signed out', { timeout }, async (t) => {
   const { siege, accounts, heavyAnswers, verdict } = await besiege(t, sessions)
-  t.match(verdict, { late: 0, lost: 0, undone: 0 })
+  t.match(verdict, { late: 0, lost: 0, undone: 0, heldUp: false })
   t.same(
     heavyAnswers.filter(({ tookMs, status }) => tookMs > 2_000 || ![200, 503].includes(status)),
     []
@@ -96,7 +96,7 @@ t.test('after an outage a heavy account holds up nothing that was deferred besid
 })
 
 t.test('the control: where a time limit counts as an outage, others stay undone', { timeout }, async (t) => {
-  const { verdict } = await besiege(t, fewer, [
+  const { verdict } = await besiege(t, sessions, [
     {
       file: 'src/sign-out.js',
       line: `|| code === 'ERR_DATABASE_TIMEOUT'`,
@@ -108,5 +108,5 @@ t.test('the control: where a time limit counts as an outage, others stay undone'
       broken: 'batch'
     }
   ])
-  t.ok(verdict.late + verdict.lost + verdict.undone > 0, 'the harness sees it')
+  t.ok(verdict.late + verdict.lost + verdict.undone > 0 || verdict.heldUp, 'the harness sees it')
 })

@@ -15,6 +15,7 @@ async function besiege(t: Test, broken?: readonly BrokenPart[]) {
   const postgres = await startEmbeddedPostgres({ settings: { max_notify_queue_pages: String(queuePages) } })
   t.teardown(() => postgres.stop())
   const pool = new pg.Pool({ connectionString: postgres.url })
+  pool.on('error', () => {}) // PostgreSQL is stopped first
   t.teardown(() => pool.end())
   await migrate(pool)
   await pool.query(`create role neighbour login password 'test'`)
@@ -29,6 +30,7 @@ async function besiege(t: Test, broken?: readonly BrokenPart[]) {
     url.username = 'neighbour'
     url.password = 'test'
     const client = new pg.Client({ connectionString: url.href })
+    client.on('error', () => {}) // PostgreSQL is stopped first
     await client.connect()
     t.teardown(() => client.end())
     return client
