@@ -194,7 +194,8 @@ export function describeStream({
   isManaged,
   status,
   statusReason,
-  sendsNobody,
+  sendsNobodyByDefault,
+  heardAt,
   goodAt,
   name
 }) {
@@ -222,5 +223,5 @@ export function describeStream({
     return html`<p>It has not been looked at yet: the first round is under way.</p>`
   }
   return html`<p>${isManaged ? 'It works.' : 'It works. A person looks after it at the transmitter.'} All was well ${time(goodAt)}.</p>
-    ${sendsNobody ? whatToDo('add the users at the transmitter: it sends nothing of anybody who was not added there') : nothing}`
+    ${sendsNobodyByDefault && heardAt === null ? whatToDo('see at the transmitter whom it sends events of: by default nobody who was not added there') : nothing}`
 }

@@ -19,7 +19,7 @@ const StateSchema = Type.Object({
   eventsDelivered: Type.Optional(Type.Array(Type.String())),
   /** Members of a complex subject that must be understood. */
   criticalMembers: Type.Optional(Type.Array(Type.String())),
-  /** `NONE`: it sends nothing of anybody who was not added at the transmitter. */
+  /** `NONE`: it sends nothing of anybody who was not added there. Keycloak says so also where it is set to `ALL` for a receiver. */
   defaultSubjects: Type.Optional(Type.String()),
   minVerificationSeconds: Type.Optional(Type.Number()),
   inactivitySeconds: Type.Optional(Type.Number()),

@@ -30,7 +30,7 @@ export async function checkStream(config: StreamConfig, options: CheckStreamOpti
         warning(
           'stream',
           'stream_subjects',
-          `${name}: the transmitter sends nothing of anybody who was not added to the stream`,
+          `${name}: by its metadata the transmitter sends nothing of anybody who was not added to the stream, unless it is set otherwise for this receiver`,
           'have it send events of all by default, or add the users there; Keycloak: "Default subjects" of the receiver'
         )
       )

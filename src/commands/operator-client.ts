@@ -146,7 +146,7 @@ const StreamSchema = Type.Object({
   isPaused: Type.Boolean(),
   isDeleted: Type.Boolean(),
   missingEvents: Type.Array(Type.String()),
-  sendsNobody: Type.Boolean(),
+  sendsNobodyByDefault: Type.Boolean(),
   goodAt: textOrNull,
   heardAt: textOrNull,
   verifiedAt: textOrNull,

@@ -131,8 +131,11 @@ function described(stream: ManagedStream): string {
   if (missingEvents.length > 0) {
     lines.push(['not sent', missingEvents.join(', ')])
   }
-  if (stream.sendsNobody) {
-    lines.push(['subjects', 'none by default: the transmitter sends nothing of anybody who was not added there'])
+  if (stream.sendsNobodyByDefault) {
+    lines.push([
+      'subjects',
+      'none by default, by its metadata: nothing comes of anybody who was not added there, unless it is set otherwise for this receiver'
+    ])
   }
   if (failure !== null) {
     const detail = failure.detail === null ? '' : ` (${failure.detail})`

@@ -725,7 +725,7 @@ function shownStream({ config, state = {}, missingEvents }: StreamReport) {
     isDeleted: state.isDeleted === true,
     revokeOn: [...revokeOn],
     missingEvents: [...missingEvents],
-    sendsNobody: state.defaultSubjects === 'NONE',
+    sendsNobodyByDefault: state.defaultSubjects === 'NONE',
     goodAt: time(state.goodAt),
     heardAt: time(state.heardAt),
     verifiedAt: time(state.verifiedAt),

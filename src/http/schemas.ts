@@ -480,7 +480,10 @@ export const Stream = answer('A stream of security events', {
   isDeleted: Type.Boolean({ description: 'By an operator' }),
   revokeOn: Type.Array(Type.String()),
   missingEvents: Type.Array(Type.String(), { description: 'Of revokeOn: what the transmitter does not send' }),
-  sendsNobody: Type.Boolean({ description: 'The transmitter sends nothing of anybody who was not added there' }),
+  sendsNobodyByDefault: Type.Boolean({
+    description:
+      'By its metadata the transmitter sends nothing of anybody who was not added there; its settings for one receiver may say otherwise'
+  }),
   goodAt: Type.Unsafe<Date | null>({
     type: ['string', 'null'],
     format: 'date-time',
