@@ -52,6 +52,13 @@ begin
 
   matches := array(select m from msal_logout.match_sessions(array[o], max_deletions) m);
   matched := msal_logout.accounts_of(array[o], matches) || msal_logout.named_accounts(array[o]);
+  if o.selector <> 'account' and o.purge_scope = 'account' then -- what led to an account may have gone since
+    matched := array(
+      select m from unnest(matched) m
+      union
+      select (o.id, true, k.account_issuer, k.home_account_id, o.revoke_before, o.remember_seconds, false)::msal_logout.matched_account
+      from unnest(p.account_issuers, p.account_ids) k (account_issuer, home_account_id));
+  end if;
   perform msal_logout.lock_keys(
     array_agg(m.account_issuer), array_agg('account=' || m.home_account_id),
     array_agg(case when m.is_named then m.revoke_before end), array_agg(m.revoke_before), array_agg(m.remember_seconds))
@@ -69,7 +76,7 @@ begin
     deletions := deletions || msal_logout.delete_matches(matches[1:room]);
   end if;
   outcome := case
-    when deletions is not null and (room = 0 or cardinality(matches) > least(room, max_deletions - 1)) then 'more'
+    when room = 0 or cardinality(matches) > least(room, max_deletions - 1) then 'more'
     when p.id is null and cardinality(matched) = 0 then 'unmatched'
     else 'done' end;
 

@@ -14,6 +14,7 @@ import { createStore } from '../src/store.ts'
 import { createDatabase, type Database } from './fixtures/database.ts'
 import { makeOrder } from './fixtures/orders.ts'
 import { storeLogin } from './fixtures/service.ts'
+import { until } from './fixtures/until.ts'
 
 const issuer = 'https://op.example'
 const subject = 'u'
@@ -204,6 +205,77 @@ t.test('an operator’s key that stood for another request ends nothing in a ste
   const again = makeOrder({ kind: 'subject', issuer, subject }, key)
   t.match(await alone(database, again, 2), { outcome: 'duplicate', steps: 1 })
   t.match(await storeLogin(database, { issuer, homeAccountId: 'w.t', sid: 'w', subject }), { accepted: true })
+})
+
+/** Holds a transaction open until a step waits for it. */
+async function stepWhile(
+  database: Database,
+  order: Order,
+  maxDeletions: number,
+  held: [text: string, values?: unknown[]]
+) {
+  const store = createStore({ pool: database.pool })
+  const client = await database.pool.connect()
+  try {
+    await client.query('begin')
+    await client.query(...held)
+    const step = store.commitStep(order, maxDeletions)
+    await untilLockWaits(database, 1)
+    await client.query('commit')
+    return await step
+  } finally {
+    client.release()
+  }
+}
+
+async function untilLockWaits(database: Database, count: number): Promise<void> {
+  await until('they wait for a lock', async () => {
+    const waiting = await database.query(
+      `select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`
+    )
+    return waiting.length >= count
+  })
+}
+
+for (const purgeScope of ['account', 'session'] as const) {
+  t.test(`by the scope of the ${purgeScope}: what others delete during a step leaves nothing behind`, async (t) => {
+    const database = await createDatabase(t)
+    for (let i = 0; i < 5; i += 1) {
+      const partitionKey = `row-${i}`
+      await storeLogin(database, { issuer, homeAccountId: 'u.t', clientId: 'a', partitionKey, sid: `s${i}`, subject })
+    }
+    const order = makeOrder({ kind: 'subject', issuer, subject }, { purgeScope })
+    const [first] = await database.query<{ keys: string[] }>(
+      purgeScope === 'account'
+        ? `select array_agg(partition_key) as keys from (select partition_key from msal_logout.token_cache
+          where home_account_id = 'u.t' and account_issuer is not distinct from '${issuer}/*' limit 3) d`
+        : `select array_agg(partition_key) as keys from (select partition_key from msal_logout.sessions
+          where subject = 'u' and issuer is not distinct from '${issuer}' limit 3) d`
+    )
+    t.equal(first?.keys?.length, 3)
+    await stepWhile(database, order, 3, [
+      `with r as (delete from msal_logout.token_cache where partition_key = any ($1))
+      delete from msal_logout.sessions where partition_key = any ($1)`,
+      [first?.keys]
+    ])
+    await alone(database, order, 3)
+    t.same((await stateOf(database, purgeScope)).left, [])
+    t.match(await createStore({ pool: database.pool }).findRecord(order.id), { status: 'done' })
+  })
+}
+
+t.test('what led to an account may go between two steps: the rest of the account goes all the same', async (t) => {
+  const database = await createDatabase(t)
+  await populate(database)
+  const store = createStore({ pool: database.pool })
+  const order = makeOrder({ kind: 'session', issuer, sid: 'v' })
+  for (let i = 0; i < 3; i += 1) {
+    await storeLogin(database, { issuer, homeAccountId: 'v.t', clientId: 'a', sid: `v${i}`, subject: 'v' })
+  }
+  t.equal(await store.commitStep(order, 1), undefined)
+  await database.query(`delete from msal_logout.sessions where session_key = 'sid=v'`)
+  t.match(await alone(database, order, 1), { outcome: 'done', accounts: 1 })
+  t.same(await database.query(`select from msal_logout.sessions where home_account_id = 'v.t'`), [])
 })
 
 /** Sign-outs in which what would delete more takes too long. */
