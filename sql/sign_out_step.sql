@@ -16,6 +16,7 @@ as $$
 #variable_conflict use_column
 declare
   lock_alone msal_logout.signal_order := o;
+  is_claimed boolean;
   p msal_logout.records; -- of the steps before
   matches msal_logout.match[];
   matched msal_logout.matched_account[];
@@ -31,10 +32,18 @@ begin
 
   -- An operator's key may stand for another request already: what is not carried out must revoke nothing.
   lock_alone.revoke_before := case when o.once and o.actor is not null then 0 else o.revoke_before end;
+  -- The same order in another process has locked the same keys, or has claimed it, so the record of its step is there by now.
   perform msal_logout.lock_selectors(array[lock_alone]);
+  is_claimed := msal_logout.claim_orders(array[o]) is not null;
+  perform msal_logout.lock_keys(
+    array_agg(m.account_issuer), array_agg('account=' || m.home_account_id), array_agg(m.revoke_before), array_agg(m.revoke_before),
+    array_agg(m.remember_seconds))
+  from unnest(msal_logout.named_accounts(array[lock_alone])) m;
   select r.* into p from msal_logout.records r where r.id = o.id;
-  if o.once and p.id is not null and p.status <> 'unfinished'
-    or p.id is null and msal_logout.claim_orders(array[o]) is null then
+  if o.once and (
+    p.id is null and not is_claimed
+    or p.id is not null and (p.status <> 'unfinished' or p.request_hash is distinct from o.request_hash)
+  ) then
     outcome := 'duplicate';
     account_issuers := coalesce(p.account_issuers, '{}');
     account_ids := coalesce(p.account_ids, '{}');

@@ -249,7 +249,7 @@ export function createStore({ pool, schema = defaultSchema }: StoreOptions) {
       return row?.outcome === 'more' ? undefined : resultOf(order.id, row)
     },
 
-    /** What {@link commitOrders} would do: done, and rolled back. */
+    /** What {@link commitOrders} would do: done, and rolled back. What has begun counts as a duplicate. */
     async previewOrder(order: Order): Promise<SignOutResult> {
       const rows = await translateErrors(() =>
         runTransaction(
@@ -259,7 +259,8 @@ export function createStore({ pool, schema = defaultSchema }: StoreOptions) {
           { isKept: false }
         )
       )
-      return resultOf(order.id, rows[0])
+      const [row] = rows
+      return resultOf(order.id, row?.outcome === 'unfinished' ? { ...row, outcome: 'duplicate' } : row)
     },
 
     /** Wakes the listeners of the apps. After the commit: what fails here is not the sign-out's. */

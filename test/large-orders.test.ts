@@ -278,6 +278,57 @@ t.test('what led to an account may go between two steps: the rest of the account
   t.same(await database.query(`select from msal_logout.sessions where home_account_id = 'v.t'`), [])
 })
 
+for (const [name, selector] of selectors) {
+  t.test(`${name}: two processes at one order count what both deleted`, async (t) => {
+    const database = await createDatabase(t)
+    await populate(database)
+    const order = makeOrder(selector, { actor: 'x', reason: 'x' })
+    const { sessions, rows } = await createStore({ pool: database.pool }).previewOrder(order)
+    const ends = await Promise.all([1, 2, 3].map(() => alone(database, order, 1)))
+    t.match(await createStore({ pool: database.pool }).findRecord(order.id), { status: 'done', sessions, rows })
+    t.equal(ends.filter(({ outcome }) => outcome !== 'duplicate').length, 1)
+  })
+}
+
+t.test('the same order beside its first step goes on with it, and is no duplicate before it is done', async (t) => {
+  const database = await createDatabase(t)
+  await populate(database)
+  const store = createStore({ pool: database.pool })
+  const order = makeOrder({ kind: 'account', homeAccountId: 'u.t', issuer: '' }, { actor: 'x', reason: 'x' })
+  const client = await database.pool.connect()
+  await client.query('begin')
+  await client.query(`select from msal_logout.token_cache where home_account_id = 'u.t' for update`)
+  const steps = [store.commitStep(order, 2), store.commitStep(order, 2)]
+  await untilLockWaits(database, 2)
+  await client.query('commit')
+  client.release()
+  t.same(await Promise.all(steps), [undefined, undefined])
+  t.match(await store.findRecord(order.id), { status: 'running', rows: 4 })
+})
+
+t.test('an order that has begun is previewed as a duplicate, so that it can go on', async (t) => {
+  const database = await createDatabase(t)
+  await populate(database)
+  const store = createStore({ pool: database.pool })
+  const order = makeOrder({ kind: 'session', issuer, sid: 's0' }, { actor: 'x', reason: 'x' })
+  t.equal(await store.commitStep(order, 2), undefined)
+  t.match(await store.previewOrder(order), { outcome: 'duplicate', accounts: 1, rows: 0 })
+  t.match(await alone(database, order, 2), { outcome: 'done', rows: 7 })
+})
+
+t.test('an operator’s key that stands for another request, which is not over, ends nothing in a step', async (t) => {
+  const database = await createDatabase(t)
+  await populate(database)
+  const key = { id: randomUUID(), actor: 'x', reason: 'x' }
+  const store = createStore({ pool: database.pool })
+  const first = makeOrder({ kind: 'account', homeAccountId: 'u.t', issuer: '' }, { ...key, requestHash: 'aa' })
+  t.equal(await store.commitStep(first, 2), undefined)
+  const another = makeOrder({ kind: 'session', issuer, sid: 'v' }, { ...key, requestHash: 'bb' })
+  t.match(await alone(database, another, 2), { outcome: 'duplicate', rows: 0, steps: 1 })
+  t.match(await storeLogin(database, { issuer, homeAccountId: 'v.t', sid: 'v', subject: 'v' }), { accepted: true })
+  t.match(await alone(database, first, 2), { outcome: 'done' })
+})
+
 /** Sign-outs in which what would delete more takes too long. */
 async function build(t: Test, maxDeletions: number) {
   const database = await createDatabase(t)
