@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import type { FastifyBaseLogger } from 'fastify'
 import { isOfPolicy, RejectedError, UnavailableError } from './errors.ts'
 import { committed, type Outcome } from './receive.ts'
@@ -31,6 +32,7 @@ const minWaitMs = 100
 const maxWaitMs = 1_000
 const maxBackOffMs = 60_000
 const maxAlone = 2
+const maxWaitingAlone = 256
 const deferWithinMs = 10_000
 
 // As long as somebody may take to mend a configuration.
@@ -49,7 +51,11 @@ export function createRetry(options: RetryOptions) {
   const { spool, signals, signOut, signOutAlone, logger, observe, now = Date.now } = options
   // What has to wait comes again after a back-off; what could not be done among others goes alone then. Neither costs anybody a round.
   const paused = new Map<string, Pause>()
-  const busy = new Map<string, Promise<End>>()
+  /** What is to go alone, and waits for a lane. */
+  const waiting: DeferredFile[] = []
+  const lanes = new Set<Promise<void>>()
+  /** The names of what waits for a lane, or has one. */
+  const taken = new Set<string>()
   const bySource = new Map(signals.map((signal) => [signal.source, signal]))
   const stopping = new AbortController()
   let lastProblem: string | undefined
@@ -89,15 +95,36 @@ export function createRetry(options: RetryOptions) {
     return counts
   }
 
+  /** Behind what has failed less often: an order that comes again and again holds up none that is new. */
   function begin(file: DeferredFile): void {
-    if (busy.size < maxAlone && !busy.has(file.name)) {
-      const work = retryOne(file).finally(() => busy.delete(file.name))
-      busy.set(file.name, work)
+    taken.add(file.name)
+    waiting.push(file)
+    waiting.sort((one, other) => backOffOf(one) - backOffOf(other))
+    for (const { name } of waiting.splice(maxWaitingAlone)) {
+      taken.delete(name) // a later round has it
+    }
+    if (lanes.size < maxAlone) {
+      const lane = drainWaiting().finally(() => lanes.delete(lane))
+      lanes.add(lane)
     }
   }
 
+  async function drainWaiting(): Promise<void> {
+    for (let file = waiting.shift(); file !== undefined; file = waiting.shift()) {
+      await retryOne(file)
+      taken.delete(file.name)
+      if (stopping.signal.aborted) {
+        return
+      }
+    }
+  }
+
+  function backOffOf({ name }: DeferredFile): number {
+    return paused.get(name)?.backOffMs ?? 0
+  }
+
   function isDue({ name }: DeferredFile): boolean {
-    return (paused.get(name)?.dueAt ?? 0) <= now() && !busy.has(name)
+    return (paused.get(name)?.dueAt ?? 0) <= now() && !taken.has(name)
   }
 
   function goesAlone({ name }: DeferredFile): boolean {
@@ -206,14 +233,16 @@ export function createRetry(options: RetryOptions) {
 
   return {
     round,
+    /** Whether something waits for its back-off. */
+    isPaused: () => paused.size > 0,
     /** Waits for what goes alone. */
     async settle(): Promise<void> {
-      await Promise.all(busy.values())
+      await Promise.all(lanes)
     },
     /** Ends what goes alone, after its step; a later process goes on. */
     async stop(): Promise<void> {
       stopping.abort()
-      await Promise.all(busy.values())
+      await Promise.all(lanes)
     }
   }
 }
@@ -238,7 +267,7 @@ export function startRetry(options: RetryOptions): Repetition {
 /** Does once what is deferred now; beside a running service, too: an order that both carry out ends nothing twice. */
 export async function retryOnce(options: RetryOptions, signal: AbortSignal): Promise<RetryCounts> {
   const counts = { done: 0, rejected: 0 }
-  const { round, settle } = createRetry({
+  const { round, settle, isPaused } = createRetry({
     ...options,
     observe(outcome) {
       counts[outcome.outcome === 'rejected' ? 'rejected' : 'done'] += 1
@@ -246,6 +275,9 @@ export async function retryOnce(options: RetryOptions, signal: AbortSignal): Pro
     }
   })
   await round(signal)
+  if (isPaused()) {
+    await delay(minWaitMs)
+  }
   await round(signal) // what the first one found to go alone
   await settle()
   return counts

@@ -322,6 +322,66 @@ for (const code of ['ERR_DATABASE_TIMEOUT', 'ERR_DATABASE_LOCKED', 'ERR_LARGE'] 
   })
 }
 
+t.test('many that go alone need no round each', async (t) => {
+  let at = 10_000
+  const setup = setUp(t, {
+    signOut: () => Promise.reject(new UnavailableError('ERR_DATABASE_TIMEOUT')),
+    now: () => at
+  })
+  for (let i = 0; i < 20; i += 1) {
+    await setup.deferOrder(`s${i}`, 1_000 + i)
+  }
+  const { round, settle } = createRetry(setup)
+  await round(never)
+  at += 1_000
+  await round(never)
+  await settle()
+  t.equal(setup.done.length, 20)
+  t.same(await setup.spool.list(10), [])
+})
+
+t.test('what goes alone for the first time goes before what has failed alone', async (t) => {
+  let at = 10_000
+  const alone: string[] = []
+  const setup = setUp(t, {
+    signOut: () => Promise.reject(new UnavailableError('ERR_DATABASE_LOCKED')),
+    async signOutAlone(order) {
+      alone.push(sidOf(order))
+      if (sidOf(order) !== 'new') {
+        throw new UnavailableError('ERR_DATABASE_LOCKED')
+      }
+      return resultOf(order)
+    },
+    now: () => at
+  })
+  for (let i = 0; i < 8; i += 1) {
+    await setup.deferOrder(`locked ${i}`, 1_000 + i)
+  }
+  const { round, settle } = createRetry(setup)
+  const roundLater = async () => {
+    at += 100_000
+    await round(never)
+    await settle()
+  }
+  await roundLater()
+  await roundLater()
+  await setup.deferOrder('new', 2_000)
+  await round(never)
+  await settle()
+  alone.length = 0
+  await roundLater()
+  t.ok(alone.indexOf('new') >= 0 && alone.indexOf('new') <= 2, alone.join())
+})
+
+t.test('once: what has to go alone goes', async (t) => {
+  const setup = setUp(t, { signOut: () => Promise.reject(new UnavailableError('ERR_LARGE')) })
+  for (let i = 0; i < 5; i += 1) {
+    await setup.deferOrder(`s${i}`, 1_000 + i)
+  }
+  t.same(await retryOnce(setup, never), { done: 5, rejected: 0 })
+  t.same(await setup.spool.list(10), [])
+})
+
 t.test('the same order from two instances ends nothing twice', async (t) => {
   const setup = setUp(t)
   for (let i = 0; i < 50; i += 1) {
