@@ -73,6 +73,33 @@ t.test('a token that waits for keys meanwhile is judged by the configuration tha
   t.equal(rows.length, 1)
 })
 
+t.test('a token that no key of the configuration of before made is judged by the keys of now', async (t) => {
+  let release = () => {}
+  let isAsked = false
+  const released = new Promise<void>((resolve) => {
+    release = resolve
+  })
+  const old = await startIdentityProvider(t)
+  const service = await build(t, {
+    policy: { jwksUri: `${old.issuer}/jwks` },
+    edges: {
+      async fetch(...request) {
+        isAsked = true
+        await released
+        return fetch(...request)
+      }
+    }
+  })
+  await service.login({ sid: 's1' })
+  const { provider, config } = service
+  const answer = service.post(await provider.logoutToken({ sid: 's1' }))
+  await until('keys are waited for', () => isAsked)
+  await service.reload({ ...config, issuers: [issuerConfig({ name: 'main', issuer: provider.issuer })] })
+  release()
+  t.equal((await answer).statusCode, 200)
+  t.same(await service.rows(), [])
+})
+
 t.test('so is a call that waits for the database', async (t) => {
   const issuer = 'https://op.example/{tenantid}'
   const tenant = randomUUID()

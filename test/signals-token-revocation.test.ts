@@ -69,6 +69,24 @@ async function revoke(service: Service, { token, authorization, name = 'main', b
 
 const bySubject = (subject: object) => ({ sub_id: subject })
 
+t.test('what the configuration of before could not do is tried by that of now', async (t) => {
+  let asked = 0
+  const { service } = await setUp(t, {
+    edges: {
+      async resolveEmail(issuer) {
+        asked += 1
+        if (asked === 1) {
+          await service.reload({ ...service.config, issuers: service.config.issuers.map((one) => ({ ...one })) })
+          throw new UnavailableError('ERR_DIRECTORY_UNAVAILABLE')
+        }
+        return { selectors: [{ kind: 'subject', issuer, subject: 'user' }] }
+      }
+    }
+  })
+  const body = bySubject({ format: 'email', email: 'user@example.com' })
+  t.equal((await revoke(service, { body })).statusCode, 204)
+})
+
 t.test('a user is revoked in every app, and nobody else', async (t) => {
   for (const format of ['iss_sub', 'opaque'] as const) {
     const { service, ofUser } = await setUp(t)

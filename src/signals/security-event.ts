@@ -109,16 +109,24 @@ export function createSecurityEvent({
       throw new RejectedError('ERR_REQUEST_STREAM_AUTHORIZATION', { issuer: stream.issuerName })
     }
     const ownIssuers = stream.config.issuers.map((own) => issuers.named(own))
-    const token = await named(stream, () =>
-      traced('verify', () => readSecurityEventToken(raw, deliveredAs, receivedAt, stream))
-    )
-    stream.heard()
-    const reading = await ordersOf(token, stream, receivedAt)
-    const isInForce =
+    // While something is waited for the configuration may change: neither side of the verdict stands then.
+    const isInForce = () =>
       streams.find(name)?.config === stream.config &&
       stream.config.issuers.every((own, i) => issuers.named(own) === ownIssuers[i])
-    // While something was waited for the configuration may have changed.
-    return isInForce ? reading : read(input, receivedAt)
+    let reading: readonly Order[] | Ignored
+    try {
+      const token = await named(stream, () =>
+        traced('verify', () => readSecurityEventToken(raw, deliveredAs, receivedAt, stream))
+      )
+      stream.heard()
+      reading = await ordersOf(token, stream, receivedAt)
+    } catch (error) {
+      if (isInForce()) {
+        throw error
+      }
+      return read(input, receivedAt)
+    }
+    return isInForce() ? reading : read(input, receivedAt)
   }
 
   /** What is at fault with a stream's token counts for the issuer that it speaks for. */

@@ -9,7 +9,6 @@ import {
   checkIssuedAt,
   checkValidity,
   isIdentifier,
-  isInForce,
   isObject,
   parseObject,
   readJwt,
@@ -78,11 +77,22 @@ export function createTokenRevocation({
     if (config === undefined) {
       throw new RejectedError('ERR_REQUEST_ISSUER_NAME', { details: { name: printableClaim(name) } })
     }
-    const caller = await traced('verify', () =>
-      readCaller(bearerToken(authorization, config.name), receivedAt, config.name)
-    )
-    const resolved = await resolve(caller.issuer, subjectOf(body, config.name))
-    if (!isInForce(caller.issuer, issuers)) {
+    // While something is waited for the configuration may change: neither side of the verdict stands then.
+    const isInForce = () => issuers.named(config.name) === config
+    let caller: Caller
+    let resolved: Resolved
+    try {
+      caller = await traced('verify', () =>
+        readCaller(bearerToken(authorization, config.name), receivedAt, config.name)
+      )
+      resolved = await resolve(caller.issuer, subjectOf(body, config.name))
+    } catch (error) {
+      if (isInForce()) {
+        throw error
+      }
+      return read(input, receivedAt)
+    }
+    if (!isInForce()) {
       return read(input, receivedAt)
     }
     return 'ignored' in resolved

@@ -1,6 +1,7 @@
 // Every event of the table in docs/shared-signals.md, in every dialect, by push and by poll: it ends exactly what it should.
 import { randomUUID } from 'node:crypto'
 import t, { type Test } from 'tap'
+import { UnavailableError } from '../../src/errors.ts'
 import type { ResolveEmail } from '../../src/signals/token-revocation.ts'
 import { type StreamWorld, startStreamWorld } from '../fixtures/stream-world.ts'
 import { type Dialect, dialects, type EventSubject } from '../fixtures/transmitter.ts'
@@ -176,6 +177,29 @@ t.test('a token is judged by the configuration that is in force when it acts', a
   meanwhile = () => service.streams.replace([{ ...config, revokeOn: ['session-revoked'] }])
   t.equal((await push((await transmitter.eventOf(event)).token)).statusCode, 202)
   t.same(await service.rows(), ['client-a/a.t'], 'the event is turned off')
+})
+
+t.test('what the configuration of before could not do is tried by that of now', async (t) => {
+  let asked = 0
+  const world = await startStreamWorld(t, {
+    stream: { delivery: 'push' },
+    edges: {
+      async resolveEmail(issuer) {
+        asked += 1
+        if (asked === 1) {
+          world.service.streams.replace([{ ...world.config, revokeOn: [...world.config.revokeOn].reverse() }])
+          throw new UnavailableError('ERR_DIRECTORY_UNAVAILABLE')
+        }
+        return { selectors: [{ kind: 'subject', issuer, subject: 'user' }] }
+      }
+    }
+  })
+  const { service, transmitter, push, round, signIn } = world
+  await round()
+  await signIn({ homeAccountId: 'a.t', sid: 's1', subject: 'user' })
+  const event = { type: 'risc/sessions-revoked', subject: { email: 'user@example.com' } }
+  t.equal((await push((await transmitter.eventOf(event)).token)).statusCode, 202)
+  t.same(await service.rows(), [])
 })
 
 t.test('an address leads to whom the directory of the issuer knows by it', async (t) => {
