@@ -34,7 +34,7 @@ export const brokenLines: readonly BrokenLine[] = [
     file: 'sql/sign_out.sql',
     line: `case r.status when 'unfinished' then r.status else 'duplicate' end`,
     broken: `'duplicate'`,
-    test: 'test/large-orders.test.ts',
+    test: 'test/faults/large-orders.test.ts',
     name: 'while rows are left, every signal of the account finds it, and none is answered as done'
   },
   {
@@ -146,7 +146,7 @@ export const brokenLines: readonly BrokenLine[] = [
     file: 'src/sign-out.ts',
     line: `codeOf(error) === 'ERR_DATABASE_TIMEOUT' ? await rejectLarge(batch) : batch`,
     broken: 'batch',
-    test: 'test/large-orders.test.ts',
+    test: 'test/faults/large-orders.test.ts',
     name: 'large orders leave their neighbours a transaction, and come into none again'
   },
   {

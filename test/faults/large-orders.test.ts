@@ -1,7 +1,7 @@
 // Orders that delete much: nobody else waits for them, and in steps they come to the same as at once.
 import { randomUUID } from 'node:crypto'
 import t, { type Test } from 'tap'
-import { UnavailableError } from '../src/errors.ts'
+import { UnavailableError } from '../../src/errors.ts'
 import {
   createSignOut,
   type Deleted,
@@ -9,12 +9,12 @@ import {
   type Selector,
   type SignOutResult,
   signOutInSteps
-} from '../src/sign-out.ts'
-import { createStore } from '../src/store.ts'
-import { createDatabase, type Database } from './fixtures/database.ts'
-import { makeOrder } from './fixtures/orders.ts'
-import { storeLogin } from './fixtures/service.ts'
-import { until } from './fixtures/until.ts'
+} from '../../src/sign-out.ts'
+import { createStore } from '../../src/store.ts'
+import { createDatabase, type Database } from '../fixtures/database.ts'
+import { makeOrder } from '../fixtures/orders.ts'
+import { storeLogin } from '../fixtures/service.ts'
+import { until } from '../fixtures/until.ts'
 
 const issuer = 'https://op.example'
 const subject = 'u'
