@@ -95,6 +95,8 @@ export interface Config {
   readonly port: number
   readonly adminHost: string
   readonly adminPort: number
+  /** The names that the operators' listener goes by, beside addresses and `localhost`; empty: any. In lower case. */
+  readonly adminHosts: readonly string[]
   readonly adminToken: string | undefined
   /** Operators' JWT access tokens; undefined: none are accepted. */
   readonly adminAccessTokens: AdminAccessTokens | undefined
@@ -127,6 +129,7 @@ const names = [
   'PORT',
   'ADMIN_HOST',
   'ADMIN_PORT',
+  'ADMIN_HOSTS',
   'ISSUER',
   'CLIENT_IDS',
   'ISSUERS_FILE',
@@ -169,6 +172,7 @@ export function readConfig(env: Environment): Config {
     port: publicPort,
     adminHost: host('ADMIN_HOST', get('ADMIN_HOST'), '127.0.0.1', problems),
     adminPort: port('ADMIN_PORT', get('ADMIN_PORT'), 3001, problems, ignored),
+    adminHosts: adminHosts(get('ADMIN_HOSTS'), problems),
     adminToken: adminToken(readSecret('ADMIN_TOKEN', get, problems), problems),
     adminAccessTokens: adminAccessTokens(get, problems),
     trustedProxies: trustedProxies(get('TRUSTED_PROXIES'), problems),
@@ -368,11 +372,23 @@ function adminAccessTokens(get: Get, problems: string[]): AdminAccessTokens | un
   })
 }
 
-function trustedProxies(value: string | undefined, problems: string[]): string[] {
-  const proxies = (value ?? '')
+function adminHosts(value: string | undefined, problems: string[]): string[] {
+  const hosts = listOf(value).map((host) => host.toLowerCase())
+  if (!hosts.every((host) => /^[a-z\d_-]+(\.[a-z\d_-]+)*$/.test(host))) {
+    problems.push('ADMIN_HOSTS: must be host names, comma separated, without scheme and port')
+  }
+  return hosts
+}
+
+function listOf(value = ''): string[] {
+  return value
     .split(',')
-    .map((proxy) => proxy.trim())
-    .filter((proxy) => proxy !== '')
+    .map((item) => item.trim())
+    .filter((item) => item !== '')
+}
+
+function trustedProxies(value: string | undefined, problems: string[]): string[] {
+  const proxies = listOf(value)
   const isRange = (proxy: string) => {
     const [address = '', prefix, ...rest] = proxy.split('/')
     const bits = isIP(address) === 4 ? 32 : isIP(address) === 6 ? 128 : -1
@@ -431,10 +447,7 @@ function issuerFromVariables(
     problems.push('ISSUER: give ISSUER and CLIENT_IDS, or ISSUERS_FILE')
     return []
   }
-  const ids = (clientIds ?? '')
-    .split(',')
-    .map((id) => id.trim())
-    .filter((id) => id !== '')
+  const ids = listOf(clientIds)
   if (ids.length === 0) {
     problems.push('CLIENT_IDS: must name the client ids of ISSUER, comma separated')
   }

@@ -276,6 +276,7 @@ export function createService(config: Config, edges: Edges) {
     identify: (authorization) => identify(authorization),
     now,
     findPeople: edges.findPeople ?? watchers.findPeople,
+    hosts: config.adminHosts,
     isDraining: () => isDraining
   }
   const admin = createAdmin(adminOptions)

@@ -515,3 +515,37 @@ t.test('readyz says since when the service has not been ready', async (t) => {
   isReady = false
   t.match(await look(), { since: '2026-01-01T00:04:00.000Z' }, 'another time')
 })
+
+t.test('a listener that knows its names answers to no other', async (t) => {
+  const service = await build(t)
+  const admin = createAdmin({ ...service.adminOptions, hosts: ['ops.example', 'msal-logout'] })
+  t.teardown(() => admin.close())
+  const askedAs = async (host: string, url = '/metrics') => (await admin.inject({ url, headers: { host } })).statusCode
+  for (const host of [
+    'ops.example',
+    'OPS.example:3001',
+    'msal-logout',
+    'localhost:3001',
+    '127.0.0.1:3001',
+    '[::1]:3001',
+    '10.0.0.7'
+  ]) {
+    t.equal(await askedAs(host), 200, host)
+  }
+  for (const host of [
+    'evil.example',
+    'ops.example.evil.example',
+    'evil.example:3001',
+    'localhost.evil.example',
+    '127.0.0.1.evil.example'
+  ]) {
+    for (const url of ['/metrics', '/readyz', '/', '/docs', '/page/main.js', '/admin/records', '/nothing']) {
+      t.equal(await askedAs(host, url), 421, `${host}${url}`)
+    }
+  }
+  t.equal(
+    (await service.admin.inject({ url: '/metrics', headers: { host: 'evil.example' } })).statusCode,
+    200,
+    'by default any'
+  )
+})

@@ -1,4 +1,5 @@
 import { STATUS_CODES } from 'node:http'
+import { isIP } from 'node:net'
 import swagger from '@fastify/swagger'
 import swaggerUi from '@fastify/swagger-ui'
 import { type TypeBoxTypeProvider, TypeBoxValidatorCompiler } from '@fastify/type-provider-typebox'
@@ -58,6 +59,8 @@ export interface AdminOptions {
   readonly logger: FastifyBaseLogger
   readonly identify: IdentifyOperator
   readonly findPeople: FindPeople
+  /** The names that it goes by, beside addresses and `localhost`, in lower case; default any. */
+  readonly hosts?: readonly string[]
   /** Whether the service is about to stop; default never. */
   readonly isDraining?: () => boolean
   /** The limits by address; default {@link createSenders}, apart from those of the public listener. */
@@ -116,8 +119,11 @@ export function createAdmin(options: AdminOptions) {
   const senders = options.senders ?? createSenders({ logger: options.logger })
   app.setErrorHandler((error: FastifyError, request, reply) => answerError(error, request, reply, senders))
   app.setNotFoundHandler((_request, reply) => problem(reply, 404, 'not_found', 'there is nothing here'))
-  app.addHook('onRequest', async (_request, reply) => {
+  app.addHook('onRequest', async (request, reply) => {
     reply.headers(headers)
+    if (!isOwnHost(request.hostname, options.hosts)) {
+      return problem(reply, 421, 'foreign_host', 'this listener goes by another name: see ADMIN_HOSTS')
+    }
   })
   app.decorateRequest('actor', '')
 
@@ -906,6 +912,12 @@ function rowsByClient({ byClient }: Pick<Deleted, 'byClient'>): Record<string, n
 }
 
 /** RFC 9457; `code` is for programs, and stable. */
+/** A page under a name of its own that leads to this address could read what needs no credentials. No page can have an address. */
+function isOwnHost(hostname: string, hosts: readonly string[] = []): boolean {
+  const name = hostname.toLowerCase()
+  return hosts.length === 0 || name === 'localhost' || isIP(name.replace(/^\[|\]$/g, '')) !== 0 || hosts.includes(name)
+}
+
 function problem(reply: FastifyReply, status: number, code: string, detail: string): FastifyReply {
   return reply
     .code(status)
