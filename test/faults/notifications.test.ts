@@ -60,7 +60,7 @@ async function besiege(t: Test, broken?: readonly BrokenPart[]) {
 
 t.test('a full queue of notifications holds up no sign-out, and is counted', { timeout }, async (t) => {
   const { siege, verdict, tries } = await besiege(t)
-  t.match(verdict, { late: 0, lost: 0, undone: 0 })
+  t.match(verdict, { late: 0, lost: 0, undone: 0, heldUp: false })
   const metrics = await (await siege.server.fetch(`${siege.server.adminUrl}/metrics`)).text()
   t.match(metrics, /msal_logout_notify_failures_total [1-9]/)
   noteTries('a role without any right fills the queue of notifications', tries, verdict.count)
@@ -74,5 +74,5 @@ t.test('the control: a sign-out that notified before its commit would fail', { t
       broken: `  perform pg_notify('msal_logout', '');\n  if not patient then\n`
     }
   ])
-  t.ok(verdict.late + verdict.lost + verdict.undone > 0, 'the harness sees it')
+  t.ok(verdict.late + verdict.lost + verdict.undone > 0 || verdict.heldUp, 'the harness sees it')
 })

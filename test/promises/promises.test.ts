@@ -49,10 +49,11 @@ async function runTest(folder: string, test: string, name: string): Promise<stri
   )
 }
 
+t.jobs = 2 // each compiles, starts PostgreSQL, and waits in between
 for (const { promise, file, line, broken, test, name } of brokenLines) {
   t.test(
     `promise ${promise}: without "${line.split('\n')[0]}" in ${file}, a test fails`,
-    { timeout: 300_000 },
+    { timeout: 300_000, buffered: true },
     async (t) => {
       const output = await runTest(copyWith(t, file, line, broken), test, name)
       t.match(output, /^\d+ passed, [1-9]\d* failed$/m, output.slice(-2_000))
