@@ -1,9 +1,10 @@
 import { resolve } from 'node:path'
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import { CommandError, interrupted, printable } from './commands/command-error.ts'
-import type { Decision, DecisionOptions, DirectoryOptions } from './commands/directory.ts'
+import type { Decision, DecisionOptions } from './commands/directory.ts'
+import type { OperatorOptions } from './commands/operator-command.ts'
 import type { PurgeLimits, PurgeOptions } from './commands/purge.ts'
-import type { StreamActionOptions, StreamOptions } from './commands/stream.ts'
+import type { StreamActionOptions } from './commands/stream.ts'
 import type { CommandSurroundings } from './commands/surroundings.ts'
 import type { EmbeddedPostgres } from './embedded-postgres.ts'
 import { ConfigurationError } from './errors.ts'
@@ -218,7 +219,7 @@ Example:
   withService(directory.command('list'), env)
     .description('show how far each is, and whom its breaker or a dry run holds')
     .addHelpText('after', '\nExit codes:\n  0  shown\n  1  the service cannot be reached, or rejects the credentials')
-    .action(async (options: DirectoryOptions) => {
+    .action(async (options: OperatorOptions) => {
       const { listDirectories } = await import('./commands/directory.ts')
       exitWith(await listDirectories(options, { ...surroundings, signal: surroundings.takeInterrupts() }))
     })
@@ -256,7 +257,7 @@ Exit codes:
   withService(stream.command('list'), env)
     .description('show how far each is')
     .addHelpText('after', '\nExit codes:\n  0  shown\n  1  the service cannot be reached, or rejects the credentials')
-    .action(async (options: StreamOptions) => {
+    .action(async (options: OperatorOptions) => {
       const { listStreams } = await import('./commands/stream.ts')
       exitWith(await listStreams(options, { ...surroundings, signal: surroundings.takeInterrupts() }))
     })

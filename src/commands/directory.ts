@@ -1,16 +1,10 @@
-import { CommandError, interrupted, nothingMatched, printable } from './command-error.ts'
-import { addressOf, tokenSource } from './operator-access.ts'
-import { createOperatorClient, type WatchedDirectory } from './operator-client.ts'
+import { CommandError, nothingMatched, printable } from './command-error.ts'
+import type { WatchedDirectory } from './operator-client.ts'
+import { act, type OperatorOptions, show } from './operator-command.ts'
 import { type CommandSurroundings, confirm } from './surroundings.ts'
 
-/** The options of `msal-logout directory …`, as commander gives them. */
-export interface DirectoryOptions {
-  readonly url: string
-  readonly tokenFile?: string
-  readonly json?: boolean
-}
-
-export interface DecisionOptions extends DirectoryOptions {
+/** The options of `msal-logout directory release` and `drop`, as commander gives them. */
+export interface DecisionOptions extends OperatorOptions {
   readonly yes?: boolean
 }
 
@@ -18,7 +12,6 @@ export interface DecisionOptions extends DirectoryOptions {
 export type Decision = 'release' | 'drop'
 
 const numbers = new Intl.NumberFormat('en')
-const outcomes = { 1: 'failed', 2: 'refused', 3: 'unmatched' } as const
 const decided = {
   release: { outcome: 'released', effect: 'the next round purges who is still gone' },
   drop: { outcome: 'dropped', effect: 'nobody is purged, as long as the directory says nothing new' }
@@ -27,22 +20,15 @@ const decided = {
 const maxShown = 20
 
 /** Shows how far each watched directory is, and who is held; returns the exit code. */
-export async function listDirectories(
-  options: DirectoryOptions,
-  { env, stdout, signal }: CommandSurroundings
-): Promise<number> {
-  try {
-    const directories = await clientOf(options, env, signal).directories()
-    const text = directories.map((directory) => described(directory, Number.POSITIVE_INFINITY)).join('\n')
-    const none = 'no directory is watched: none is configured\n'
-    stdout.write(options.json === true ? `${JSON.stringify({ directories })}\n` : text || none)
-    return 0
-  } catch (error) {
-    if (signal.aborted) {
-      return interrupted
-    }
-    throw error
-  }
+export function listDirectories(options: OperatorOptions, surroundings: CommandSurroundings): Promise<number> {
+  return show(
+    options,
+    surroundings,
+    async (client) => ({ directories: await client.directories() }),
+    ({ directories }) =>
+      directories.map((directory) => described(directory, Number.POSITIVE_INFINITY)).join('\n') ||
+      'no directory is watched: none is configured\n'
+  )
 }
 
 /**
@@ -51,22 +37,14 @@ export async function listDirectories(
  * @param tenantId of the directory
  * @returns the exit code: 0 done, 1 failed, 2 wrong usage or not confirmed by the person, 3 nothing is held, 130 interrupted
  */
-export async function decideDirectory(
+export function decideDirectory(
   decision: Decision,
   tenantId: string,
   options: DecisionOptions,
   surroundings: CommandSurroundings
 ): Promise<number> {
-  const { env, stdout, stderr, signal } = surroundings
-  const say = (text: string) => stderr.write(`${text}\n`)
-  const conclude = (result: object, text: string) => {
-    stdout.write(options.json === true ? `${JSON.stringify(result)}\n` : text)
-  }
   const { outcome, effect } = decided[decision]
-  let known = 'nothing was done'
-
-  async function run(): Promise<number> {
-    const client = clientOf(options, env, signal)
+  return act(options, surroundings, async (client, { say, conclude, reached }) => {
     const directory = heldBy(await client.directories(), tenantId.toLowerCase())
     const shown = described(directory, maxShown)
     if (options.yes !== true) {
@@ -75,38 +53,16 @@ export async function decideDirectory(
     } else if (options.json !== true) {
       say(shown.trimEnd())
     }
-    known = 'the service may have done it: "msal-logout directory list" shows it'
-    const accounts = await client.decide(directory.tenantId, decision)
-    const text = `${outcome}: ${numbers.format(accounts)} held; ${effect}\n`
-    conclude({ outcome, tenantId: directory.tenantId, accounts }, text)
-    return 0
-  }
-
-  try {
-    return await run()
-  } catch (error) {
-    if (signal.aborted) {
-      say(`interrupted: ${known}`)
-      if (options.json === true) {
-        conclude({ outcome: 'interrupted', message: known }, '')
-      }
-      return interrupted
-    }
-    if (!(error instanceof CommandError)) {
-      throw error
-    }
-    // Somebody else was first.
-    const exitCode = error.code === 'breaker_closed' ? nothingMatched : error.exitCode
-    say(`error: ${printable(error.message)}`)
-    if (options.json === true) {
-      conclude({ outcome: outcomes[exitCode], code: error.code, message: error.message }, '')
-    }
-    return exitCode
-  }
-}
-
-function clientOf({ url, tokenFile }: DirectoryOptions, env: CommandSurroundings['env'], signal: AbortSignal) {
-  return createOperatorClient({ url: addressOf(url), token: tokenSource(tokenFile, env), signal })
+    reached('the service may have done it: "msal-logout directory list" shows it')
+    const accounts = await client.decide(directory.tenantId, decision).catch((error: unknown) => {
+      const isOver = error instanceof CommandError && error.code === 'breaker_closed' // somebody else was first
+      throw isOver ? new CommandError(nothingMatched, error.code, error.message) : error
+    })
+    conclude(
+      { outcome, tenantId: directory.tenantId, accounts },
+      `${outcome}: ${numbers.format(accounts)} held; ${effect}\n`
+    )
+  })
 }
 
 /** @throws {CommandError} if it is not watched, or holds nothing that could be decided about */

@@ -1,21 +1,14 @@
 import type { StreamAction } from '../streams/streams.ts'
-import { CommandError, interrupted, nothingMatched, printable } from './command-error.ts'
-import { addressOf, tokenSource } from './operator-access.ts'
-import { createOperatorClient, type ManagedStream } from './operator-client.ts'
+import { CommandError, nothingMatched, printable } from './command-error.ts'
+import type { ManagedStream } from './operator-client.ts'
+import { act, type OperatorOptions, show } from './operator-command.ts'
 import { type CommandSurroundings, confirm } from './surroundings.ts'
 
-/** The options of `msal-logout stream …`, as commander gives them. */
-export interface StreamOptions {
-  readonly url: string
-  readonly tokenFile?: string
-  readonly json?: boolean
-}
-
-export interface StreamActionOptions extends StreamOptions {
+/** The options of what is done with a stream, as commander gives them. */
+export interface StreamActionOptions extends OperatorOptions {
   readonly yes?: boolean
 }
 
-const outcomes = { 1: 'failed', 2: 'refused', 3: 'unmatched' } as const
 const done: Readonly<Record<StreamAction, string>> = {
   create: 'created, or as it is configured',
   verify: 'the transmitter was asked to show that its events arrive: verifiedAt is new when it has',
@@ -30,22 +23,13 @@ const questions: Readonly<Partial<Record<StreamAction, string>>> = {
 }
 
 /** Shows how far each stream is; returns the exit code. */
-export async function listStreams(
-  options: StreamOptions,
-  { env, stdout, signal }: CommandSurroundings
-): Promise<number> {
-  try {
-    const streams = await clientOf(options, env, signal).streams()
-    const text = streams.map(described).join('\n')
-    const none = 'no stream is configured\n'
-    stdout.write(options.json === true ? `${JSON.stringify({ streams })}\n` : text || none)
-    return 0
-  } catch (error) {
-    if (signal.aborted) {
-      return interrupted
-    }
-    throw error
-  }
+export function listStreams(options: OperatorOptions, surroundings: CommandSurroundings): Promise<number> {
+  return show(
+    options,
+    surroundings,
+    async (client) => ({ streams: await client.streams() }),
+    ({ streams }) => streams.map(described).join('\n') || 'no stream is configured\n'
+  )
 }
 
 /**
@@ -54,55 +38,22 @@ export async function listStreams(
  * @param name of the stream, in the configuration
  * @returns the exit code: 0 done, 1 failed, 2 wrong usage or not confirmed by the person, 3 no such stream, 130 interrupted
  */
-export async function manageStream(
+export function manageStream(
   action: StreamAction,
   name: string,
   options: StreamActionOptions,
   surroundings: CommandSurroundings
 ): Promise<number> {
-  const { env, stdout, stderr, signal } = surroundings
-  const say = (text: string) => stderr.write(`${text}\n`)
-  const conclude = (result: object, text: string) => {
-    stdout.write(options.json === true ? `${JSON.stringify(result)}\n` : text)
-  }
-  let known = 'nothing was done'
-
-  async function run(): Promise<number> {
-    const client = clientOf(options, env, signal)
+  return act(options, surroundings, async (client, { conclude, reached }) => {
     const stream = namedIn(await client.streams(), name)
     const question = questions[action]
     if (question !== undefined && options.yes !== true) {
       await confirm(surroundings, `${described(stream)}${question} [y/N] `)
     }
-    known = 'the transmitter may have done it: "msal-logout stream list" shows it'
+    reached('the transmitter may have done it: "msal-logout stream list" shows it')
     const after = await client.manageStream(name, action)
     conclude({ outcome: 'done', action, stream: after }, `${done[action]}\n${described(after)}`)
-    return 0
-  }
-
-  try {
-    return await run()
-  } catch (error) {
-    if (signal.aborted) {
-      say(`interrupted: ${known}`)
-      if (options.json === true) {
-        conclude({ outcome: 'interrupted', message: known }, '')
-      }
-      return interrupted
-    }
-    if (!(error instanceof CommandError)) {
-      throw error
-    }
-    say(`error: ${printable(error.message)}`)
-    if (options.json === true) {
-      conclude({ outcome: outcomes[error.exitCode], code: error.code, message: error.message }, '')
-    }
-    return error.exitCode
-  }
-}
-
-function clientOf({ url, tokenFile }: StreamOptions, env: CommandSurroundings['env'], signal: AbortSignal) {
-  return createOperatorClient({ url: addressOf(url), token: tokenSource(tokenFile, env), signal })
+  })
 }
 
 /** @throws {CommandError} if none has this name */
