@@ -1,9 +1,9 @@
 import { type ChildProcess, fork, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { closeSync, openSync } from 'node:fs'
-import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { freePort } from '../src/embedded-postgres.ts'
 import type { LoadOrder, LoadResult } from './load.ts'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
@@ -77,15 +77,4 @@ async function answers(port: number): Promise<boolean> {
   } catch {
     return false
   }
-}
-
-export async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const address = server.address()
-  server.close()
-  if (address === null || typeof address === 'string') {
-    throw new Error('no port')
-  }
-  return address.port
 }

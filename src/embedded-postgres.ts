@@ -254,17 +254,30 @@ function portOfRunning(dataDir: string): number | undefined {
   }
 }
 
-/** A port of loopback that nobody listens on now. */
+// Below the ports that Linux gives to outgoing connections (32768 and on): nothing else takes one of these between here
+// and the server that is to listen on it.
+const firstPort = 20_000
+const ports = 12_000
+let handedOut = Math.floor(Math.random() * ports)
+
+/** A port of loopback that nobody listens on now; in one process never the same one twice. */
 export async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const address = server.address()
-  server.close()
-  await once(server, 'close')
-  if (address === null || typeof address === 'string') {
-    throw new Error('no free port')
+  for (let tries = 0; tries < ports; tries += 1) {
+    handedOut = (handedOut + 1) % ports
+    const port = firstPort + handedOut
+    if (await isFree(port)) {
+      return port
+    }
   }
-  return address.port
+  throw new Error(`no port from ${firstPort} to ${firstPort + ports - 1} is free`)
+}
+
+function isFree(port: number): Promise<boolean> {
+  return new Promise((resolvePromise) => {
+    const server = createServer()
+    server.once('error', () => resolvePromise(false))
+    server.listen(port, '127.0.0.1', () => server.close(() => resolvePromise(true)))
+  })
 }
 
 /** Resolves when the server says that it is ready; its further messages are read and dropped. */
