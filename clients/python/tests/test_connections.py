@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -425,6 +426,29 @@ class TestTimeLimits:
                 cache.check()
         assert "secret" not in str(raised.value)
         assert raised.value.code == "ERR_TOKEN_CACHE_DATABASE"
+
+
+    @pytest.mark.parametrize("connect", [psycopg.connect, psycopg2.connect], ids=["psycopg 3", "psycopg 2"])
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "postgres://u:hush hush@127.0.0.1/db",
+            "postgres://u:hush@hush@nowhere.invalid/db",
+            "postgres://u:hush/hush@127.0.0.1/db",
+            "postgres://u:%hush@127.0.0.1/db",
+            "postgres://u:hush\nhush@127.0.0.1/db",
+            "postgres:/u:hush@127.0.0.1/db",
+            "host=127.0.0.1 password=it's hush",
+            "host=127.0.0.1 password='hush",
+            "host=127.0.0.1 hush",
+            "host=127.0.0.1 port=hush",
+        ],
+    )
+    def test_a_connection_string_that_cannot_be_read_is_not_shown(self, connect: Callable[..., Any], url: str) -> None:
+        cache = SharedTokenCache(lambda: connect(url), CLIENT_ID)
+        with pytest.raises(DatabaseFailed) as raised:
+            cache.is_session_active(ISSUER, "x")
+        assert "hush" not in "".join(traceback.format_exception(raised.type, raised.value, raised.tb))
 
 
 class TestLostConnections:

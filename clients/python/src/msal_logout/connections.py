@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
+import re
 import socket
 import sys
 import threading
@@ -89,8 +90,7 @@ class Connections:
         except (DatabaseFailed, TokenCacheMisuse):
             raise
         except Exception as error:
-            # No payload is on its way yet: the driver's own error may be shown.
-            raise DatabaseFailed(f"no connection to the database: {_first_line(error)}", _sqlstate(error)) from error
+            raise DatabaseFailed(f"no connection to the database: {_why_none(error)}", _sqlstate(error)) from None
 
     def close(self) -> None:
         """Closes connections that this object has opened itself; an app's pool is the app's."""
@@ -259,6 +259,16 @@ def _fields(error: Exception | None) -> dict[str, str]:
     """pg8000 has PostgreSQL's fields in a mapping."""
     argument = error.args[0] if error is not None and error.args else None
     return argument if isinstance(argument, dict) else {}
+
+
+def _why_none(error: Exception) -> str:
+    """No payload is on its way yet. But of a connection string that it cannot read, a driver quotes a part, in which the
+    password may be; a server that was found shows that the string was read.
+    """
+    line = _first_line(error)
+    if _sqlstate(error) is not None or re.search('connection to server (at|on socket) "', line) or not re.search("[\"']", line):
+        return line
+    return re.split("[\"']", line)[0].rstrip() + " … (the rest may quote the connection string: see that it is right)"
 
 
 def _first_line(error: Exception | None) -> str:
