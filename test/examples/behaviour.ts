@@ -2,6 +2,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Test } from 'tap'
 import type { Browser } from '../../examples/browser.ts'
+import { until } from '../fixtures/until.ts'
 import type { App, World } from './world.ts'
 
 const recoverWithinMs = 60_000
@@ -51,8 +52,13 @@ export async function loseDatabase(t: Test, world: World, app: App, unavailable:
   const { postgres, owner } = world
 
   await postgres.kill()
-  const refused = await bob.open(`${app.url}/api`)
-  t.equal(refused.status, unavailable, 'without PostgreSQL')
+  // The server's other processes end one by one, and answer until then.
+  let status = 200
+  await until('an app without PostgreSQL notices', async () => {
+    status = (await bob.open(`${app.url}/api`)).status
+    return status !== 200
+  })
+  t.equal(status, unavailable, 'without PostgreSQL')
   await postgres.start()
   await recovers('a restart')
 
