@@ -86,7 +86,7 @@ public final class SignOutFilter implements Filter {
 
     /**
      * Remembers in the {@link HttpSession} who has signed in, under a new session id: one that was known before the sign-in is
-     * worth nothing afterwards.
+     * worth nothing afterwards. Where somebody else was signed in, nothing of that person's session stays.
      *
      * @param request the one at the redirect URI
      * @param signedIn the session of the ID token
@@ -94,6 +94,10 @@ public final class SignOutFilter implements Filter {
      */
     public static void remember(HttpServletRequest request, SignedInSession signedIn) {
         SharedTokenCache.require(signedIn, "a session", "pass SignedInSession.of(result.idToken())");
+        SignedInSession former = remembered(request);
+        if (former != null && !former.isOfSameUser(signedIn)) {
+            request.getSession().invalidate();
+        }
         HttpSession httpSession = request.getSession();
         request.changeSessionId();
         httpSession.setAttribute(SESSION_ATTRIBUTE, signedIn);

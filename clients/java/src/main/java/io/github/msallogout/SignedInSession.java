@@ -45,4 +45,9 @@ public record SignedInSession(String issuer, String sid, String subject) impleme
         }
         return new SignedInSession(session.issuer(), session.sid(), session.subject());
     }
+
+    /** Subjects are unique at their issuer alone (OpenID Connect Core 1.0 §2). */
+    boolean isOfSameUser(SignedInSession other) {
+        return issuer.equals(other.issuer) && subject != null && subject.equals(other.subject);
+    }
 }

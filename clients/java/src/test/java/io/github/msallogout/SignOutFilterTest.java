@@ -2,6 +2,7 @@ package io.github.msallogout;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertNull;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import jakarta.servlet.FilterChain;
@@ -42,7 +43,10 @@ class SignOutFilterTest {
         HttpSession session = Proxies.of(HttpSession.class, (method, arguments) -> switch (method.getName()) {
             case "getAttribute" -> attributes.get((String) arguments[0]);
             case "setAttribute" -> attributes.put((String) arguments[0], arguments[1]);
-            case "invalidate" -> events.add("invalidated");
+            case "invalidate" -> {
+                attributes.clear();
+                yield events.add("invalidated");
+            }
             default -> throw new UnsupportedOperationException(method.getName());
         });
         return Proxies.of(HttpServletRequest.class, (method, arguments) -> switch (method.getName()) {
@@ -92,6 +96,20 @@ class SignOutFilterTest {
                 Proxies.of(ServletResponse.class, (method, arguments) -> null),
                 chain);
         assertEquals(List.of("served", "served", "served"), events);
+    }
+
+    @Test
+    void nothingOfAnotherPersonsSessionStaysAfterASignIn() {
+        Person alice = Person.someone();
+        HttpServletRequest request = requestOf(alice);
+        request.getSession().setAttribute("basket", "alice's");
+        SignOutFilter.remember(request, alice.withSid("another").session());
+        assertEquals("alice's", request.getSession().getAttribute("basket"), "signed in again");
+        SignedInSession bob = Person.someone().session();
+        SignOutFilter.remember(request, bob);
+        assertEquals(bob, SignOutFilter.remembered(request));
+        assertNull(request.getSession().getAttribute("basket"));
+        assertEquals(List.of("another id", "invalidated", "another id"), events);
     }
 
     @Test
