@@ -427,7 +427,6 @@ class TestTimeLimits:
         assert "secret" not in str(raised.value)
         assert raised.value.code == "ERR_TOKEN_CACHE_DATABASE"
 
-
     @pytest.mark.parametrize("connect", [psycopg.connect, psycopg2.connect], ids=["psycopg 3", "psycopg 2"])
     @pytest.mark.parametrize(
         "url",

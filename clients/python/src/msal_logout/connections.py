@@ -89,7 +89,7 @@ class Connections:
             return self._source.lease(max(deadline - time.monotonic(), 0.001))
         except (DatabaseFailed, TokenCacheMisuse):
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - DB-API drivers have no common base class
             raise DatabaseFailed(f"no connection to the database: {_why_none(error)}", _sqlstate(error)) from None
 
     def close(self) -> None:
@@ -262,11 +262,12 @@ def _fields(error: Exception | None) -> dict[str, str]:
 
 
 def _why_none(error: Exception) -> str:
-    """No payload is on its way yet. But of a connection string that it cannot read, a driver quotes a part, in which the
-    password may be; a server that was found shows that the string was read.
+    """No payload is on its way yet. But a driver quotes what it cannot read of a connection string, and the password
+    may be in that part. Where it has asked a server, it has read the string.
     """
     line = _first_line(error)
-    if _sqlstate(error) is not None or re.search('connection to server (at|on socket) "', line) or not re.search("[\"']", line):
+    was_read = _sqlstate(error) is not None or re.search('connection to server (at|on socket) "', line)
+    if was_read or not re.search("[\"']", line):
         return line
     return re.split("[\"']", line)[0].rstrip() + " … (the rest may quote the connection string: see that it is right)"
 
