@@ -154,8 +154,9 @@ function formatOf(value: Record<string, unknown>, profile: StreamProfile): strin
   return email !== undefined ? 'email' : id !== undefined ? 'opaque' : undefined
 }
 
+// RFC 5322 §3.4.1: in quotes anything may stand before the last "@".
 function isEmail(value: unknown): value is string {
-  return isIdentifier(value) && /^[^@\s]+@[^@\s]+$/.test(value)
+  return isIdentifier(value) && /^([^@\s]+|".+")@[^@\s]+$/.test(value)
 }
 
 /**

@@ -179,10 +179,11 @@ export function createSecurityEvent({
     stream: EventStream,
     receivedAt: number
   ): Promise<readonly Order[] | Ignored> {
+    await checkAboutStream(events, jwt, stream)
     const orders = new Map<string, Order>()
     let ignored: string | undefined
     for (const event of events) {
-      const effect = await judge(event, jwt, stream)
+      const effect = await judge(event, stream)
       if ('ignored' in effect) {
         ignored ??= effect.ignored
         continue
@@ -197,14 +198,13 @@ export function createSecurityEvent({
     return orders.size > 0 ? [...orders.values()] : { ignored: ignored ?? 'no_event', issuerName: stream.issuerName }
   }
 
-  async function judge(event: SecurityEvent, jwt: Jwt, stream: EventStream): Promise<Effect | Reason> {
+  async function judge(event: SecurityEvent, stream: EventStream): Promise<Effect | Reason> {
     const { kind, payload, subject } = event
     const { config } = stream
     if (kind.kind === 'verification') {
-      return takeVerification(event, jwt, stream)
+      return { ignored: 'verification' }
     }
     if (kind.kind === 'update') {
-      checkStream(subject, jwt, stream)
       const { status, reason } = payload
       if (typeof status === 'string') {
         await stream.updated(printableClaim(status), typeof reason === 'string' ? printableClaim(reason) : undefined)
@@ -237,14 +237,23 @@ export function createSecurityEvent({
     return 'ignored' in selected ? selected : { name, targets: selected }
   }
 
-  async function takeVerification({ payload, subject }: SecurityEvent, jwt: Jwt, stream: EventStream): Promise<Reason> {
-    checkStream(subject, jwt, stream)
-    const { state } = payload
-    const isKnown = (state === undefined || isIdentifier(state)) && (await stream.verified(state))
+  /** What is at fault with an event about the stream is at fault with the token, before any of its events takes effect. */
+  async function checkAboutStream(events: readonly SecurityEvent[], jwt: Jwt, stream: EventStream): Promise<void> {
+    const aboutStream = events.filter(({ kind }) => kind.kind === 'verification' || kind.kind === 'update')
+    for (const { subject } of aboutStream) {
+      checkStream(subject, jwt, stream)
+    }
+    const verifications = aboutStream.filter(({ kind }) => kind.kind === 'verification')
+    // Several are one verification by several names.
+    const [state, ...others] = new Set(verifications.map(({ payload }) => payload.state))
+    if (verifications.length === 0) {
+      return
+    }
+    const isKnown =
+      others.length === 0 && (state === undefined || isIdentifier(state)) && (await stream.verified(state))
     if (!isKnown) {
       throw withIssuer(rejectionOf(jwt, 'ERR_SET_STATE'), stream)
     }
-    return { ignored: 'verification' }
   }
 
   function subjectOptions(stream: EventStream): Omit<SubjectOptions, 'reach' | 'isOfDevice'> {

@@ -1,7 +1,7 @@
 import { StreamError } from '../errors.ts'
 import type { Arrival, Outcome } from '../receive.ts'
 import { errorOf, type SecurityEventInput } from '../signals/security-event.ts'
-import type { PollRequest, Transmitter } from './transmitter.ts'
+import type { PollAnswer, Transmitter } from './transmitter.ts'
 
 export interface PollerOptions {
   /** The stream's name. */
@@ -23,6 +23,7 @@ export interface Poller {
   poll(url: string, isStillOurs: () => boolean, signal: AbortSignal): Promise<void>
 }
 
+// So many are asked for at once, and fewer after an answer that was too large.
 const maxEvents = 100
 // They go into one transaction, and leave room for what others ask for.
 const actingAtOnce = 32
@@ -41,12 +42,30 @@ interface Settled {
  */
 export function createPoller({ name, received, transmitter, now }: PollerOptions): Poller {
   let settled: Settled = { ack: [], setErrs: new Map() }
+  let count = maxEvents
 
-  const requestOf = (count: number): PollRequest => ({
-    ack: settled.ack,
-    setErrs: Object.fromEntries(settled.setErrs),
-    maxEvents: count
-  })
+  async function ask(url: string, events: number, signal: AbortSignal): Promise<PollAnswer> {
+    const { ack, setErrs } = settled
+    try {
+      const answer = await transmitter.poll(
+        url,
+        { ack, setErrs: Object.fromEntries(setErrs), maxEvents: events },
+        signal
+      )
+      settled = { ack: [], setErrs: new Map() }
+      count = Math.min(count * 2, maxEvents)
+      return answer
+    } catch (error) {
+      if (error instanceof StreamError && error.code === 'ERR_STREAM_ANSWER') {
+        count = Math.max(1, Math.floor(count / 4)) // it may be too large
+      }
+      if (error instanceof StreamError && error.code === 'ERR_STREAM_REQUEST') {
+        // What it does not want to hear must not hold up what comes next. What was done comes again, and is a duplicate.
+        settled = { ack: setErrs.size > 0 ? ack : [], setErrs: new Map() }
+      }
+      throw error
+    }
+  }
 
   async function take(deliveredAs: string, token: unknown): Promise<boolean> {
     const outcome = await received({ stream: name, deliveredAs, token }, { receivedAt: now() })
@@ -65,11 +84,10 @@ export function createPoller({ name, received, transmitter, now }: PollerOptions
   return {
     async poll(url, isStillOurs, signal) {
       for (let polls = 0; polls < maxPolls && isStillOurs() && !signal.aborted; polls += 1) {
-        const { sets } = await transmitter.poll(url, requestOf(maxEvents), signal)
-        settled = { ack: [], setErrs: new Map() }
+        const { sets } = await ask(url, count, signal)
         let open = 0
         const entries = [...sets]
-        for (let i = 0; i < entries.length; i += actingAtOnce) {
+        for (let i = 0; i < entries.length && !signal.aborted; i += actingAtOnce) {
           const ends = await Promise.all(entries.slice(i, i + actingAtOnce).map(([jti, token]) => take(jti, token)))
           open += ends.filter((isSettled) => !isSettled).length
         }
@@ -87,8 +105,7 @@ export function createPoller({ name, received, transmitter, now }: PollerOptions
   /** What is done need not wait for what is not. The answer brings the same again, which waits. */
   async function acknowledge(url: string, signal: AbortSignal): Promise<void> {
     if (settled.ack.length > 0 || settled.setErrs.size > 0) {
-      await transmitter.poll(url, requestOf(0), signal)
-      settled = { ack: [], setErrs: new Map() }
+      await ask(url, 0, signal)
     }
   }
 }

@@ -184,7 +184,10 @@ function verificationWith(payload: Record<string, unknown>): Bad[1] {
 }
 
 async function setUp(t: Test, delivery: 'poll' | 'push'): Promise<{ world: StreamWorld; context: Context }> {
-  const world = await startStreamWorld(t, { stream: { delivery } })
+  const world = await startStreamWorld(t, {
+    issuers: [{ name: 'other', issuer: 'https://other.example', clientIds: ['client-a'] }],
+    stream: { delivery }
+  })
   const { transmitter, issuer } = world
   await world.round()
   await world.signIn({ homeAccountId: 'a.t', sid: 's1', subject: 'user' })
