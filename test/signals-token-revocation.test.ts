@@ -469,6 +469,39 @@ async function startTenants(t: Test, edges: Partial<Edges> = {}) {
   return { one, another, graph, tenant, other, service, signIn, send, records }
 }
 
+t.test('a caller reaches no user of another issuer, also by the same name, and learns nothing of one', async (t) => {
+  const other = 'https://other.example'
+  const { service, ofUser } = await setUp(t, {
+    issuers: [{ name: 'other', issuer: other, clientIds: ['client-a'] }]
+  })
+  // Accounts that are a bare `sub`: of two issuers with one id.
+  const bare = { homeAccountId: 'same', subject: 'same' }
+  await service.login({ ...bare, partitionKey: 'ours', sid: 's4' })
+  await service.login({ ...bare, partitionKey: 'theirs', issuer: other, sid: 's4' })
+  await service.login({ partitionKey: 'their-own', issuer: other, homeAccountId: 'own', sid: 's5', subject: 'own' })
+  const ask = async (subject: object) => {
+    const { statusCode, body } = await revoke(service, { body: bySubject(subject) })
+    return { statusCode, body }
+  }
+  const before = await service.rows()
+  const unknown = await ask({ format: 'opaque', id: 'nobody' })
+  t.equal(unknown.statusCode, 404)
+  t.same(await ask({ format: 'opaque', id: 'own' }), unknown, 'by the id of their user')
+  t.same(await ask({ ...ofUser, sub: 'own' }), unknown, 'in the name of our issuer')
+  t.same(await ask({ format: 'email', email: 'own@other.example' }), unknown, 'by an address')
+  const foreign = await ask({ ...ofUser, iss: other, sub: 'own' })
+  t.same(await ask({ ...ofUser, iss: other, sub: 'nobody' }), foreign, 'whether they have that user or not')
+  t.equal(foreign.statusCode, 404)
+  t.same(await ask({ ...ofUser, iss: other, sub: 'same' }), foreign, 'nor is ours meant, who has the same name')
+  t.same(await service.rows(), before)
+  t.equal((await ask({ format: 'opaque', id: 'same' })).statusCode, 204)
+  t.same(
+    await service.rows(),
+    before.filter((row) => row !== 'client-a/ours'),
+    'of one id at two issuers our own alone'
+  )
+})
+
 t.test("an address is looked up in the directory of its caller's own tenant", async (t) => {
   const { one, another, tenant, other, service, signIn, send, records } = await startTenants(t)
   const ada = tenant.add(undefined, { mail: "Ada.O'Neil@example.com", userPrincipalName: 'ada@contoso.example' })
