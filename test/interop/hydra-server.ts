@@ -31,7 +31,11 @@ function build(): void {
   if (!existsSync(program)) {
     mkdirSync(programFolder, { recursive: true })
     // Its database in memory is SQLite.
-    call('go', ['build', '-tags', 'sqlite', '-o', program, '.'], { cwd: sources, env: { CGO_ENABLED: '1' } })
+    call('go', ['build', '-tags', 'sqlite', '-o', program, '.'], {
+      cwd: sources,
+      env: { CGO_ENABLED: '1' },
+      timeoutMs: 900_000
+    })
   }
 }
 

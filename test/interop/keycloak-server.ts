@@ -1,13 +1,14 @@
 // Keycloak from Maven Central, in development mode, with its database in memory: every start is a first one.
 import { randomBytes } from 'node:crypto'
-import { chmodSync, existsSync, mkdirSync } from 'node:fs'
+import { chmodSync, existsSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Test } from 'tap'
 import { freePort } from '../../src/embedded-postgres.ts'
-import { call, fetchMavenFile, programFolder, startProgram } from './program.ts'
+import { fetchMavenFile, programFolder, startProgram, unpack } from './program.ts'
 
 export const keycloakVersion = '26.7.3'
-const program = join(programFolder, `keycloak-${keycloakVersion}`, 'bin/kc.sh')
+const folder = join(programFolder, `keycloak-${keycloakVersion}`)
+const program = join(folder, `keycloak-${keycloakVersion}`, 'bin/kc.sh')
 
 export interface Keycloak {
   readonly url: string
@@ -24,7 +25,18 @@ export async function keycloakAddress(): Promise<{ port: number; url: string }> 
 /** Starts it; it ends with the test. `features` are those that Keycloak has not on by itself. */
 export async function startKeycloak(
   t: Test,
-  { port, url, features = [] }: { port: number; url: string; features?: readonly string[] }
+  {
+    port,
+    url,
+    features = [],
+    options = []
+  }: {
+    port: number
+    url: string
+    features?: readonly string[]
+    /** Further ones, as on its command line. */
+    options?: readonly string[]
+  }
 ): Promise<Keycloak> {
   const password = randomBytes(16).toString('hex')
   await startProgram(t, {
@@ -34,7 +46,8 @@ export async function startKeycloak(
       '--db=dev-mem',
       '--http-host=127.0.0.1',
       `--http-port=${port}`,
-      ...(features.length === 0 ? [] : [`--features=${features.join(',')}`])
+      ...(features.length === 0 ? [] : [`--features=${features.join(',')}`]),
+      ...options
     ],
     env: {
       KC_BOOTSTRAP_ADMIN_USERNAME: 'admin',
@@ -76,8 +89,7 @@ export function fetchKeycloak(): void {
     return
   }
   const archive = fetchMavenFile(`org.keycloak:keycloak-quarkus-dist:${keycloakVersion}:zip`)
-  mkdirSync(programFolder, { recursive: true })
-  call('jar', ['-xf', archive], { cwd: programFolder })
+  unpack(archive, folder)
   chmodSync(program, 0o755)
 }
 

@@ -2,21 +2,27 @@
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import type { Socket } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
-import { decodeJwt } from 'jose'
+import { decodeJwt, type JWTPayload } from 'jose'
 import type { Test } from 'tap'
 import { type Browser, createBrowser, type Page } from '../../examples/browser.ts'
+import { createOpenToken } from '../../src/jwe.ts'
+import type { Fetch } from '../../src/outbound-fetch.ts'
+import { metadataUrls, type StreamConfig } from '../../src/stream-config.ts'
 import { listen } from '../fixtures/listen.ts'
 import { rememberToken } from '../fixtures/secrets.ts'
 import { build, type Service, type ServiceOptions } from '../fixtures/service.ts'
 import {
   asStored,
+  decryptionKeysOf,
   emptyCache,
   formOf,
   type MatrixColumn,
   readLeft,
   readRequest,
+  readToken,
   type Scenario,
   type Specimen,
+  type SpecimenDelivery,
   type SpecimenIssuer,
   type SpecimenLogin,
   type SpecimenRequest,
@@ -66,28 +72,52 @@ export interface ObservationOptions {
   readonly provider: string
   readonly version: string
   readonly issuers: readonly SpecimenIssuer[]
+  /** Of security events, in the configuration; each is begun with {@link Observation.startStreams}. */
+  readonly streams?: readonly StreamConfig[]
+  /** Ours, as private JWKs. */
+  readonly decryptionKeys?: readonly object[]
   /** Fills the forms that the provider shows at a sign-in. */
   readonly fillForm: (page: Page, user: string) => Record<string, string>
   readonly service?: Pick<ServiceOptions, 'edges'>
+  /** Of the provider's pages, in PEM, if they are shown over TLS. */
+  readonly certificate?: () => string
+  /** Of the service, where it must be known before; default any. */
+  readonly port?: number
+  /** Whether a security event is no part of what was done: one by which it is seen that no more comes. */
+  readonly isAside?: (claims: JWTPayload) => boolean
 }
 
 export interface ScenarioOptions {
   readonly name: string
   readonly column: MatrixColumn | null
   readonly done: string
-  /** How many requests come of it. */
+  /** How many requests and polled tokens come of it. */
   readonly sends: number
   /** How long to wait for more than that, in milliseconds, if the provider sends after it has answered; default 0. */
   readonly settleMs?: number
+  /** Or what to wait for. */
+  readonly settle?: () => Promise<unknown>
 }
 
 export type Observation = Awaited<ReturnType<typeof observe>>
 
 /** The service on a port of its own, and three apps that do nothing but receive codes. */
 export async function observe(t: Test, options: ObservationOptions) {
-  const service = await build(t, { issuers: options.issuers.map((entry) => ({ ...entry })), ...options.service })
+  const { streams = [], isAside = () => false } = options
+  const decryptionKeys = decryptionKeysOf({ decryptionKeys: options.decryptionKeys ?? [] })
+  const open = createOpenToken(() => decryptionKeys)
+  const polled: Polled[] = []
+  const service = await build(t, {
+    issuers: options.issuers.map((entry) => ({ ...entry })),
+    config: { streams, decryptionKeys: decryptionKeys.map((key) => ({ ...key, isPublished: true })) },
+    ...options.service,
+    edges: {
+      ...options.service?.edges,
+      ...(streams.length > 0 && { fetch: watchPolls(streams, polled) })
+    }
+  })
   const heard = hear(service)
-  const serviceUrl = await service.app.listen({ port: 0, host: '127.0.0.1' })
+  const serviceUrl = await service.app.listen({ port: options.port ?? 0, host: '127.0.0.1' })
   service.retry()
   const apps = await listen(t, (_request, response) => response.end('signed in'))
   const callbackOf = (clientId: string) => `${apps}/callback-of-${clientId}`
@@ -95,7 +125,7 @@ export async function observe(t: Test, options: ObservationOptions) {
   let browsers = new Map<string, Browser>()
   const browserOf = ({ user, browser }: Person): Browser => {
     const name = `${user}/${browser}`
-    const opened = browsers.get(name) ?? createBrowser('')
+    const opened = browsers.get(name) ?? createBrowser(options.certificate?.() ?? '')
     browsers.set(name, opened)
     return opened
   }
@@ -133,7 +163,8 @@ export async function observe(t: Test, options: ObservationOptions) {
       throw new Error(`${clientId} gets no tokens: ${JSON.stringify(tokens)}`)
     }
     rememberToken(tokens.id_token)
-    const claims = decodeJwt<{ sub: string; sid?: string; iat: number }>(tokens.id_token)
+    const { raw: signed } = await open(tokens.id_token)
+    const claims = decodeJwt<{ sub: string; sid?: string; iat: number }>(signed)
     const login: SignIn = {
       ...person,
       clientId,
@@ -141,7 +172,7 @@ export async function observe(t: Test, options: ObservationOptions) {
       subject: claims.sub,
       sid: claims.sid ?? null,
       issuedAt: claims.iat,
-      idToken: tokens.id_token,
+      idToken: signed,
       accessToken: tokens.access_token
     }
     const { accepted } = await service.login(asStored(login))
@@ -178,8 +209,12 @@ export async function observe(t: Test, options: ObservationOptions) {
   /** What the provider publishes now, if it is not what it has published before. */
   async function newDocuments(): Promise<Record<string, unknown>> {
     const found: Record<string, unknown> = {}
-    for (const { issuer } of options.issuers) {
-      const url = `${issuer}/.well-known/openid-configuration`
+    const places = [
+      ...options.issuers.map(({ issuer }) => [issuer, [`${issuer}/.well-known/openid-configuration`]] as const),
+      ...streams.map(({ issuer }) => [issuer, metadataUrls(issuer, undefined)] as const)
+    ]
+    for (const [issuer, urls] of places) {
+      const url = await firstThere(urls)
       const { jwks_uri } = await getJson<{ jwks_uri: string }>(url)
       for (const [address, document] of [
         [url, { issuer, jwks_uri }],
@@ -214,7 +249,7 @@ export async function observe(t: Test, options: ObservationOptions) {
 
   /** Empties the cache, has people sign in, does something at the provider, and sees what comes of it. */
   async function scenario<People>(
-    { name, column, done, sends, settleMs = 0 }: ScenarioOptions,
+    { name, column, done, sends, settleMs = 0, settle = () => delay(settleMs) }: ScenarioOptions,
     people: () => Promise<People>,
     act: (people: People) => Promise<unknown>
   ): Promise<Scenario> {
@@ -224,14 +259,26 @@ export async function observe(t: Test, options: ObservationOptions) {
     const signedIn = await people()
     const before = new Set((await recordsSince(new Set())).map(({ id }) => id))
     heard.length = 0
+    polled.length = 0
     await act(signedIn)
-    await until(`${sends} requests have come of "${name}"`, () => heard.length >= sends, { withinMs: 10_000 })
-    await delay(settleMs)
-    const records = await recordsSince(before)
-    const requests = heard.map(({ receivedAt, bytes, status }): SpecimenRequest => {
-      const record = records.find((row) => isOf(row, bytes))
-      return { receivedAt, bytes, status, did: record ? { sessions: record.sessions, rows: record.rows } : null }
+    const come = () => heard.filter(isOfScenario).length + polled.filter(isOfScenario).length
+    await until(`${sends} have come of "${name}"`, () => come() >= sends, { withinMs: 20_000 })
+    await settle()
+    await until('what was polled is answered', () => polled.every(({ answer }) => answer !== undefined), {
+      withinMs: 20_000
     })
+    const records = await recordsSince(before)
+    const didOf = (jti: unknown) => {
+      const record = records.find((row) => row.jti === jti)
+      return record ? { sessions: record.sessions, rows: record.rows } : null
+    }
+    const requests: SpecimenRequest[] = []
+    for (const { receivedAt, bytes, status } of heard.filter(isOfScenario)) {
+      const { token, line } = readRequest({ bytes })
+      const opened = token && (await open(token.raw)).raw
+      const did = token ? didOf(readToken(token.raw, opened).claims.jti) : ofFrontChannel(records, line)
+      requests.push({ receivedAt, bytes, ...(opened !== token?.raw && opened && { opened }), status, did })
+    }
     const seen: Scenario = {
       name,
       column,
@@ -239,10 +286,24 @@ export async function observe(t: Test, options: ObservationOptions) {
       logins: logins.map(({ idToken: _, accessToken: __, ...login }) => login),
       documents: await newDocuments(),
       requests,
+      ...(streams.length > 0 && {
+        polled: polled.filter(isOfScenario).map(
+          ({ answer = 'reported', ...delivery }): SpecimenDelivery => ({
+            ...delivery,
+            answer,
+            did: didOf(delivery.jti)
+          })
+        )
+      }),
       ...(await readLeft(service, logins))
     }
     scenarios.push(seen)
     return seen
+  }
+
+  function isOfScenario(arrival: { bytes: string } | { token: string }): boolean {
+    const { claims } = ('token' in arrival ? readToken(arrival.token) : readRequest(arrival).token) ?? {}
+    return claims === undefined || !isAside(claims)
   }
 
   /** Compares what was seen with the specimen in the repository; with RECORD=1 it takes the specimen's place. */
@@ -251,6 +312,16 @@ export async function observe(t: Test, options: ObservationOptions) {
       provider: options.provider,
       version: options.version,
       issuers: options.issuers,
+      ...(options.decryptionKeys && { decryptionKeys: options.decryptionKeys }),
+      ...(streams.length > 0 && {
+        streams: streams.map(({ name, issuer, issuers, delivery }) => ({
+          name,
+          issuer,
+          issuers,
+          delivery,
+          audiences: service.streams.find(name)?.audiences() ?? []
+        }))
+      }),
       scenarios
     }
     const json = `${JSON.stringify(specimen, null, 2)}\n`
@@ -272,6 +343,7 @@ export async function observe(t: Test, options: ObservationOptions) {
     service,
     serviceUrl,
     heard,
+    polled,
     callbackOf,
     browserOf,
     signIn,
@@ -293,12 +365,60 @@ interface RecordRow {
   readonly rows: number
 }
 
-function isOf({ source, jti, sid }: RecordRow, bytes: string): boolean {
-  const { line, token } = readRequest({ bytes })
-  if (token !== undefined) {
-    return jti === token.claims.jti
+/** What the record of a front-channel call says. */
+function ofFrontChannel(records: readonly RecordRow[], line: string): SpecimenRequest['did'] {
+  const sid = new URL(line.split(' ')[1] ?? '', 'http://x').searchParams.get('sid')
+  const record = records.find((row) => row.source === 'frontchannel' && row.sid === sid)
+  return record ? { sessions: record.sessions, rows: record.rows } : null
+}
+
+/** A security event token that a poll was answered with; `answer` is undefined until the transmitter has ours. */
+export interface Polled extends Omit<SpecimenDelivery, 'answer' | 'did'> {
+  answer?: SpecimenDelivery['answer']
+}
+
+/** The network as it is, with a look at what is polled and what is answered. */
+function watchPolls(streams: readonly StreamConfig[], polled: Polled[]): Fetch {
+  return async (url, init) => {
+    const stream = streams.find(({ issuer, delivery }) => delivery === 'poll' && url.startsWith(`${issuer}/`))
+    const answer = await fetch(url, init as RequestInit)
+    if (stream === undefined || init.method !== 'POST' || typeof init.body !== 'string') {
+      return answer as never
+    }
+    const asked = parse(init.body)
+    for (const delivery of polled) {
+      if (Array.isArray(asked.ack) && asked.ack.includes(delivery.jti)) {
+        delivery.answer = 'acknowledged'
+      } else if (Object.hasOwn(Object(asked.setErrs), delivery.jti)) {
+        delivery.answer = 'reported'
+      }
+    }
+    const text = await answer.text()
+    for (const [jti, token] of Object.entries(Object(parse(text).sets))) {
+      if (polled.every((delivery) => delivery.jti !== jti)) {
+        polled.push({ stream: stream.name, receivedAt: Date.now(), jti, token: String(token) })
+      }
+    }
+    return new Response(text === '' ? null : text, { status: answer.status, headers: answer.headers }) as never
   }
-  return source === 'frontchannel' && new URL(line.split(' ')[1] ?? '', 'http://x').searchParams.get('sid') === sid
+}
+
+function parse(json: string): Record<string, unknown> {
+  try {
+    return Object(JSON.parse(json))
+  } catch {
+    return {} // a form, or no answer
+  }
+}
+
+/** The first of these that is answered 200. */
+async function firstThere(urls: readonly string[]): Promise<string> {
+  for (const url of urls) {
+    if ((await fetch(url)).ok) {
+      return url
+    }
+  }
+  throw new Error(`none is answered 200: ${urls.join(', ')}`)
 }
 
 /** Every request that the service answers from now on, as its bytes came. */

@@ -5,12 +5,25 @@ import { createRequire } from 'node:module'
 import { type ClientMetadata, Provider } from 'oidc-provider'
 import t from 'tap'
 import { freePort } from '../../src/embedded-postgres.ts'
+import { readRequest } from '../fixtures/specimen.ts'
 import { observe, type RelyingParty, type SignIn } from './observation.ts'
 
 const { version } = createRequire(import.meta.url)('oidc-provider/package.json') as { version: string }
 const apps = ['shop', 'desk', 'news']
 const algorithms = ['ES256', 'PS256', 'EdDSA']
 const pairwise = ['pairwise-shop', 'pairwise-desk']
+/** By the client: how what it gets is encrypted. */
+const encrypted: Readonly<Record<string, Partial<ClientMetadata>>> = {
+  'rsa-128': { id_token_encrypted_response_alg: 'RSA-OAEP-256', id_token_encrypted_response_enc: 'A128GCM' },
+  'rsa-256': { id_token_encrypted_response_alg: 'RSA-OAEP-256', id_token_encrypted_response_enc: 'A256GCM' },
+  'ec-128': { id_token_encrypted_response_alg: 'ECDH-ES', id_token_encrypted_response_enc: 'A128GCM' },
+  'ec-256': {
+    id_token_encrypted_response_alg: 'ECDH-ES',
+    id_token_encrypted_response_enc: 'A256GCM',
+    id_token_signed_response_alg: 'ES256',
+    subject_type: 'pairwise'
+  }
+}
 const secretOf = (clientId: string) => `the secret of ${clientId}`
 
 /** One of each kind. */
@@ -27,6 +40,18 @@ function makeKeys(name: string): JsonWebKey[] {
   }))
 }
 
+/** Ours: one of each kind that is encrypted by. */
+function makeDecryptionKeys(): JsonWebKey[] {
+  const pairs = {
+    rsa: generateKeyPairSync('rsa', { modulusLength: 2048 }),
+    ec: generateKeyPairSync('ec', { namedCurve: 'P-256' })
+  }
+  return Object.entries(pairs).map(([kind, { privateKey }]) => ({
+    ...privateKey.export({ format: 'jwk' }),
+    kid: `ours-${kind}`
+  }))
+}
+
 t.test('node-oidc-provider', async (t) => {
   const port = await freePort()
   const issuer = `http://127.0.0.1:${port}`
@@ -37,10 +62,11 @@ t.test('node-oidc-provider', async (t) => {
       {
         name: 'main',
         issuer,
-        clientIds: [...apps, ...algorithms, ...pairwise, 'no-session'],
+        clientIds: [...apps, ...algorithms, ...pairwise, 'no-session', ...Object.keys(encrypted)],
         algorithms: ['RS256', ...algorithms]
       }
     ],
+    decryptionKeys: makeDecryptionKeys(),
     fillForm: (page, user) => (page.body.includes('name="password"') ? { login: user, password: 'any' } : {})
   })
   const { serviceUrl, callbackOf, browserOf, signIn, signInAll, scenario } = seen
@@ -62,11 +88,19 @@ t.test('node-oidc-provider', async (t) => {
         ...apps.map((id) => client(id)),
         ...algorithms.map((id) => client(id, { id_token_signed_response_alg: id as 'ES256' })),
         ...pairwise.map((id) => client(id, { subject_type: 'pairwise' })),
-        client('no-session', { backchannel_logout_session_required: false })
+        client('no-session', { backchannel_logout_session_required: false }),
+        // As its operator sets it: the keys are those that the service publishes.
+        ...Object.entries(encrypted).map(([id, how]) =>
+          client(id, { ...how, jwks_uri: `${serviceUrl}/.well-known/jwks.json` })
+        )
       ],
       cookies: { keys: [cookieKey] },
-      enabledJWA: { idTokenSigningAlgValues: ['RS256', 'ES256', 'PS256', 'EdDSA'] },
-      features: { backchannelLogout: { enabled: true } },
+      enabledJWA: {
+        idTokenSigningAlgValues: ['RS256', 'ES256', 'PS256', 'EdDSA'],
+        idTokenEncryptionAlgValues: ['RSA-OAEP-256', 'ECDH-ES'],
+        idTokenEncryptionEncValues: ['A128GCM', 'A256GCM']
+      },
+      features: { backchannelLogout: { enabled: true }, encryption: { enabled: true } },
       findAccount: (_context, accountId) => ({ accountId, claims: () => ({ sub: accountId }) }),
       jwks: { keys: keys as never },
       pkce: { required: () => false },
@@ -140,6 +174,30 @@ t.test('node-oidc-provider', async (t) => {
     ({ laptop }) => signOut(laptop)
   )
   t.same(apart.rowsLeft, ['pairwise-shop/bob'])
+
+  const secret = await scenario(
+    {
+      name: 'encrypted',
+      column: null,
+      done: '`id_token_encrypted_response_alg` and `…_enc` of each client, by the keys that the service publishes',
+      sends: 4
+    },
+    () => signInAll(Object.keys(encrypted).map(party)),
+    ({ laptop }) => signOut(laptop)
+  )
+  t.same(
+    secret.requests
+      .map((request) => readRequest(request).token)
+      .map((token) => [token?.claims.aud, token?.encryption?.alg, token?.encryption?.enc, token?.header.alg].join(' '))
+      .sort(),
+    [
+      'ec-128 ECDH-ES A128GCM RS256',
+      'ec-256 ECDH-ES A256GCM ES256',
+      'rsa-128 RSA-OAEP-256 A128GCM RS256',
+      'rsa-256 RSA-OAEP-256 A256GCM RS256'
+    ]
+  )
+  t.same(secret.rowsLeft, ['rsa-128/bob'])
 
   const sidless = await scenario(
     {

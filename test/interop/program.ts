@@ -1,7 +1,7 @@
 // Programs that are no part of the project: fetched once from their registries into .data/, run on loopback, ended with the test.
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync } from 'node:fs'
+import { existsSync, mkdirSync, renameSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import type { Test } from 'tap'
@@ -14,6 +14,8 @@ export const programFolder = join(process.cwd(), '.data/interop')
 export interface Program {
   /** Lines of standard output and standard error. */
   readonly output: readonly string[]
+  /** Ends it before the test does. */
+  stop(): Promise<void>
 }
 
 export interface ProgramOptions {
@@ -37,12 +39,13 @@ export async function startProgram(t: Test, { command, args, env, cwd, readyUrl 
   const exited = once(child, 'close').finally(() => {
     hasEnded = true
   })
-  t.teardown(async () => {
+  async function stop(): Promise<void> {
     child.kill('SIGTERM')
     const timer = setTimeout(() => child.kill('SIGKILL'), 20_000)
     await exited
     clearTimeout(timer)
-  })
+  }
+  t.teardown(stop)
   await until(
     `${command} answers`,
     async () => {
@@ -56,7 +59,7 @@ export async function startProgram(t: Test, { command, args, env, cwd, readyUrl 
   ).catch((error: unknown) => {
     throw new Error(`${command} does not start:\n${output.join('\n')}`, { cause: error })
   })
-  return { output }
+  return { output, stop }
 }
 
 /**
@@ -74,17 +77,31 @@ export function fetchMavenFile(coordinates: string): string {
   return join(process.cwd(), path)
 }
 
-/** @throws {Error} with what it said, if it fails */
+/** Unpacks an archive into a folder, which is there whole or not at all. */
+export function unpack(archive: string, folder: string): void {
+  const part = `${folder}.part`
+  rmSync(part, { recursive: true, force: true })
+  mkdirSync(part, { recursive: true })
+  call('jar', ['-xf', archive], { cwd: part })
+  rmSync(folder, { recursive: true, force: true })
+  renameSync(part, folder)
+}
+
+/**
+ * @param options.timeoutMs how long it may take, in milliseconds; default 5 minutes, since a registry may be silent
+ * @throws {Error} with what it said, if it fails
+ */
 export function call(
   command: string,
   args: readonly string[],
-  options: { cwd?: string; env?: NodeJS.ProcessEnv } = {}
+  options: { cwd?: string; env?: NodeJS.ProcessEnv; timeoutMs?: number } = {}
 ) {
   const { status, error, stdout, stderr } = spawnSync(command, args, {
     cwd: options.cwd,
     env: { ...process.env, ...options.env },
     encoding: 'utf8',
-    maxBuffer: 64 * 1024 * 1024
+    maxBuffer: 64 * 1024 * 1024,
+    timeout: options.timeoutMs ?? 300_000
   })
   if (status !== 0) {
     throw new Error(`"${command} ${args.join(' ')}" ended with ${status ?? error}:\n${stdout}${stderr}`)

@@ -23,6 +23,7 @@ interface Provider {
 const providers: readonly Provider[] = [
   { name: 'oidc-provider', programs: [] },
   { name: 'keycloak', programs: ['java', 'jar', 'mvn'], fetch: fetchKeycloak },
+  { name: 'keycloak-ssf', programs: ['java', 'jar', 'mvn'], fetch: fetchKeycloak },
   { name: 'hydra', programs: ['go', 'gcc'], fetch: fetchHydra }
 ]
 
@@ -49,8 +50,13 @@ function provide({ name, programs, fetch }: Provider): boolean {
     missing.set(name, `the program ${lacking} is missing`)
     return false
   }
+  const begun = performance.now()
   try {
     fetch?.()
+    const seconds = (performance.now() - begun) / 1_000
+    if (seconds >= 1) {
+      console.log(`${name} was fetched in ${seconds.toFixed(0)} s`)
+    }
     return true
   } catch (error) {
     console.log(error instanceof Error ? error.message : error)
