@@ -93,6 +93,8 @@ t.test("each provider's tokens are taken with its example, and an unsound one is
     },
     hydra: { claims: { aud: ['client-a'], exp: undefined }, header: { typ: 'JWT' } },
     main: { claims: { sub: 'u' } },
+    liberty: { claims: { sub: 'u' } },
+    'better-auth': { claims: { sub: 'u' } },
     authentik: { claims: { sub: 'u', sid: undefined } },
     'authentik before 2025.8.2': {
       claims: { sub: 'u', sid: undefined, exp: undefined },

@@ -8,8 +8,10 @@ import { spawnSync } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { matrixMarks, renderMatrix } from '../fixtures/matrix.ts'
 import { readSpecimens } from '../fixtures/specimen.ts'
+import { fetchBetterAuth } from './better-auth-server.ts'
 import { fetchHydra } from './hydra-server.ts'
 import { fetchKeycloak } from './keycloak-server.ts'
+import { fetchLiberty } from './liberty-server.ts'
 
 interface Provider {
   /** Of its file, `test/interop/<name>.test.ts`. */
@@ -24,6 +26,8 @@ const providers: readonly Provider[] = [
   { name: 'oidc-provider', programs: [] },
   { name: 'keycloak', programs: ['java', 'jar', 'mvn'], fetch: fetchKeycloak },
   { name: 'keycloak-ssf', programs: ['java', 'jar', 'mvn'], fetch: fetchKeycloak },
+  { name: 'liberty', programs: ['java', 'jar', 'keytool', 'mvn'], fetch: fetchLiberty },
+  { name: 'better-auth', programs: ['npm'], fetch: fetchBetterAuth },
   { name: 'hydra', programs: ['go', 'gcc'], fetch: fetchHydra }
 ]
 
