@@ -78,6 +78,14 @@ export const brokenLines: readonly BrokenLine[] = [
     name: 'what a configuration of now rejects waits for another one, for a day, and holds up nothing'
   },
   {
+    promise: 4,
+    file: 'src/streams/poller.ts',
+    line: 'if (isDone(outcome)) {',
+    broken: `if (outcome.outcome !== 'rejected') {`,
+    test: 'test/streams/delivery.test.ts',
+    name: 'while the database is away nothing that is polled is acknowledged; then it is done'
+  },
+  {
     promise: 5,
     file: 'src/signals/backchannel.ts',
     line: 'await verifySignature(jwt, at)',
@@ -94,6 +102,38 @@ export const brokenLines: readonly BrokenLine[] = [
     name: 'not to be judged now: the outcome is a value, observed once'
   },
   {
+    promise: 5,
+    file: 'src/signals/security-event.ts',
+    line: 'await verifySignature(jwt, at)',
+    broken: 'isTime(at)',
+    test: 'test/streams/rejected.test.ts',
+    name: 'a bad token that is pushed is rejected for its reason, and changes nothing'
+  },
+  {
+    promise: 5,
+    file: 'src/signals/security-event.ts',
+    line: 'await checkAboutStream(events, jwt, stream)',
+    broken: 'isObject(events)',
+    test: 'test/streams/attacks.test.ts',
+    name: 'what is pushed in bad faith ends nothing, and says why'
+  },
+  {
+    promise: 5,
+    file: 'src/signals/security-event.ts',
+    line: 'return name !== undefined && config.issuers.includes(name) ? name : undefined',
+    broken: 'return name',
+    test: 'test/streams/rejected.test.ts',
+    name: 'what names no session and no user of ours ends nothing, and is acknowledged with its reason'
+  },
+  {
+    promise: 5,
+    file: 'src/signals/token-revocation.ts',
+    line: `if (subject.format === 'iss_sub' && subject.iss !== issuer) {`,
+    broken: `if (subject.format === 'email') {`,
+    test: 'test/signals-token-revocation.test.ts',
+    name: 'a caller reaches no user of another issuer, also by the same name, and learns nothing of one'
+  },
+  {
     promise: 6,
     file: 'sql/sign_out.sql',
     line: 'where not (o.once and exists (select from msal_logout.records r where r.id = o.id offset 0));',
@@ -108,6 +148,14 @@ export const brokenLines: readonly BrokenLine[] = [
     broken: 'where k.key is null and (o.remember_seconds > 0 or',
     test: 'test/store.test.ts',
     name: 'the same token in two transactions at once is done once'
+  },
+  {
+    promise: 6,
+    file: 'src/signals/security-event.ts',
+    line: 'isOnce: true,',
+    broken: 'isOnce: false,',
+    test: 'test/streams/delivery.test.ts',
+    name: 'what was committed and not acknowledged comes again, and has no second effect'
   },
   {
     promise: 7,
@@ -164,5 +212,13 @@ export const brokenLines: readonly BrokenLine[] = [
     broken: 'for (const file of due.filter(goesAlone)) {\n          await retryOne(file)',
     test: 'test/spool-retry.test.ts',
     name: 'an order that ends in ERR_DATABASE_TIMEOUT goes alone from then on, and no round waits for it'
+  },
+  {
+    promise: 9,
+    file: 'src/streams/poller.ts',
+    line: 'settled = { ack: setErrs.size > 0 ? ack : [], setErrs: new Map() }',
+    broken: 'settled = { ack, setErrs }',
+    test: 'test/streams/attacks.test.ts',
+    name: 'an acknowledgement that is not taken holds nothing up'
   }
 ]
