@@ -91,14 +91,21 @@ Exit codes:
 
   program
     .command('migrate')
-    .description('bring the schema at DATABASE_URL up to date, and exit')
-    .action(async () => {
+    .description('bring the schema at DATABASE_URL up to date, as its owner, and exit')
+    .option('--register-service <role>', 'give this role of the database what the service needs, and no token')
+    .action(async ({ registerService: serviceRole }: { registerService?: string }) => {
       const { readDatabaseUrl } = await import('./config.ts')
       const databaseUrl = readDatabaseUrl(env)
       const { migrateAt } = await import('./migrate.ts')
       await withDatabase(databaseUrl, async (embedded) => {
-        const migrations = await migrateAt(databaseUrl ?? embedded?.url)
+        const migrations = await migrateAt(
+          databaseUrl ?? embedded?.url,
+          serviceRole === undefined ? {} : { serviceRole }
+        )
         stdout.write(migrations.length === 0 ? 'the schema is current\n' : `migrated: ${migrations.join(', ')}\n`)
+        if (serviceRole !== undefined) {
+          stdout.write(`role "${printable(serviceRole)}" has what the service needs\n`)
+        }
         await embedded?.stop()
       })
     })

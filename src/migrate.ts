@@ -64,12 +64,20 @@ export async function pendingMigrations(pool: pg.Pool, options: MigrateOptions =
   return runTransaction(pool, (client) => pendingIn(client, sourceOf(options)))
 }
 
+export interface MigrateAtOptions extends MigrateOptions {
+  /** The role that gets what the service needs, by `register_service`, once the schema is current; default none. */
+  readonly serviceRole?: string
+}
+
 /**
  * As {@link migrate}, on a connection of its own: a migration may take longer than the service's statements.
  *
  * @param connectionString of the database; undefined: as libpq's variables say
  */
-export async function migrateAt(connectionString: string | undefined, options: MigrateOptions = {}): Promise<string[]> {
+export async function migrateAt(
+  connectionString: string | undefined,
+  options: MigrateAtOptions = {}
+): Promise<string[]> {
   const pool = openPool({
     url: connectionString ?? '',
     max: 1,
@@ -80,7 +88,13 @@ export async function migrateAt(connectionString: string | undefined, options: M
   })
   try {
     await rejectSchemaOnly(pool, options.schema)
-    return await migrate(pool, options)
+    const migrations = await migrate(pool, options)
+    if (options.serviceRole !== undefined) {
+      await pool.query(`select ${schemaName(options.schema ?? defaultSchema)}.register_service($1)`, [
+        options.serviceRole
+      ])
+    }
+    return migrations
   } finally {
     await pool.end()
   }

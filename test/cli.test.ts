@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import t, { type Test } from 'tap'
 import { freePort } from '../src/embedded-postgres.ts'
 import { type Called, type CallOptions, call, startCall } from './fixtures/command-line.ts'
-import { createDatabase } from './fixtures/database.ts'
+import { createDatabase, createRole } from './fixtures/database.ts'
 import { adminToken, build, type Service } from './fixtures/service.ts'
 
 const issuer = 'https://issuer.example'
@@ -390,6 +390,26 @@ t.test('migrate brings the schema up to date, and says what it did', async (t) =
   t.match(await call(t, ['migrate'], { env: { DATABASE_URL: nowhere } }), {
     code: 1,
     stderr: /^error: .*\(ECONNREFUSED\): "msal-logout check" says what to do\n$/
+  })
+})
+
+t.test('migrate gives the role of the service what it needs, also again', async (t) => {
+  const database = await createDatabase(t, { migrated: false })
+  const role = await createRole(database, 'service')
+  const args = ['migrate', '--register-service', role]
+  const env = { DATABASE_URL: database.url }
+  t.match(await call(t, args, { env }), { code: 0, stdout: `role "${role}" has what the service needs\n` })
+  t.match(await call(t, args, { env }), { code: 0, stdout: /^the schema is current\nrole / })
+  t.same(
+    await database.query(
+      `select has_table_privilege('${role}', 'msal_logout.records', 'select') as reads,
+        has_column_privilege('${role}', 'msal_logout.token_cache', 'payload', 'select') as "readsTokens"`
+    ),
+    [{ reads: true, readsTokens: false }]
+  )
+  t.match(await call(t, ['migrate', '--register-service', 'nobody_at_all'], { env }), {
+    code: 1,
+    stderr: /^error: .*nobody_at_all/
   })
 })
 

@@ -55,7 +55,7 @@ t.test(
     const proxy = await startProxy(t, serverUrl())
     t.teardown(async () => {
       await onServer(serverUrl(), 'drop database if exists msal_logout with (force)')
-      await onServer(serverUrl(), 'drop role if exists msal_logout_owner, msal_logout_service')
+      await onServer(serverUrl(), 'drop role if exists msal_logout_owner, msal_logout_service, app_a')
     })
     const machine = await startMachine(t)
     const env = {
@@ -94,6 +94,8 @@ t.test(
       `sed -i 's|^ISSUER=.*|ISSUER=${provider.issuer}|; s|^CLIENT_IDS=.*|CLIENT_IDS=${clientId}|' /etc/msal-logout/environment`
     )
     t.match(await inClone(begin), 'HTTP/1.1 200 OK', 'it is ready')
+    const [firstApp = ''] = commandsOf('The first app, and the first sign-out')
+    t.match(await inClone(firstApp), 'register_app', 'the first app has its role')
 
     const url = new URL(serverUrl())
     url.pathname = '/msal_logout'
@@ -162,6 +164,16 @@ t.test(
     await sh('systemctl restart msal-logout@1')
     t.equal((await signOut(3010)).status, 200, 'a restart returns when it serves')
     await forget()
+    await sh('cp /etc/msal-logout/environment good && echo LOG_LEVEL=verbose >> /etc/msal-logout/environment')
+    const begun = performance.now()
+    t.not((await machine.sh('systemctl restart msal-logout@1')).code, 0, 'what cannot start says so')
+    t.ok(performance.now() - begun < 30_000, 'at once')
+    t.match(
+      await sh('journalctl --no-pager -o cat -u msal-logout@1 -n 12'),
+      'LOG_LEVEL: must be one of',
+      'the last lines of its log say why'
+    )
+    await sh('mv good /etc/msal-logout/environment && systemctl restart msal-logout@1')
     const killed = (await sh('systemctl show --property=MainPID --value msal-logout@2')).trim()
     await sh(`kill -KILL ${killed}`)
     await until('it is started again', async () =>
