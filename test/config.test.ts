@@ -1,10 +1,12 @@
+import { execFileSync } from 'node:child_process'
 import { generateKeyPairSync } from 'node:crypto'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { closeSync, constants, mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
 import { type Config, readConfig, readDatabaseUrl, readSpoolDir } from '../src/config.ts'
 import { ConfigurationError } from '../src/errors.ts'
+import { temporaryFolder } from './fixtures/server.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'msal-logout-config-'))
 t.teardown(() => rmSync(folder, { recursive: true }))
@@ -466,4 +468,31 @@ t.test(
 t.test('a port may be both of two addresses', async (t) => {
   t.match(readConfig({ ...minimal, HOST: '10.0.0.1', PORT: '3001' }), { port: 3001, adminPort: 3001 })
   t.match(readConfig({ ...minimal, PORT: '0', ADMIN_PORT: '0' }), { port: 0, adminPort: 0 })
+})
+
+t.test('a pipe is read, and one into which nobody writes holds nothing up', async (t) => {
+  const folder = temporaryFolder(t)
+  const file = join(folder, 'pipe')
+  execFileSync('mkfifo', [file])
+  const read = () => readConfig({ ...minimal, ADMIN_TOKEN_FILE: file })
+  const begun = performance.now()
+  t.throws(read, { message: /ADMIN_TOKEN_FILE: ".*" is empty/ }, 'nobody has it open')
+  const writer = openSync(file, constants.O_RDWR)
+  t.teardown(() => closeSync(writer))
+  t.throws(read, { message: /ADMIN_TOKEN_FILE: .* is a pipe, and nobody has written into it within 1 s/ })
+  t.ok(performance.now() - begun < 10_000)
+  const script =
+    'import(process.argv[1]).then(({ readText }) => process.stdout.write(readText(process.argv[2], 99).text))'
+  const module = new URL('../src/secret-file.js', import.meta.url).href
+  const shell = 'exec "$0" -e "$1" "$2" <(sleep 0.2; printf late)'
+  t.equal(
+    execFileSync('bash', ['-c', shell, process.execPath, script, module], { encoding: 'utf8' }),
+    'late',
+    'a shell gives one, which is written a little later'
+  )
+  for (const endless of ['/dev/zero', '/dev/urandom']) {
+    t.throws(() => readConfig({ ...minimal, ADMIN_TOKEN_FILE: endless }), {
+      message: /ADMIN_TOKEN_FILE: .* is no file/
+    })
+  }
 })
