@@ -122,7 +122,8 @@ export interface Config {
 type Environment = Readonly<Record<string, string | undefined>>
 
 const secretNames = ['DATABASE_URL', 'ADMIN_TOKEN'] as const
-const names = [
+/** Every variable of ours. */
+export const variableNames: readonly string[] = [
   ...secretNames,
   ...secretNames.map((name) => `${name}_FILE`),
   'HOST',
@@ -236,8 +237,10 @@ function createGet(env: Environment, problems: string[]): Get {
 /** A misspelt `…_FILE` would be a secret that nobody reads. */
 function checkFileNames(env: Environment, problems: string[]): void {
   for (const name of Object.keys(env).sort()) {
-    if (name.endsWith('_FILE') && ourBeginnings.test(name) && !names.includes(name) && env[name]) {
-      problems.push(`${name}: is not known; files are ${names.filter((known) => known.endsWith('_FILE')).join(', ')}`)
+    if (name.endsWith('_FILE') && ourBeginnings.test(name) && !variableNames.includes(name) && env[name]) {
+      problems.push(
+        `${name}: is not known; files are ${variableNames.filter((known) => known.endsWith('_FILE')).join(', ')}`
+      )
     }
   }
 }

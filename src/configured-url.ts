@@ -11,7 +11,7 @@ export function checkUrl(name: string, value: string, problems: string[]): void 
   if (hasInvisible(value)) {
     problems.push(`${name}: has white space or an invisible character in it`)
   } else if (url === undefined) {
-    problems.push(`${name}: is not a URL`)
+    problems.push(`${name}: is not a URL, as https://login.example.com is one`)
   } else if (url.protocol !== 'https:' && !(url.protocol === 'http:' && isLoopback(url.hostname))) {
     problems.push(`${name}: must be https, or http on loopback`)
   } else if (url.username !== '' || url.password !== '' || url.hash !== '') {

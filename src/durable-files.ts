@@ -137,7 +137,7 @@ export function createDurableFiles(options: DurableFilesOptions): DurableFiles {
     maxWaitingBytes = 2 ** 26,
     checkWithinMs = 1_000,
     now = () => performance.now(),
-    user = { uid: process.geteuid?.(), groupIds: [process.getegid?.() ?? 0, ...(process.getgroups?.() ?? [])] }
+    user = currentUser()
   } = options
   const dir = resolve(options.dir)
   const trust = createTrust(user)
@@ -581,6 +581,21 @@ function createWriteQueue({ write, sync, maxWaitingBytes, now }: WriteQueueOptio
       return job.done
     }
   }
+}
+
+function currentUser(): User {
+  return { uid: process.geteuid?.(), groupIds: [process.getegid?.() ?? 0, ...(process.getgroups?.() ?? [])] }
+}
+
+/**
+ * Looks at a folder that is not made yet, and at those above it, as {@link createDurableFiles} does before it makes it.
+ *
+ * @param dir an absolute path
+ * @returns the first folder on its way that is not there
+ * @throws {FilesError} if others could put another folder in its place
+ */
+export function findMissing(dir: string): Promise<string | undefined> {
+  return createTrust(currentUser()).findMissing(dir)
 }
 
 type Trust = ReturnType<typeof createTrust>

@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { writeFileSync } from 'node:fs'
+import { chmodSync, mkdirSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import { type AddressInfo, createServer as createTcpServer } from 'node:net'
 import { join } from 'node:path'
@@ -293,6 +293,48 @@ const brokenSetUps: Broken[] = [
   ['a clock that is ahead by minutes', ['failed clock_off'], () => {}, () => Date.now() + 300_000],
   ['a clock that is behind by minutes', ['failed clock_off'], () => {}, () => Date.now() - 300_000],
   ['a clock that drifts', ['warning clock_drifts'], () => {}, () => Date.now() + 20_000],
+  [
+    'variables that are nearly ours',
+    Array.from({ length: 4 }, () => 'warning configuration_doubtful'),
+    ({ env }) =>
+      Object.assign(env, {
+        TRUSTED_PROXY: '127.0.0.1',
+        CLIENT_ID: 'x',
+        DATABASE_URI: 'y',
+        ADMIN_TOKENS: 'z',
+        HOSTNAME: 'h'
+      })
+  ],
+  [
+    'several client ids that are one',
+    ['warning configuration_doubtful'],
+    ({ env }) => {
+      env.CLIENT_IDS = 'client-a;client-b'
+    }
+  ],
+  [
+    'proxies that are everybody',
+    ['warning configuration_doubtful'],
+    ({ env }) => {
+      env.TRUSTED_PROXIES = '0.0.0.0/0'
+    }
+  ],
+  [
+    'a public URL that is that of a signal',
+    ['warning configuration_doubtful'],
+    ({ env }) => {
+      env.PUBLIC_URL = 'https://logout.example.com/backchannel-logout'
+    }
+  ],
+  [
+    'a spool that is not made yet, below a folder that others can write',
+    ['failed spool_untrusted'],
+    ({ env }) => {
+      mkdirSync(env.SPOOL_DIR ?? '')
+      chmodSync(env.SPOOL_DIR ?? '', 0o777)
+      env.SPOOL_DIR = join(env.SPOOL_DIR ?? '', 'spool')
+    }
+  ],
   ['no credentials of operators', ['warning operators_none'], ({ env }) => delete env.ADMIN_TOKEN]
 ]
 

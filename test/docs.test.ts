@@ -207,7 +207,9 @@ t.test('every code of check is explained, and none is made up', async (t) => {
       )
     )
   const source = codes(
-    ['check', 'check-directory', 'check-stream'].map((name) => read(`src/commands/${name}.ts`)).join(' ')
+    ['check', 'check-directory', 'check-doubts', 'check-stream']
+      .map((name) => read(`src/commands/${name}.ts`))
+      .join(' ')
   )
   t.ok(source.size >= 20)
   const [, section = ''] = /^## Command line$(.*?)^## /ms.exec(read('docs/operating.md')) ?? []

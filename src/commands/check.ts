@@ -8,6 +8,7 @@ import { budget } from '../budget.ts'
 import { type Config, readConfig } from '../config.ts'
 import { connectionFault, openPool } from '../connections.ts'
 import { type DatabaseReport, inspectDatabase } from '../database-report.ts'
+import { FilesError, findMissing } from '../durable-files.ts'
 import { ConfigurationError } from '../errors.ts'
 import type { IssuerConfig } from '../issuers.ts'
 import { pendingMigrations } from '../migrate.ts'
@@ -15,6 +16,7 @@ import { createOutboundFetch } from '../outbound-fetch.ts'
 import { type InspectOptions, type IssuerFault, type IssuerReport, inspectIssuer } from '../published-keys.ts'
 import { createSpool, SpoolError } from '../spool.ts'
 import { checkDirectory } from './check-directory.ts'
+import { checkDoubts } from './check-doubts.ts'
 import { checkStream } from './check-stream.ts'
 import { printable, reasonOf } from './command-error.ts'
 import { type Finding, failed, passed, warning } from './finding.ts'
@@ -39,6 +41,7 @@ const limits = {
 }
 // A clock that is off by less harms nothing: the `Date` header and the way here are no better.
 const clockQuietSeconds = 5
+const maxPrivilegesNamed = 5
 
 /** Looks at all that the service needs, and changes nothing but for the folder `rejected` in the spool's. */
 export async function check({ env, now = Date.now, fetchTimeoutMs = 10_000 }: CheckOptions): Promise<Finding[]> {
@@ -57,6 +60,7 @@ export async function check({ env, now = Date.now, fetchTimeoutMs = 10_000 }: Ch
   const findings = await Promise.all([
     [passed('configuration', `issuers: ${config.issuers.map(({ name }) => name).join(', ')}`)],
     config.ignored.map(toIgnored),
+    checkDoubts(config, env),
     checkAuthorities(env.NODE_EXTRA_CA_CERTS),
     checkListener('HOST', config.host, config.port),
     checkListener('ADMIN_HOST', config.adminHost, config.adminPort),
@@ -266,7 +270,10 @@ function checkRole({ role, isSuperuser, isApp, canReadPayloads, missingPrivilege
   }
   if (missingPrivileges.length > 0) {
     const name = `'${printable(role).replaceAll("'", "''")}'`
-    return failed('role', 'role_privileges', `role "${role}" lacks ${missingPrivileges.join(', ')}`, register(name))
+    const named = missingPrivileges.slice(0, maxPrivilegesNamed).join(', ')
+    const more = missingPrivileges.length - maxPrivilegesNamed
+    const lacks = more > 0 ? `${named}, and ${more} more` : named
+    return failed('role', 'role_privileges', `role "${role}" lacks ${lacks}`, register(name))
   }
   if (isSuperuser) {
     return warning('role', 'role_superuser', `role "${role}" is a superuser: the service could do anything`, ownRole)
@@ -328,11 +335,16 @@ async function checkSpool(spoolDir: string): Promise<Finding[]> {
       return [passed('spool', `"${dir}" can be written`)]
     }
     // Made by a look, it would belong to the user who looks, and not to the service.
+    await findMissing(dir) // who can write a folder above it could put another in its place
     await access(`${existingAbove(dir)}/.`, constants.W_OK | constants.X_OK) // a file has no such entry
     return [passed('spool', `"${dir}" will be made`)]
   } catch (error) {
-    if (!(error instanceof SpoolError || (error instanceof Error && 'code' in error))) {
+    if (!(error instanceof SpoolError || error instanceof FilesError || (error instanceof Error && 'code' in error))) {
       throw error
+    }
+    if ('code' in error && error.code === 'ERR_SPOOL_UNTRUSTED') {
+      const advice = 'mend it before the start: until then nothing can be deferred, and in an outage sign-outs are lost'
+      return [failed('spool', 'spool_untrusted', error.message, advice)]
     }
     return [
       failed(
