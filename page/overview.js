@@ -89,9 +89,14 @@ function describeVerdicts({ verdicts, since }) {
   const word = { works: 'Works', quiet: 'Quiet', fails: 'Fails' }
   return html`<ul class="verdicts">${verdicts.map(
     (verdict) => html`<li><b class=${mark[verdict.state]}>${word[verdict.state]}</b>
-        <div><p class="long">${sentence(verdict.message)}</p>${whatToDo(verdict.advice)}${leadOn(verdict)}</div></li>`
+        <div><p class="long">${sentence(verdict.message)}</p>${sinceWhen(verdict)}${whatToDo(verdict.advice)}${leadOn(verdict)}</div></li>`
   )}</ul>
     <p class="quiet">As this instance has counted, which started ${time(since)}.</p>`
+}
+
+/** @param {Verdict} verdict */
+function sinceWhen({ code, since }) {
+  return since === null ? nothing : html`<p>${code === 'quiet' ? 'The last came' : 'Since'} ${time(since)}.</p>`
 }
 
 /** @param {Verdict} verdict */

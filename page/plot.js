@@ -70,7 +70,7 @@ export function drawSignals({ minutes, isComplete }) {
         : nothing
     }
     ${describeSources(minutes)}
-    ${isComplete ? nothing : html`<p class="quiet">There were more records than are counted here: the sums by source are too low.</p>`}`
+    ${isComplete ? nothing : html`<p class="quiet">Not all records could be counted: the sums by source are too low.</p>`}`
 }
 
 /**

@@ -1,5 +1,8 @@
 /** Why a request is rejected; the key is the error's `code`, the text is the answer's `error_description`. */
 const rejections = {
+  ERR_REQUEST_PATH: 'there is nothing at this path',
+  ERR_REQUEST_METHOD: 'the method is not the one that is allowed here',
+  ERR_REQUEST_TOO_LONG: 'the body is too large',
   ERR_REQUEST_FORM: 'the body must be application/x-www-form-urlencoded',
   ERR_REQUEST_TOKEN_MISSING: 'the form has no "logout_token"',
   ERR_REQUEST_TOKEN_TWICE: 'the form has more than one "logout_token"',
@@ -100,6 +103,11 @@ const policyCodes: ReadonlySet<RejectionCode> = new Set<RejectionCode>([
   'ERR_TOKEN_EXP_MISSING'
 ])
 
+/** What is wrong with a rejected signal, or with our surroundings, in a sentence. */
+export function describeCode(code: RejectionCode | OutageCode): string {
+  return { ...rejections, ...outages }[code]
+}
+
 /** Whether another configuration would accept the same. */
 export function isOfPolicy(code: RejectionCode): boolean {
   return policyCodes.has(code)
@@ -128,6 +136,9 @@ export interface RejectionDetails {
   readonly events?: string
   /** Of a front-channel call: the issuer's name in the path. */
   readonly name?: string
+  /** Of a request that leads nowhere: its method, and its path without the query. */
+  readonly method?: string
+  readonly path?: string
 }
 
 export interface RejectionOptions extends ErrorOptions {
@@ -177,13 +188,15 @@ const outages = {
   ERR_DEADLINE: 'the sign-out was not done in time'
 } as const
 
+export type OutageCode = keyof typeof outages
+
 /** Our surroundings' fault: answered by 503, and worth another try. */
 export class UnavailableError extends Error {
-  readonly code: keyof typeof outages
+  readonly code: OutageCode
   /** The name of the configured issuer that the request names; undefined as long as none is known. */
   readonly issuer: string | undefined
 
-  constructor(code: keyof typeof outages, options: ErrorOptions & { readonly issuer?: string | undefined } = {}) {
+  constructor(code: OutageCode, options: ErrorOptions & { readonly issuer?: string | undefined } = {}) {
     super(outages[code], options)
     this.name = 'UnavailableError'
     this.code = code

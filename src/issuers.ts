@@ -47,6 +47,8 @@ export interface Issuer {
   readonly issuer: string
   readonly config: IssuerConfig
   readonly keys: IssuerKeys
+  /** The name of another configured issuer that has this client id; undefined if none has. */
+  otherOf?(clientId: string): string | undefined
 }
 
 export interface Issuers {
@@ -107,6 +109,8 @@ export function createIssuers(configs: readonly IssuerConfig[], options: Issuers
   let exact = new Map<string, Issuer>()
   let templates: readonly Entry[] = []
   let hintsFor = createIssuerHints([])
+  let byClientId = new Map<string, string>()
+  const otherOf = (clientId: string) => byClientId.get(clientId)
 
   function trust(next: readonly IssuerConfig[]): void {
     entries = next.map((config) => ({
@@ -115,11 +119,12 @@ export function createIssuers(configs: readonly IssuerConfig[], options: Issuers
       pattern: templatePattern(config.issuer)
     }))
     hintsFor = createIssuerHints(next.map(({ issuer }) => issuer))
+    byClientId = new Map(next.flatMap(({ name, clientIds }) => clientIds.map((clientId) => [clientId, name])))
     templates = entries.filter(({ pattern }) => pattern !== undefined)
     exact = new Map(
       entries
         .filter(({ pattern }) => pattern === undefined)
-        .map(({ config, keys }) => [config.issuer, { issuer: config.issuer, config, keys }])
+        .map(({ config, keys }) => [config.issuer, { issuer: config.issuer, config, keys, otherOf }])
     )
   }
 
@@ -133,7 +138,7 @@ export function createIssuers(configs: readonly IssuerConfig[], options: Issuers
       for (const { config, keys, pattern } of templates) {
         const tenant = pattern?.exec(iss)?.[1]
         if (tenant !== undefined && (config.tenants === undefined || config.tenants.includes(tenant))) {
-          return { issuer: iss, config, keys }
+          return { issuer: iss, config, keys, otherOf }
         }
       }
       return undefined

@@ -117,7 +117,9 @@ export function checkAudience(jwt: Jwt, accepted: readonly string[]): string {
   }
   const own = accepted.find((id) => audiences.includes(id))
   if (own === undefined) {
-    throw rejectionOf(jwt, 'ERR_TOKEN_AUDIENCE', { accepted })
+    const other = audiences.map((audience) => jwt.issuer.otherOf?.(audience)).find((name) => name !== undefined)
+    const hint = other === undefined ? undefined : `is a client id of "${other}"`
+    throw rejectionOf(jwt, 'ERR_TOKEN_AUDIENCE', { accepted, hint })
   }
   return own
 }
@@ -265,6 +267,8 @@ export interface RejectionFacts {
   readonly cause?: unknown
   /** What is accepted in place of what is at fault, null for none; default as the issuer's configuration says. */
   readonly accepted?: readonly (string | null)[]
+  /** The likeliest mistake. */
+  readonly hint?: string | undefined
 }
 
 /**
@@ -275,13 +279,14 @@ export interface RejectionFacts {
 export function rejectionOf(
   jwt: Partial<Jwt>,
   code: RejectionCode,
-  { at, cause, accepted }: RejectionFacts = {}
+  { at, cause, accepted, hint }: RejectionFacts = {}
 ): RejectedError {
   const { issuer } = jwt
   return new RejectedError(code, {
     issuer: issuer?.config.name,
     details: { ...detailsOf(jwt), ...timesOf(jwt, code, at), ...eventsOf(jwt, code) },
     accepted: accepted === undefined ? issuer && acceptedOf(issuer, code) : listAccepted(accepted),
+    hint,
     ...(cause === undefined ? {} : { cause })
   })
 }

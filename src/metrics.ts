@@ -60,11 +60,25 @@ const prefix = 'msal_logout_'
 // By which a new set-up fails whose signals name no configured issuer.
 const setUpCodes = [
   ...foreignIssuerCodes,
+  'ERR_REQUEST_PATH',
+  'ERR_REQUEST_METHOD',
+  'ERR_REQUEST_TOO_LONG',
   'ERR_REQUEST_FORM',
   'ERR_REQUEST_TOKEN_MISSING',
+  'ERR_REQUEST_TOKEN_TWICE',
   'ERR_REQUEST_SID_MISSING',
+  'ERR_REQUEST_SID_MALFORMED',
+  'ERR_REQUEST_SID_TOO_LONG',
   'ERR_REQUEST_ISS_MISSING',
-  'ERR_TOKEN_ENCRYPTED'
+  'ERR_REQUEST_ISS_MALFORMED',
+  'ERR_TOKEN_MALFORMED',
+  'ERR_TOKEN_DUPLICATE_KEY',
+  'ERR_TOKEN_ISSUER_MISSING',
+  'ERR_TOKEN_ISSUER_MALFORMED',
+  'ERR_TOKEN_ENCRYPTED',
+  'ERR_TOKEN_ENCRYPTION_ALGORITHM',
+  'ERR_TOKEN_ENCRYPTION_KEY',
+  'ERR_TOKEN_DECRYPTION'
 ] as const
 // From at once to the age at which a token is rejected.
 const delayBuckets = [0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300, 600]

@@ -1,3 +1,4 @@
+import type { OutageCode, RejectionCode } from './errors.ts'
 import type { Outcome } from './receive.ts'
 import { directorySource } from './signals/directory.ts'
 import { operatorSource } from './signals/operator.ts'
@@ -10,7 +11,21 @@ export interface IssuerCounts extends OutcomeCounts {
   /** Of the unmatched ones: those that named a sid and no subject, so that a session without a sid is none of theirs. */
   unmatchedBySidAlone: number
   /** Of the rejected ones: how many had which code. */
-  readonly codes: Map<string, number>
+  readonly codes: Map<RejectionCode, number>
+  /** Of the deferred and the lost ones. */
+  readonly outages: Map<OutageCode, number>
+  /** What has come, by its outcome, since the last signal that showed that it works. */
+  readonly runs: ReadonlyMap<Outcome['outcome'], Run>
+  /** When anything came last, milliseconds since 1970; undefined if nothing has. */
+  readonly lastAt: number | undefined
+}
+
+/** Signals of one outcome in a row, with nothing better in between. */
+export interface Run {
+  /** When it began, milliseconds since 1970. */
+  readonly since: number
+  readonly until: number
+  readonly count: number
 }
 
 export interface CountedOutcomes {
@@ -36,6 +51,8 @@ export const maxMinutes = 1_440
  */
 export function createOutcomeCounts({ now = Date.now }: { readonly now?: () => number } = {}): CountedOutcomes {
   const minutes = new Map<number, Map<string, IssuerCounts>>()
+  // By the name of an issuer: as many as are configured.
+  const runs = new Map<string, Map<Outcome['outcome'], Run>>()
 
   function ofMinute(at: number): Map<string, IssuerCounts> {
     const minute = Math.floor(at / minuteMs) * minuteMs
@@ -69,8 +86,12 @@ export function createOutcomeCounts({ now = Date.now }: { readonly now?: () => n
       const counts = byIssuer.get(name) ?? noCounts()
       byIssuer.set(name, counts)
       counts[outcome.outcome] += 1
+      runs.set(name, continued(runs.get(name), outcome.outcome, now()))
       if (outcome.outcome === 'rejected') {
         addTo(counts.codes, outcome.error.code, 1)
+      }
+      if (outcome.outcome === 'deferred' || outcome.outcome === 'lost') {
+        addTo(counts.outages, outcome.error.code, 1)
       }
       if (outcome.outcome === 'unmatched' && outcome.results.every(({ order }) => namesSidAlone(order.selector))) {
         counts.unmatchedBySidAlone += 1
@@ -79,7 +100,10 @@ export function createOutcomeCounts({ now = Date.now }: { readonly now?: () => n
     perMinute(count) {
       return new Map(
         since(count).map(([minute, byIssuer]) => {
-          const { codes, unmatchedBySidAlone, ...counts } = [...byIssuer.values()].reduce(sum, noCounts())
+          const { codes, outages, runs, lastAt, unmatchedBySidAlone, ...counts } = [...byIssuer.values()].reduce(
+            sum,
+            noCounts()
+          )
           return [minute, counts]
         })
       )
@@ -88,6 +112,10 @@ export function createOutcomeCounts({ now = Date.now }: { readonly now?: () => n
       const sums = new Map<string, IssuerCounts>()
       for (const [name, counts] of since(count).flatMap(([, byIssuer]) => [...byIssuer])) {
         sums.set(name, sum(sums.get(name) ?? noCounts(), counts))
+      }
+      for (const [name, ofIssuer] of runs) {
+        const lastAt = Math.max(...[...ofIssuer.values()].map(({ until }) => until))
+        sums.set(name, { ...(sums.get(name) ?? noCounts()), runs: ofIssuer, lastAt })
       }
       return sums
     }
@@ -114,15 +142,14 @@ export function noCounts(): IssuerCounts {
     rejected: 0,
     failed: 0,
     unmatchedBySidAlone: 0,
-    codes: new Map()
+    codes: new Map(),
+    outages: new Map(),
+    runs: new Map(),
+    lastAt: undefined
   }
 }
 
 function sum(a: IssuerCounts, b: IssuerCounts): IssuerCounts {
-  const codes = new Map(a.codes)
-  for (const [code, count] of b.codes) {
-    addTo(codes, code, count)
-  }
   return {
     done: a.done + b.done,
     unmatched: a.unmatched + b.unmatched,
@@ -133,10 +160,44 @@ function sum(a: IssuerCounts, b: IssuerCounts): IssuerCounts {
     rejected: a.rejected + b.rejected,
     failed: a.failed + b.failed,
     unmatchedBySidAlone: a.unmatchedBySidAlone + b.unmatchedBySidAlone,
-    codes
+    codes: sumByCode(a.codes, b.codes),
+    outages: sumByCode(a.outages, b.outages),
+    runs: a.runs,
+    lastAt: a.lastAt
   }
 }
 
-function addTo(counts: Map<string, number>, key: string, count: number): void {
-  counts.set(key, (counts.get(key) ?? 0) + count)
+function sumByCode<Code>(a: ReadonlyMap<Code, number>, b: ReadonlyMap<Code, number>): Map<Code, number> {
+  const sums = new Map(a)
+  for (const [code, count] of b) {
+    addTo(sums, code, count)
+  }
+  return sums
+}
+
+function addTo<Code>(counts: Map<Code, number>, code: Code, count: number): void {
+  counts.set(code, (counts.get(code) ?? 0) + count)
+}
+
+// What one outcome shows about those before it: what ended something shows that all works, what was carried out at all
+// that signals are accepted and the database is there.
+const ends: Partial<Record<Outcome['outcome'], readonly Outcome['outcome'][]>> = {
+  done: ['unmatched', 'rejected', 'deferred', 'lost', 'failed'],
+  unmatched: ['rejected', 'deferred', 'lost', 'failed'],
+  duplicate: ['deferred', 'lost', 'failed']
+}
+
+function continued(
+  before: ReadonlyMap<Outcome['outcome'], Run> | undefined,
+  outcome: Outcome['outcome'],
+  at: number
+): Map<Outcome['outcome'], Run> {
+  const runs = new Map(before)
+  for (const ended of ends[outcome] ?? []) {
+    runs.delete(ended)
+  }
+  const run = runs.get(outcome)
+  const goesOn = run !== undefined && at - run.until < maxMinutes * minuteMs
+  runs.set(outcome, goesOn ? { ...run, until: at, count: run.count + 1 } : { since: at, until: at, count: 1 })
+  return runs
 }

@@ -1,4 +1,4 @@
-import type { RejectionDetails } from './errors.ts'
+import type { RejectionCode, RejectionDetails } from './errors.ts'
 import type { Outcome } from './receive.ts'
 import { printAddress } from './senders.ts'
 
@@ -7,7 +7,7 @@ export interface Rejection {
   /** Counts the rejections of this process; the next has the next one. */
   readonly position: number
   readonly at: Date
-  readonly code: string
+  readonly code: RejectionCode
   /** The fixed text for the code. */
   readonly description: string
   readonly source: string

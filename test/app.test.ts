@@ -356,3 +356,73 @@ t.test('keys to encrypt with', async (t) => {
     t.equal((await service.app.inject({ url })).statusCode, 404)
   })
 })
+
+t.test('a signal that was sent elsewhere is found among those that were rejected', async (t) => {
+  const service = await build(t, {
+    issuers: [{ name: 'other', issuer: 'https://other.example', clientIds: ['client-b'] }]
+  })
+  await service.login({ sid: 's1' })
+  const before = await service.database.snapshot()
+  const payload = `logout_token=${await service.provider.logoutToken({ sid: 's1' })}`
+  const inject = (method: 'GET' | 'HEAD' | 'POST' | 'PUT', url: string, body?: string) =>
+    service.app.inject({ method, url, headers: form, ...(body === undefined ? {} : { payload: body }) })
+  const found: [name: string, act: () => Promise<{ statusCode: number }>, status: number, expected?: object][] = [
+    [
+      'another path',
+      () => inject('POST', '/auth/backchannel-logout?sid=secret', payload),
+      404,
+      {
+        code: 'ERR_REQUEST_PATH',
+        source: 'backchannel',
+        details: { method: 'POST', path: '/auth/backchannel-logout' },
+        accepted: '/backchannel-logout, /frontchannel-logout, /frontchannel-logout/<name>'
+      }
+    ],
+    [
+      'a path with a token in it',
+      () => inject('GET', `/out/${payload.replace('logout_token=', '')}?sid=s1`),
+      404,
+      { code: 'ERR_REQUEST_PATH', source: 'frontchannel', details: { path: '/out/[a token]' } }
+    ],
+    [
+      'a redirect',
+      () => inject('GET', '/backchannel-logout'),
+      405,
+      { code: 'ERR_REQUEST_METHOD', details: { method: 'GET' }, accepted: 'POST' }
+    ],
+    [
+      'a form at the front channel',
+      () => inject('POST', '/frontchannel-logout/main', 'sid=s1'),
+      405,
+      { code: 'ERR_REQUEST_METHOD', source: 'frontchannel' }
+    ],
+    [
+      'a large body',
+      () => inject('POST', '/backchannel-logout', `logout_token=${'x'.repeat(70_000)}`),
+      413,
+      { code: 'ERR_REQUEST_TOO_LONG', source: 'backchannel' }
+    ],
+    [
+      'a client of another issuer',
+      async () => service.post(await service.provider.logoutToken({ aud: 'client-b' })),
+      400,
+      { code: 'ERR_TOKEN_AUDIENCE', hint: 'is a client id of "other"' }
+    ],
+    ['a scanner', () => inject('GET', '/wp-login.php'), 404],
+    ['a scanner that posts', () => inject('POST', '/', 'user=admin'), 404],
+    ['a probe', () => inject('HEAD', '/backchannel-logout'), 405],
+    ['another method of what is no signal', () => inject('PUT', '/healthz'), 405]
+  ]
+  for (const [name, act, status, expected] of found) {
+    const last = service.rejections.list(1)[0]?.position ?? 0
+    t.equal((await act()).statusCode, status, name)
+    const newer = service.rejections.list(500).filter(({ position }) => position > last)
+    t.match(newer, expected === undefined ? [] : [expected], name)
+    t.equal(newer.length, expected === undefined ? 0 : 1, name)
+  }
+  for (let times = 0; times < 130; times += 1) {
+    t.equal((await inject('POST', '/elsewhere', payload)).statusCode, 404)
+  }
+  t.ok(service.rejections.limited() > 0, 'a flood of them is limited as any other')
+  t.same(await service.database.snapshot(), before, 'nothing has changed')
+})

@@ -58,6 +58,14 @@ t.test('with the database out of reach', async (t) => {
         }
         t.equal((await service.rows()).length, 2)
         t.equal((await service.admin.inject('/readyz')).statusCode, 503)
+        t.match(
+          (await service.operate('GET', '/admin/stats')).json(),
+          {
+            verdicts: [{ state: 'fails', code: 'deferred', message: /: the database is out of reach$/, since: String }],
+            isComplete: false
+          },
+          'what has become of signals is shown all the same'
+        )
 
         proxy.set('open')
         service.retry()

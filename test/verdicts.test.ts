@@ -1,8 +1,9 @@
 import t from 'tap'
 import type { Census, SessionCount } from '../src/census.ts'
-import { RejectedError, UnavailableError } from '../src/errors.ts'
+import { RejectedError, type RejectionCode, UnavailableError } from '../src/errors.ts'
 import { createOutcomeCounts } from '../src/outcome-counts.ts'
 import type { Outcome } from '../src/receive.ts'
+import { createRejections } from '../src/rejections.ts'
 import type { Selector } from '../src/sign-out.ts'
 import { judge } from '../src/verdicts.ts'
 import { makeOrder } from './fixtures/orders.ts'
@@ -35,7 +36,7 @@ function verdictsOf(outcomes: readonly Outcome[], counts: readonly SessionCount[
 }
 
 const times = (count: number, outcome: Outcome) => Array.from({ length: count }, () => outcome)
-const rejected = (code: 'ERR_TOKEN_AUDIENCE' | 'ERR_TOKEN_ISSUER', issuer?: string) =>
+const rejected = (code: RejectionCode, issuer?: string) =>
   outcomeOf('rejected', { error: new RejectedError(code), issuer })
 
 const cases: [string, Outcome[], SessionCount[] | undefined, object[]][] = [
@@ -97,7 +98,101 @@ const cases: [string, Outcome[], SessionCount[] | undefined, object[]][] = [
       outcomeOf('rejected', { ...rejected('ERR_TOKEN_AUDIENCE', 'contoso'), retryAfterSeconds: 5 })
     ],
     [],
-    [{ state: 'fails', code: 'rejected', message: /was rejected, 2 in all, most by ERR_TOKEN_AUDIENCE$/ }]
+    [
+      {
+        state: 'fails',
+        code: 'rejected',
+        message:
+          'all 2 signals of contoso in the last hour were rejected: the "aud" of the token names none of our clients',
+        since: new Date(1e12),
+        advice: 'if that app is yours, add it to "clientIds". docs/troubleshooting.md has more under ERR_TOKEN_AUDIENCE'
+      }
+    ]
+  ],
+  [
+    'most were rejected for one reason, some for another, and some wait',
+    [
+      ...times(4, rejected('ERR_TOKEN_MALFORMED', 'contoso')),
+      rejected('ERR_TOKEN_AUDIENCE', 'contoso'),
+      outcomeOf('deferred', { error: new UnavailableError('ERR_KEYS_UNAVAILABLE') })
+    ],
+    [],
+    [
+      {
+        code: 'rejected',
+        message:
+          '5 of 6 signals of contoso in the last hour were rejected, 4 of them because the token is not a signed JWT',
+        advice: /^look at what the provider sends to this URL/
+      }
+    ]
+  ],
+  [
+    'more wait than were rejected',
+    [
+      rejected('ERR_TOKEN_MALFORMED', 'contoso'),
+      ...times(3, outcomeOf('deferred', { error: new UnavailableError('ERR_DATABASE_FAILED') }))
+    ],
+    [],
+    [{ code: 'deferred', message: /^3 signals .*: the database rejected the transaction$/ }]
+  ],
+  [
+    'it works, but for one app',
+    [...times(5, outcomeOf('done')), rejected('ERR_TOKEN_AUDIENCE', 'contoso')],
+    [],
+    [
+      {
+        state: 'works',
+        message: /ended something; 1 signal of it was rejected: the "aud" of the token names none of our clients$/,
+        advice: /^if that app is yours/
+      }
+    ]
+  ],
+  [
+    'it has worked, and does not since the keys are out of reach',
+    [
+      ...times(5, outcomeOf('done')),
+      ...times(3, outcomeOf('deferred', { error: new UnavailableError('ERR_KEYS_UNAVAILABLE') }))
+    ],
+    [],
+    [
+      {
+        state: 'fails',
+        code: 'deferred',
+        message:
+          '3 signals of contoso were deferred, and none has been done since: the keys of the issuer are out of reach',
+        since: new Date(1e12),
+        advice: /^msal-logout check says why the keys cannot be had/
+      }
+    ]
+  ],
+  [
+    'it has worked, and everything is rejected since',
+    [...times(50, outcomeOf('done')), ...times(10, rejected('ERR_TOKEN_SIGNATURE', 'contoso'))],
+    [],
+    [{ state: 'fails', code: 'rejected', message: /^the last 10 signals of contoso were rejected: the signature/ }]
+  ],
+  [
+    'it works again after an outage',
+    [outcomeOf('deferred', { error: new UnavailableError('ERR_KEYS_UNAVAILABLE') }), outcomeOf('done')],
+    [],
+    [{ state: 'works', since: null }]
+  ],
+  [
+    'a mistake of the service',
+    [outcomeOf('failed', { error: new Error('x') })],
+    [],
+    [{ state: 'fails', code: 'failed', message: /^1 signal of contoso in the last hour failed by a mistake/ }]
+  ],
+  [
+    'duplicates alone',
+    times(2, outcomeOf('duplicate')),
+    [],
+    [
+      {
+        code: 'quiet',
+        message: 'nothing new came of contoso in the last hour, but 2 signals that had been done before'
+      }
+    ]
   ],
   [
     'all were deferred',
@@ -109,7 +204,7 @@ const cases: [string, Outcome[], SessionCount[] | undefined, object[]][] = [
     'one was lost among many that were done',
     [...times(5, outcomeOf('done')), outcomeOf('lost', { error: new UnavailableError('ERR_DEADLINE') })],
     [],
-    [{ state: 'fails', code: 'lost' }]
+    [{ state: 'fails', code: 'lost', message: /: the sign-out was not done in time$/ }]
   ],
   [
     'another issuer, and nothing else',
@@ -129,7 +224,8 @@ const cases: [string, Outcome[], SessionCount[] | undefined, object[]][] = [
         state: 'fails',
         code: 'rejected',
         issuer: null,
-        message: /named no issuer and were rejected, most by ERR_REQUEST_FORM$/
+        message: /named no issuer and were rejected: the body must be application\/x-www-form-urlencoded$/,
+        advice: /a proxy may have changed the body/
       },
       { code: 'quiet' }
     ]
@@ -164,6 +260,57 @@ for (const [name, outcomes, counts, expected] of cases) {
 t.test('what is estimated says so', async (t) => {
   const [verdict] = verdictsOf(times(1, outcomeOf('unmatched')), [session({ withoutSid: 10 })], true)
   t.match(verdict, { message: /\(about 10 of 10 stored, by client-a\)/ })
+})
+
+t.test('a verdict says what the last one has, since when, and when the last came', async (t) => {
+  let at = 600_000_000_000
+  const counted = createOutcomeCounts({ now: () => at })
+  const rejections = createRejections({ now: () => at })
+  const verdict = () =>
+    judge({
+      names: ['contoso'],
+      counts: counted.byIssuer(60),
+      minutes: 60,
+      census: undefined,
+      rejections: rejections.list(500)
+    })[0]
+  const add = (outcome: Outcome) => {
+    counted.add(outcome)
+    rejections.add(outcome)
+  }
+  add(outcomeOf('done'))
+  at += 3 * 3_600_000
+  t.match(verdict(), { code: 'quiet', since: new Date(600_000_000_000) })
+  const begun = new Date(at)
+  for (const aud of ['one', 'two']) {
+    const error = new RejectedError('ERR_TOKEN_AUDIENCE', { details: { aud, iss: 'x' }, accepted: 'client-a' })
+    add(outcomeOf('rejected', { error }))
+    at += 600_000
+  }
+  t.match(verdict(), {
+    code: 'rejected',
+    message: /none of our clients \(the last has aud "two"; accepted is client-a\)$/,
+    since: begun
+  })
+  at += 50 * 60_000
+  add(rejected('ERR_TOKEN_AUDIENCE', 'contoso'))
+  t.match(verdict(), { message: /^the one signal/, since: begun }, 'it began before the hour')
+  const hint = 'differs from "https://op.example" by a slash at the end that is not configured'
+  add(
+    outcomeOf('rejected', {
+      issuer: undefined,
+      error: new RejectedError('ERR_TOKEN_ISSUER', { details: { iss: 'y/' }, hint })
+    })
+  )
+  t.match(
+    judge({ names: [], counts: counted.byIssuer(60), minutes: 60, census: undefined, rejections: rejections.list(9) }),
+    [
+      {
+        code: 'foreign_issuer',
+        message: /\(the last has iss "y\/", which differs from "https:\/\/op\.example" by a slash/
+      }
+    ]
+  )
 })
 
 t.test('outcomes are counted by minute, and forgotten after a day', async (t) => {

@@ -1,3 +1,4 @@
+import { findRemedy } from '../remedies.ts'
 import { backchannelSource } from '../signals/backchannel.ts'
 import { frontchannelSource } from '../signals/frontchannel.ts'
 import type { Signal, TrustedIssuer } from './operator-client.ts'
@@ -90,32 +91,6 @@ const callStages: readonly Stage[] = [
 
 const otherStages: readonly Stage[] = [
   { step: 'signal', codes: /^ERR_(TOKEN|REQUEST|KEYS)/, describe: () => 'genuine, and of a configured sender' }
-]
-
-const adviceByCode: readonly (readonly [RegExp, string])[] = [
-  [/^ERR_(TOKEN_ISSUER|REQUEST_ISS)$/, 'if it is yours, configure the issuer exactly so'],
-  [/^ERR_REQUEST_ISSUER_NAME$/, 'let the URL at the provider end in the name that is configured'],
-  [/^ERR_REQUEST_ISS_(MISSING|DIFFERS)$/, 'let the URL at the provider end in /frontchannel-logout/<name>'],
-  [/^ERR_REQUEST_SID_MISSING$/, 'have the provider send a sid: "session required", or the optional claim "sid"'],
-  [/^ERR_REQUEST_FRONT_CHANNEL_OFF$/, 'set "frontChannel": true, or take the URL out at the provider'],
-  [/^ERR_REQUEST_(FORM|TOKEN)/, 'look at what stands in between: a proxy may have changed the body'],
-  [/^ERR_TOKEN_AUDIENCE$/, 'if that app is yours, add it to "clientIds"'],
-  [
-    /^ERR_TOKEN_ALGORITHM$/,
-    'name the algorithm in "algorithms", if it is asymmetric; else have the provider sign with such a one'
-  ],
-  [/^ERR_TOKEN_TYPE(_MISSING)?$/, 'name the type in "types"; null stands for none'],
-  [/^ERR_TOKEN_EXP_MISSING$/, 'set "requireExp": false, if the provider sends none'],
-  [/^ERR_TOKEN_(EXPIRED|TOO_OLD|IAT_FUTURE|NBF_FUTURE)$/, 'compare the clocks of both, or see why it came so late'],
-  [/^ERR_TOKEN_KEY$/, 'look at "jwks_uri" of the discovery document, or at "jwksUri"; msal-logout check fetches both'],
-  [/^ERR_TOKEN_SIGNATURE$/, 'another environment signs under the same name, or somebody is trying'],
-  [/^ERR_TOKEN_(EVENTS|NONCE)/, 'it is another kind of token: look at what the provider sends to this URL'],
-  [/^ERR_TOKEN_SUBJECT_MISSING$/, 'have the provider send a sid or a sub'],
-  [/^ERR_TOKEN_ENCRYPTED$/, 'turn encryption off for this client, or give the service "decryptionKeys"'],
-  [/^ERR_TOKEN_NOT_ENCRYPTED$/, 'turn encryption on for this client, or take "requireEncryption" out'],
-  [/^ERR_TOKEN_(ENCRYPTION_\w+|DECRYPTION)$/, "compare the provider's settings with docs/encrypted-tokens.md"],
-  [/^ERR_KEYS_UNAVAILABLE$/, 'msal-logout check says why the keys cannot be had; it is done when they can'],
-  [/^ERR_DATABASE/, 'msal-logout check says why the database cannot be used; it is done when it can']
 ]
 
 /**
@@ -227,6 +202,5 @@ function describeSubject(order: Signal['orders'][number] | undefined, issuer: Tr
 }
 
 function adviceFor(code: string | null): string {
-  const known = adviceByCode.find(([codes]) => code !== null && codes.test(code))
-  return known?.[1] ?? `docs/troubleshooting.md explains ${code}`
+  return findRemedy(code ?? '') ?? `docs/troubleshooting.md explains ${code}`
 }

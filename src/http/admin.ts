@@ -71,6 +71,7 @@ export interface AdminOptions {
 
 const maxListed = 1_000
 const maxCounted = 200_000
+const maxRejections = 500
 const maxNear = 5
 const uuid = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i
 
@@ -476,7 +477,13 @@ function viewRoutes(
         return problem(reply, 400, 'invalid_request', '"minutes" must be 1 to 1440')
       }
       const [{ counts, isComplete }, latest] = await Promise.all([
-        store.recordsPerMinute(minutes, maxCounted),
+        // In an outage it is wanted most what this process has seen.
+        store.recordsPerMinute(minutes, maxCounted).catch((error: unknown) => {
+          if (!(error instanceof UnavailableError)) {
+            throw error
+          }
+          return { counts: [], isComplete: false }
+        }),
         census.current()
       ])
       const perMinute = outcomes.perMinute(minutes)
@@ -490,7 +497,13 @@ function viewRoutes(
         })),
         isComplete,
         since: new Date(outcomes.since),
-        verdicts: judge({ names, counts: byIssuer, minutes, census: latest }),
+        verdicts: judge({
+          names,
+          counts: byIssuer,
+          minutes,
+          census: latest,
+          rejections: rejections.list(maxRejections)
+        }),
         rejected: [...byIssuer.values()].reduce((sum, { rejected }) => sum + rejected, 0),
         sessions: (latest?.counts ?? [])
           .toSorted((a, b) => b.sessions - a.sessions)
@@ -511,7 +524,7 @@ function viewRoutes(
       }
     },
     async ({ query }, reply) => {
-      const limit = within(query.limit, 100, 500)
+      const limit = within(query.limit, 100, maxRejections)
       return limit === undefined
         ? problem(reply, 400, 'invalid_request', '"limit" must be 1 to 500')
         : { rejections: rejections.list(limit), limited: rejections.limited() }

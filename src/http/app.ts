@@ -8,7 +8,8 @@ import fastify, {
   LogController
 } from 'fastify'
 import { type DecryptionKey, publishDecryptionKeys } from '../decryption-key.ts'
-import { RejectedError } from '../errors.ts'
+import { RejectedError, type RejectionCode } from '../errors.ts'
+import { printableClaim } from '../printable.ts'
 import type { Committed, Outcome, Receive } from '../receive.ts'
 import { errorOf } from '../signals/security-event.ts'
 import type { Signal } from '../signals/signal.ts'
@@ -192,13 +193,17 @@ export function createApp({
     addNotificationRoute(scope, notifications, { notFound, invalid })
   })
   methods.set(notificationsUrl, 'POST')
+  const sources = new Map(routes.map(({ url, signal }) => [url, signal.source]))
   for (const [url, allow] of methods) {
     app.options(url, async (_request, reply) => reply.code(204).header('allow', allow).send())
     const others = app.supportedMethods.filter((method) => method !== 'OPTIONS' && !allow.split(', ').includes(method))
     app.route({
       method: others,
       url,
-      handler: async (_request, reply) => invalid(reply.header('allow', allow), 405, `only ${allow} is allowed here`)
+      async handler(request, reply) {
+        await observeAstray(request, sources.get(url), 'ERR_REQUEST_METHOD', allow)
+        return invalid(reply.header('allow', allow), 405, `only ${allow} is allowed here`)
+      }
     })
   }
 
@@ -226,9 +231,31 @@ export function createApp({
     })
   }
 
-  app.setNotFoundHandler((_request, reply) => notFound(reply, 'there is nothing here'))
-  app.setErrorHandler((error: FastifyError, request, reply) => {
+  /** A signal that its sender, or a proxy, has sent elsewhere is one that was rejected: who looks for it must find it. */
+  async function observeAstray(
+    request: FastifyRequest,
+    source: string | undefined,
+    code: RejectionCode,
+    accepted?: string
+  ): Promise<void> {
+    if (source === undefined || request.method === 'HEAD') {
+      return
+    }
+    const [path] = request.url.split('?', 1)
+    const details = { method: request.method, path: printableClaim(path) }
+    const read = async () => {
+      throw new RejectedError(code, { details, accepted })
+    }
+    await receive({ source, isSigned: true, read }, null, { receivedAt: now(), sender: request.ip })
+  }
+
+  app.setNotFoundHandler(async (request, reply) => {
+    await observeAstray(request, sourceOfAstray(request, routes), 'ERR_REQUEST_PATH', listPaths(routes))
+    return notFound(reply, 'there is nothing here')
+  })
+  app.setErrorHandler(async (error: FastifyError, request, reply) => {
     if (error.statusCode === 413) {
+      await observeAstray(request, sources.get(request.routeOptions.url ?? ''), 'ERR_REQUEST_TOO_LONG', '64 KiB')
       return invalid(reply, 413, 'the body is too large')
     }
     if (error.statusCode !== undefined && error.statusCode < 500) {
@@ -238,6 +265,22 @@ export function createApp({
     return answerFailed(reply)
   })
   return app
+}
+
+/** By what it bears, since its path says nothing: scanners send neither. */
+function sourceOfAstray({ body, query }: FastifyRequest, routes: readonly SignalRoute[]): string | undefined {
+  const ofMethod = (method: string) => routes.find((route) => route.method === method)?.signal.source
+  if (field(body, 'logout_token') !== undefined) {
+    return ofMethod('POST')
+  }
+  return field(query, 'sid') !== undefined ? ofMethod('GET') : undefined
+}
+
+function listPaths(routes: readonly SignalRoute[]): string {
+  return routes
+    .filter(({ body }) => body !== 'text')
+    .map(({ url }) => url.replace(/:(\w+)/g, '<$1>'))
+    .join(', ')
 }
 
 /** What is not done, and not within the sender's limit: the same for every signal. */

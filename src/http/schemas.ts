@@ -215,16 +215,8 @@ const byOutcome = Type.Object(
   },
   { description: 'What became of the signals of this process' }
 )
+// A person who asks by curl reads from the top: whether it works, and then the numbers.
 export const Stats = answer('How it goes', {
-  minutes: Type.Array(
-    Type.Object({
-      at: time,
-      bySource: Type.Record(Type.String(), count, { description: 'Records of all processes' }),
-      byOutcome
-    }),
-    { description: 'The oldest first' }
-  ),
-  isComplete: Type.Boolean({ description: 'False if there were too many records to count them all' }),
   since: Type.Unsafe<Date>({ type: 'string', format: 'date-time', description: 'When this process began to count' }),
   verdicts: Type.Array(
     Type.Object({
@@ -235,6 +227,11 @@ export const Stats = answer('How it goes', {
         description: 'The name of its configuration; null of signals that name none'
       }),
       message: Type.String(),
+      since: Type.Unsafe<Date | null>({
+        type: ['string', 'null'],
+        format: 'date-time',
+        description: 'Since when it is so; of a quiet one, when the last signal came'
+      }),
       advice: textOrNull
     }),
     { description: 'Whether each issuer works, as this process sees it; what fails first' }
@@ -249,7 +246,18 @@ export const Stats = answer('How it goes', {
       withoutSid: count
     }),
     { description: 'The sessions that each app has stored, the first 1,000; of a large table an estimate' }
-  )
+  ),
+  minutes: Type.Array(
+    Type.Object({
+      at: time,
+      bySource: Type.Record(Type.String(), count, { description: 'Records of all processes' }),
+      byOutcome
+    }),
+    { description: 'The oldest first' }
+  ),
+  isComplete: Type.Boolean({
+    description: 'False if there were too many records to count them all, or the database is out of reach'
+  })
 })
 const offending = {
   details: Type.Object(

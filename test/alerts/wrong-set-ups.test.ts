@@ -29,7 +29,8 @@ interface WrongSetUp {
   readonly name: string
   /** How the issuer is configured, beside what is right. */
   readonly entry?: (provider: IdentityProvider, elsewhere: IdentityProvider) => Partial<IssuerConfig>
-  readonly furtherIssuer?: boolean
+  /** Another issuer beside it, with these client ids; default none. */
+  readonly furtherIssuer?: readonly string[]
   /** What the apps store at a login; null: nothing. */
   readonly login?: ((provider: IdentityProvider) => { sid?: string | null; issuer?: string }) | null
   readonly prepare?: (world: World) => Promise<void> | void
@@ -68,6 +69,11 @@ const setUps: readonly WrongSetUp[] = [
   },
   { name: 'a client id is missing', signOut: post({ aud: 'client-b' }) },
   {
+    name: 'the client ids of two issuers are swapped',
+    entry: () => ({ clientIds: ['client-b'] }),
+    furtherIssuer: ['client-a']
+  },
+  {
     name: 'the provider signs with another algorithm',
     async prepare({ provider }) {
       provider.keys = [await createSigningKey('ES256')]
@@ -91,9 +97,60 @@ const setUps: readonly WrongSetUp[] = [
     name: 'a proxy turns the form into JSON',
     signOut: (world) => world.app.inject({ method: 'POST', url: '/backchannel-logout', payload: { logout_token: 'x' } })
   },
+  {
+    name: 'a proxy cuts the body',
+    signOut: async (world, sid) => world.post((await world.provider.logoutToken({ sid })).slice(0, 100))
+  },
+  {
+    name: 'a proxy turns `+` and `%` of the body into something else',
+    signOut: async (world, sid) => world.post((await world.provider.logoutToken({ sid })).replaceAll('.', '%2E'))
+  },
+  {
+    name: 'the URL at the provider has another path, or a proxy adds to it',
+    signOut: async (world, sid) =>
+      world.app.inject({
+        method: 'POST',
+        url: '/auth/backchannel-logout',
+        headers: { 'content-type': 'application/x-www-form-urlencoded' },
+        payload: `logout_token=${await world.provider.logoutToken({ sid })}`
+      })
+  },
+  {
+    name: 'the URL at the provider is redirected: its POST becomes a GET',
+    signOut: (world) => world.app.inject('/backchannel-logout')
+  },
+  {
+    name: 'the provider signs with another key of the same id',
+    async signOut({ provider, post }, sid) {
+      const other = await createSigningKey('RS256', provider.keys[0]?.kid)
+      return post(await provider.logoutToken({ sid }, {}, other))
+    }
+  },
+  {
+    name: 'a queue of the provider holds signals back for half an hour',
+    signOut: post({ iat: Math.floor(Date.now() / 1_000) - 1_800, exp: Math.floor(Date.now() / 1_000) - 1_680 })
+  },
+  {
+    name: 'the clock of the service is 10 minutes ahead',
+    clockMs: 600_000,
+    signOut: async (world, sid) => post({ exp: Math.floor(Date.now() / 1_000) + 120 })(world, sid)
+  },
   { name: 'the clock of the service is 5 minutes behind', clockMs: -300_000 },
   { name: 'the clock of the service is 20 minutes ahead', clockMs: 1_200_000 },
   { name: 'ID tokens bear no `sid`', login: () => ({ sid: null }) },
+  {
+    name: 'apps store another sid than the provider sends',
+    signOut: async (world, sid) => post({ sid: `of-the-provider-${sid}` })(world, sid)
+  },
+  {
+    name: 'apps store logins longer ago than they live: their `ttl` has passed',
+    async signOut(world, sid) {
+      await world.database.query("update msal_logout.token_cache set expires_at = now() - interval '1 day'")
+      await world.database.query("update msal_logout.sessions set expires_at = now() - interval '1 day'")
+      await world.database.query('select msal_logout.clean_up(1000)')
+      return post({})(world, sid)
+    }
+  },
   { name: 'apps store another issuer', login: () => ({ issuer: 'https://internal.example' }) },
   { name: 'apps keep their tokens elsewhere', login: null },
   { name: 'the front channel: no `sid` in the call', signOut: call(() => '/frontchannel-logout/main') },
@@ -103,7 +160,7 @@ const setUps: readonly WrongSetUp[] = [
   },
   {
     name: 'the front channel: several issuers, and the URL names none',
-    furtherIssuer: true,
+    furtherIssuer: ['client-a'],
     signOut: call((_world, sid) => `/frontchannel-logout?sid=${sid}`)
   },
   {
@@ -142,7 +199,9 @@ async function perform(t: Test, setUp: WrongSetUp): Promise<Shown> {
   const now = () => Date.now() + clockMs
   const service = await build(t, {
     edges: { now },
-    ...(setUp.furtherIssuer && { issuers: [{ name: 'other', issuer: elsewhere.issuer }] })
+    ...(setUp.furtherIssuer && {
+      issuers: [{ name: 'other', issuer: elsewhere.issuer, clientIds: setUp.furtherIssuer }]
+    })
   })
   const world: World = { ...service, elsewhere }
   const { provider, database } = service
@@ -176,9 +235,13 @@ async function perform(t: Test, setUp: WrongSetUp): Promise<Shown> {
     name: setUp.name,
     check: normal(await checked(t, world, issuers, now, setUp)),
     log: normal(logged(service.logs)),
-    page: normal(verdicts.map(({ state, message }) => `${state}: ${message}`)[0] ?? ''),
+    page: normal(verdicts.map(toSentences)[0] ?? ''),
     metrics: [before, await service.metrics.text()]
   }
+}
+
+function toSentences({ state, message, advice }: { state: string; message: string; advice: string | null }): string {
+  return `${state}: ${message}${advice === null ? '' : `. *What to do:* ${advice}`}`
 }
 
 /** What `msal-logout check` finds with this configuration. */
@@ -214,7 +277,23 @@ async function checked(t: Test, world: World, issuers: readonly IssuerConfig[], 
   return codes.length === 0 ? 'passes' : codes.join(', ')
 }
 
-const shownFields = ['code', 'outcome', 'iss', 'aud', 'typ', 'alg', 'kid', 'age', 'name', 'cause', 'accepted', 'hint']
+const shownFields = [
+  'code',
+  'outcome',
+  'iss',
+  'aud',
+  'typ',
+  'alg',
+  'kid',
+  'age',
+  'expired',
+  'name',
+  'method',
+  'path',
+  'cause',
+  'accepted',
+  'hint'
+]
 // What a code's own offending values are; the others stand in the line, too.
 const offending: Readonly<Record<string, readonly string[]>> = {
   ERR_TOKEN_ISSUER: ['iss', 'hint'],
@@ -225,7 +304,11 @@ const offending: Readonly<Record<string, readonly string[]>> = {
   ERR_TOKEN_IAT_FUTURE: ['age', 'accepted'],
   ERR_TOKEN_TOO_OLD: ['age', 'accepted'],
   ERR_TOKEN_EXP_MISSING: ['accepted'],
-  ERR_REQUEST_ISSUER_NAME: ['name', 'accepted']
+  ERR_TOKEN_EXPIRED: ['age', 'expired'],
+  ERR_TOKEN_SIGNATURE: ['kid'],
+  ERR_REQUEST_ISSUER_NAME: ['name', 'accepted'],
+  ERR_REQUEST_PATH: ['path', 'accepted'],
+  ERR_REQUEST_METHOD: ['method', 'path', 'accepted']
 }
 
 /** The line of a rejected signal; else the last of any. */
