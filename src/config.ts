@@ -474,8 +474,8 @@ function trustedFromFile(path: string, publicUrls: readonly string[], problems: 
   let content: unknown
   try {
     content = trimmed(JSON.parse(file.text))
-  } catch {
-    problems.push('ISSUERS_FILE: is not JSON') // what the parser says would quote it
+  } catch (error) {
+    problems.push(`ISSUERS_FILE: is not JSON${placeOf(error, file.text)}`)
     return nothing
   }
   if (!Value.Check(IssuersFileSchema, content)) {
@@ -523,6 +523,16 @@ function trustedFromFile(path: string, publicUrls: readonly string[], problems: 
       readStream(`ISSUERS_FILE: streams[${i}]`, entry, { issuers: configs, publicUrls, algorithms, complete }, problems)
     )
   }
+}
+
+/** Where the parser has stopped, and no more of what it says: that would quote the file. */
+function placeOf(error: unknown, text: string): string {
+  const said = error instanceof Error ? error.message : ''
+  const [, position] = /at position (\d+)/.exec(said) ?? []
+  if (position !== undefined) {
+    return `: see line ${text.slice(0, Number(position)).split('\n').length}`
+  }
+  return said.startsWith('Unexpected end') ? ': it ends too early' : ''
 }
 
 function readDecryptionKeys(
@@ -576,8 +586,12 @@ function schemaProblems(content: unknown): string[] {
             .slice(1)
             .replace(/\/(\d+)/g, '[$1]')
             .replaceAll('/', '.')
-    if (error.keyword === 'additionalProperties') {
+    // What a union says of itself adds nothing to what its members say.
+    if (error.keyword === 'additionalProperties' || error.keyword === 'anyOf') {
       return []
+    }
+    if (error.keyword === 'enum') {
+      return [`${at}: must be one of ${error.params.allowedValues.join(', ')}`]
     }
     return [error.keyword === 'boolean' ? `${at}: is not known` : `${at}: ${error.message}`]
   })

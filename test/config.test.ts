@@ -230,7 +230,17 @@ t.test('a problem names its variable', async (t) => {
       () => readConfig({ ISSUERS_FILE: join(folder, 'none') }),
       /^ISSUERS_FILE: cannot read/
     ],
-    ['a file that is not JSON', () => withFile('{'), /^ISSUERS_FILE: is not JSON/],
+    [
+      'a file that is not JSON',
+      () => withFile('{"issuers": [\n{"a": "secret",}\n]}'),
+      /^ISSUERS_FILE: is not JSON: see line 2$/
+    ],
+    [
+      'a file of which a part is missing',
+      () => withFile('{"issuers": ['),
+      /^ISSUERS_FILE: is not JSON: it ends too early$/
+    ],
+    ['a file of YAML', () => withFile('issuers: secret'), /^ISSUERS_FILE: is not JSON$/],
     ['a file without issuers', () => withFile({}), /^ISSUERS_FILE: .*issuers/],
     ['an empty list', () => withFile({ issuers: [] }), /^ISSUERS_FILE: issuers/],
     ['an unknown key', () => withFile(entry({ colour: 'red' })), /^ISSUERS_FILE: issuers\[0\]\.colour: is not known/],
