@@ -8,6 +8,8 @@ export interface NearMiss {
   readonly issuer: string | null
   readonly clientId: string | null
   readonly tenantId: string | null
+  /** Of a subject and a sid: whether it is the one that was named, letter by letter. */
+  readonly isExact: boolean
 }
 
 /** Whom to look for, in all the ways in which somebody may have written it. */
@@ -72,20 +74,20 @@ export function describeNearMisses(
   })
 }
 
-function isNamed(selector: PurgeSelector, { because, homeAccountId, issuer, tenantId }: NearMiss): boolean {
+function isNamed(selector: PurgeSelector, { because, homeAccountId, issuer, tenantId, isExact }: NearMiss): boolean {
   if ('homeAccountId' in selector) {
     return because === 'case' && homeAccountId === selector.homeAccountId
   }
   if ('sid' in selector) {
-    return because === 'sid' && issuer === selector.issuer
+    return because === 'sid' && issuer === selector.issuer && isExact
   }
   if ('subject' in selector) {
-    return because === 'subject' && issuer === selector.issuer
+    return because === 'subject' && issuer === selector.issuer && isExact
   }
   return 'objectId' in selector && because === 'object' && tenantId === selector.tenantId.toLowerCase()
 }
 
-function describe({ because, homeAccountId, issuer, clientId, tenantId }: NearMiss): string {
+function describe({ because, homeAccountId, issuer, clientId, tenantId, isExact }: NearMiss): string {
   const account = `account "${homeAccountId}"`
   switch (because) {
     case 'later':
@@ -99,12 +101,16 @@ function describe({ because, homeAccountId, issuer, clientId, tenantId }: NearMi
     case 'object':
       return `${account} is stored: this is its object id in the tenant ${tenantId}; purge by both`
     case 'subject':
-      return `${account} is stored: this is its subject at "${issuer}"; purge by both`
+      return `${account} is stored: this is its subject at "${issuer}"${inItsForm(isExact)}; purge by both`
     case 'sid':
-      return `${account} is stored: this is a sid of it at "${issuer}"; purge by both`
+      return `${account} is stored: this is a sid of it at "${issuer}"${inItsForm(isExact)}; purge by both`
     case 'client':
       return `app "${clientId}" has rows: its letters are of another case, or there are blanks`
     case 'tenant':
       return `tenant "${tenantId}" has rows: its letters are of another case, or there are blanks`
   }
+}
+
+function inItsForm(isExact: boolean): string {
+  return isExact ? '' : ', but for the case of its letters or for blanks'
 }

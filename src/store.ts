@@ -466,8 +466,9 @@ export function createStore({ pool, schema = defaultSchema }: StoreOptions) {
     /** What is stored and comes close to what was named; each way by an index of its own. */
     async findNear({ values, swapped, uids, kind }: NearQuery, limit: number): Promise<NearMiss[]> {
       const none =
-        'null::text as home_account_id, null::text as issuer, null::text as client_id, null::text as tenant_id'
-      const account = 'home_account_id, null::text as issuer, null::text as client_id, null::text as tenant_id'
+        'null::text as home_account_id, null::text as issuer, null::text as client_id, null::text as tenant_id, null::boolean as is_exact'
+      const account =
+        'home_account_id, null::text as issuer, null::text as client_id, null::text as tenant_id, null::boolean as is_exact'
       const texts: Record<NearQuery['kind'], readonly string[]> = {
         account: [
           ...['sessions', 'token_cache'].flatMap((table) => [
@@ -477,7 +478,7 @@ export function createStore({ pool, schema = defaultSchema }: StoreOptions) {
               on home_account_id >= u || '.' and home_account_id < u || '/'`
           ]),
           // Tenant by tenant, as sessions_object has them: to find an oid in all of it would read it whole.
-          `select 'object', s.home_account_id, null, null, s.tid from (
+          `select 'object', s.home_account_id, null, null, s.tid, null from (
             with recursive tenants as (
               (select tid, 1 as n from ${name}.sessions where oid is not null order by tid limit 1)
               union all
@@ -488,8 +489,8 @@ export function createStore({ pool, schema = defaultSchema }: StoreOptions) {
           ) t cross join lateral (
             select home_account_id, tid from ${name}.sessions where tid = t.tid and oid = any($1) offset 0
           ) s`,
-          `select 'subject', home_account_id, issuer, null, null from ${name}.sessions where subject = any($1)`,
-          `select 'sid', home_account_id, issuer, null, null from ${name}.sessions where sid = any($1)`
+          `select 'subject', home_account_id, issuer, null, null, subject = ($1::text[])[1] from ${name}.sessions where subject = any($1)`,
+          `select 'sid', home_account_id, issuer, null, null, sid = ($1::text[])[1] from ${name}.sessions where sid = any($1)`
         ],
         client: [
           `select 'client' as because, ${none.replace('null::text as client_id', 'client_id')}
@@ -503,18 +504,24 @@ export function createStore({ pool, schema = defaultSchema }: StoreOptions) {
       // `limit` before `distinct`, of each: an app has many rows.
       const limited = texts[kind].map((text) => `(${text} limit 100)`)
       const parameters = kind === 'account' ? [values, swapped, uids] : [values]
-      const rows = await call<{ because: NearMiss['because'] } & Record<string, string | null>>(
+      const rows = await call<
+        { because: NearMiss['because']; is_exact: boolean | null } & Record<
+          'home_account_id' | 'issuer' | 'client_id' | 'tenant_id',
+          string | null
+        >
+      >(
         `find_near_${kind}`,
         `select distinct on (n.home_account_id, n.client_id, n.tenant_id) n.* from (${limited.join(' union all ')}) n
           order by n.home_account_id, n.client_id, n.tenant_id limit ${limit}`,
         parameters
       )
-      return rows.map(({ because, home_account_id = null, issuer = null, client_id = null, tenant_id = null }) => ({
+      return rows.map(({ because, home_account_id, issuer, client_id, tenant_id, is_exact }) => ({
         because,
         homeAccountId: home_account_id,
         issuer,
         clientId: client_id,
-        tenantId: tenant_id
+        tenantId: tenant_id,
+        isExact: is_exact !== false
       }))
     },
 

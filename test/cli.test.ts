@@ -232,6 +232,14 @@ t.test('what is not there ends with 3, and what comes close is shown', async (t)
     ['--home-account-id Sid-1', /this is a sid of it at/],
     [`--sid Sid-1 --issuer ${provider.issuer}/`, /this is a sid of it at/],
     [`--sid sid-1 --issuer ${provider.issuer}`, /^nothing matched: neither a session nor a row is stored\n$/],
+    [
+      `--subject PAIRWISE --issuer ${provider.issuer}`,
+      /is its subject at .*, but for the case of its letters or for blanks/
+    ],
+    [
+      `--sid " Sid-1" --issuer ${provider.issuer}`,
+      /is a sid of it at .*, but for the case of its letters or for blanks/
+    ],
     [`--subject pairwise --issuer https://elsewhere.example`, /this is its subject at/],
     [`--object-id ${oid} --tenant-id 11111111-1111-4111-8111-111111111111`, new RegExp(`in the tenant ${tid}`)],
     ['--client-id CLIENT-A', /app "client-a" has rows/],
