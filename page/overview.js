@@ -107,7 +107,10 @@ function leadOn({ code }) {
 }
 
 /** @param {Stats} stats */
-function describeSessions({ sessions }) {
+function describeSessions({ sessions, hasSessionCounts }) {
+  if (!hasSessionCounts) {
+    return empty('They could not be counted since this instance started: the database is out of reach.')
+  }
   if (sessions.length === 0) {
     return empty('No app has stored a session: nobody has signed in by the shared cache, or all have signed out.')
   }

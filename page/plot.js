@@ -28,7 +28,7 @@ const alwaysNamed = 4
  *
  * @param {Stats} stats
  */
-export function drawSignals({ minutes, isComplete }) {
+export function drawSignals({ minutes, isComplete, hasRecords }) {
   const all = sum(minutes.map(({ byOutcome }) => byOutcome))
   const named = outcomes.filter(([outcome], place) => place < alwaysNamed || all[outcome] > 0)
   const size = Math.ceil(minutes.length / bars)
@@ -70,7 +70,12 @@ export function drawSignals({ minutes, isComplete }) {
         : nothing
     }
     ${describeSources(minutes)}
-    ${isComplete ? nothing : html`<p class="quiet">Not all records could be counted: the sums by source are too low.</p>`}`
+    ${
+      hasRecords
+        ? nothing
+        : html`<p class="quiet">The records are in the database, which is out of reach: how many came by which source is not known.</p>`
+    }
+    ${isComplete || !hasRecords ? nothing : html`<p class="quiet">Not all records could be counted: the sums by source are too low.</p>`}`
 }
 
 /**

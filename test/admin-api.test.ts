@@ -3,6 +3,8 @@ import { Validator } from '@seriousme/openapi-schema-validator'
 import t from 'tap'
 import { readConfig } from '../src/config.ts'
 import { createPool } from '../src/database.ts'
+import { UnavailableError } from '../src/errors.ts'
+import { createAdmin } from '../src/http/admin.ts'
 import type { Order } from '../src/sign-out.ts'
 import { createDatabase, createRole } from './fixtures/database.ts'
 import { clientId, createSigningKey } from './fixtures/identity-provider.ts'
@@ -791,6 +793,37 @@ t.test(
     }
   }
 )
+
+t.test('while the database is out of reach, the stats are those of the process alone, and say so', async (t) => {
+  const service = await build(t)
+  service.provider.behaviour = 'down'
+  await service.post(await service.provider.logoutToken())
+  const gone = async () => {
+    throw new UnavailableError('ERR_DATABASE_UNAVAILABLE')
+  }
+  const { adminOptions } = service
+  const admin = createAdmin({
+    ...adminOptions,
+    store: { ...adminOptions.store, recordsPerMinute: gone },
+    census: { current: async () => undefined }
+  })
+  t.teardown(() => admin.close())
+  const answer = await admin.inject({
+    url: '/admin/stats?minutes=5',
+    headers: { authorization: `Bearer ${adminToken}` }
+  })
+  t.equal(answer.statusCode, 200)
+  const stats = answer.json() as { minutes: { bySource: object; byOutcome: { deferred: number } }[] }
+  t.match(stats, { isComplete: false, hasRecords: false, hasSessionCounts: false, sessions: [] })
+  t.match(stats, { verdicts: [{ state: 'fails', code: 'deferred', issuer: 'main' }] })
+  t.equal(
+    stats.minutes.reduce((sum, { byOutcome }) => sum + byOutcome.deferred, 0),
+    1
+  )
+  t.ok(stats.minutes.every(({ bySource }) => Object.keys(bySource).length === 0))
+  const usual = (await service.operate('GET', '/admin/stats?minutes=5')).json()
+  t.match(usual, { isComplete: true, hasRecords: true, hasSessionCounts: true })
+})
 
 t.test('a rejection shows what is accepted beside what came, in the log too, and never a token', async (t) => {
   const service = await build(t, { policy: { types: ['logout+jwt', null], maxTokenAgeSeconds: 300 } })

@@ -476,16 +476,12 @@ function viewRoutes(
       if (minutes === undefined) {
         return problem(reply, 400, 'invalid_request', '"minutes" must be 1 to 1440')
       }
-      const [{ counts, isComplete }, latest] = await Promise.all([
+      const [records, latest] = await Promise.all([
         // In an outage it is wanted most what this process has seen.
-        store.recordsPerMinute(minutes, maxCounted).catch((error: unknown) => {
-          if (!(error instanceof UnavailableError)) {
-            throw error
-          }
-          return { counts: [], isComplete: false }
-        }),
+        store.recordsPerMinute(minutes, maxCounted).catch(undefinedIfUnavailable),
         census.current()
       ])
+      const { counts, isComplete } = records ?? { counts: [], isComplete: false }
       const perMinute = outcomes.perMinute(minutes)
       const byIssuer = outcomes.byIssuer(minutes)
       const names = issuers.status().map(({ name }) => name)
@@ -496,6 +492,7 @@ function viewRoutes(
           byOutcome: shownCounts(perMinute.get(at.getTime()) ?? noCounts())
         })),
         isComplete,
+        hasRecords: records !== undefined,
         since: new Date(outcomes.since),
         verdicts: judge({
           names,
@@ -505,6 +502,7 @@ function viewRoutes(
           rejections: rejections.list(maxRejections)
         }),
         rejected: [...byIssuer.values()].reduce((sum, { rejected }) => sum + rejected, 0),
+        hasSessionCounts: latest !== undefined,
         sessions: (latest?.counts ?? [])
           .toSorted((a, b) => b.sessions - a.sessions)
           .slice(0, maxListed)
@@ -777,6 +775,13 @@ function shownSignal({ orders, reason, ...signal }: RecentSignal, census: Census
       rowsByClient: rowsByClient({ byClient: result?.byClient ?? {} })
     }))
   }
+}
+
+function undefinedIfUnavailable(error: unknown): undefined {
+  if (!(error instanceof UnavailableError)) {
+    throw error
+  }
+  return undefined
 }
 
 function shownCounts({ done, unmatched, duplicate, ignored, deferred, lost, rejected, failed }: OutcomeCounts) {

@@ -237,6 +237,9 @@ export const Stats = answer('How it goes', {
     { description: 'Whether each issuer works, as this process sees it; what fails first' }
   ),
   rejected: Type.Integer({ minimum: 0, description: 'Signals that this process rejected, 429 included' }),
+  hasSessionCounts: Type.Boolean({
+    description: 'False if the sessions could not be counted since the start; `sessions` is empty then'
+  }),
   sessions: Type.Array(
     Type.Object({
       issuer: Type.String(),
@@ -257,7 +260,8 @@ export const Stats = answer('How it goes', {
   ),
   isComplete: Type.Boolean({
     description: 'False if there were too many records to count them all, or the database is out of reach'
-  })
+  }),
+  hasRecords: Type.Boolean({ description: 'False if the database is out of reach: `bySource` is empty then' })
 })
 const offending = {
   details: Type.Object(
