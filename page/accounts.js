@@ -1,9 +1,10 @@
-/** @import { Api } from './api.js' */
+/** @import { Api, Problem } from './api.js' */
 /** @import { AccountQuery, AccountReference, FoundAccounts, StoredAccount, StoredRow, StoredSession } from './answers.js' */
 /** @import { Column, Content } from './elements.js' */
 import {
   accountHash,
   accountLink,
+  asOf,
   choice,
   code,
   count,
@@ -62,7 +63,7 @@ export function createAccounts(api, redraw) {
   const directories = createWatch(redraw, api.directories, 60_000)
   let by = 'homeAccountId'
   let status = ''
-  /** @type {string | undefined} */
+  /** @type {Problem | undefined} */
   let trouble
   /** @type {() => Content} what was found */
   let drawFound = () => nothing
@@ -158,13 +159,16 @@ export function createAccounts(api, redraw) {
         ? `No address is stored here, and ${hasDirectory ? 'no directory knows this one' : 'no directory is configured to ask'}. Find the id at the provider:`
         : otherObjects.length === 0
           ? 'The directory knows this person, but no session of theirs is stored: there is nothing to purge.'
-          : 'Several people bear this name in the directories. Look for each by the directory object:'
+          : 'Several people bear this name in the directories. Ask the directory which is meant, and find that one:'
     show(
       mine,
       '',
       () =>
         html`<div class="card"><p>${why}</p>${describeClicks(clicks)}${list(
-          objects.map(({ tenantId, objectId }) => html`Object ${code(objectId)} of the tenant ${code(tenantId)}`)
+          objects.map(
+            (object) => html`Object ${code(object.objectId)} of the tenant ${code(object.tenantId)}
+              <button type="button" class="plain" @click=${() => void look(() => findSession(object))}>Find</button>`
+          )
         )}</div>`
     )
   }
@@ -187,28 +191,33 @@ export function createAccounts(api, redraw) {
   async function findAccount(homeAccountId, issuer) {
     const mine = latest
     let found = await api.account(homeAccountId, issuer)
+    let foundAt = new Date().toISOString()
     const own = [...new Set(found.rows.map(({ accountIssuer }) => accountIssuer))]
-    const heading = html`<h2 class="long">${homeAccountId}</h2>
+    const drawHeading = (
+      /** @type {() => void} */ refresh
+    ) => html`<div class="heading"><h2 class="long">${homeAccountId}</h2>${asOf({ asOf: foundAt })}<button type="button" class="plain" @click=${refresh}>Refresh</button></div>
       <p><a href="#/records?${new URLSearchParams({ account: homeAccountId })}">Its records</a></p>`
     if (found.rows.length === 0 && found.sessions.length === 0) {
       const why =
         'No app has a row or a session of it: nobody signed in by it, or it has been signed out, or all has expired.'
       // A dry run leaves no record, and says what is stored and comes close.
       const outcome = await api.dryRun({ homeAccountId, reason: 'looked for' })
+      const refresh = () => void look(() => findAccount(homeAccountId, issuer))
       show(
         mine,
         'Nothing is stored of this account.',
-        () => html`<div class="card">${heading}${empty(why)}${describeNear(outcome)}</div>`
+        () => html`<div class="card">${drawHeading(refresh)}${empty(why)}${describeNear(outcome)}</div>`
       )
       return
     }
     const owner = issuer ?? own[0] ?? undefined
     const selector = owner === undefined ? { homeAccountId } : { homeAccountId, issuer: owner }
-    const panel = createPurgePanel({ api, redraw }, selector, 'this account', () => void lookAgain())
+    const panel = createPurgePanel({ api, redraw }, selector, 'this account', () => void readAgain())
 
-    async function lookAgain() {
+    async function readAgain() {
       const problem = await attempt(async () => {
         found = await api.account(homeAccountId, issuer)
+        foundAt = new Date().toISOString()
       })
       if (mine === latest) {
         trouble = problem
@@ -220,7 +229,7 @@ export function createAccounts(api, redraw) {
     show(
       mine,
       describeSums(found),
-      () => html`<div class="card">${heading}${
+      () => html`<div class="card">${drawHeading(() => void readAgain())}${
         found.isComplete ? nothing : problem('There is more of it than is listed here.')
       }${describeApps(found)}</div>
       <div class="card">${own.length > 1 ? describeIssuers(homeAccountId, own) : panel.draw()}</div>`

@@ -5,12 +5,19 @@ import { sentence } from './elements.js'
 export class Problem extends Error {
   /**
    * @param {string} message
-   * @param {{ status?: number, code?: string, cause?: unknown }} [details] status 0: no answer
+   * @param {{ status?: number, code?: string, advice?: string | undefined, cause?: unknown }} [details] status 0: no answer
    */
-  constructor(message, { status = 0, code = 'no_answer', cause } = {}) {
+  constructor(message, { status = 0, code = 'no_answer', advice, cause } = {}) {
     super(message, { cause })
     this.status = status
     this.code = code
+    /** What to do, if anything but what the message says. */
+    this.advice = advice
+  }
+
+  /** The top of the page says since when, and what to do. */
+  get isOutage() {
+    return this.code === 'no_answer' || this.code === 'temporarily_unavailable'
   }
 
   get isAboutCredentials() {
@@ -19,7 +26,22 @@ export class Problem extends Error {
   }
 }
 
+/** @type {Readonly<Record<string, string>>} what to do, by the code of an answer */
+const advices = {
+  no_answer: 'see that the service runs, and that the way to it is open; then try again',
+  strange_answer:
+    'look at the proxy before the service, if there is one; else reload the page: the service may be of another release',
+  unauthorized: 'use the token in ADMIN_TOKEN, or an access token of your own: one that worked before has expired',
+  forbidden: 'have the role that ADMIN_ROLE names given to you, and get a new access token',
+  too_many_requests: 'wait a minute before you try another token; a good one is taken at once',
+  temporarily_unavailable:
+    'see that PostgreSQL runs, and can be reached from the service; "msal-logout check" says what it finds',
+  directory_unavailable: 'look at the directory on the overview; or find the id at the provider',
+  server_error: 'look for "failed" in the log of the service'
+}
+
 const pageSize = '25'
+const purgeTimeoutMs = 60_000
 const storedName = 'msal-logout-token'
 
 /** @typedef {ReturnType<typeof createApi>} Api */
@@ -48,16 +70,30 @@ export function createApi(signInAgain) {
       redirect: 'error',
       signal: AbortSignal.timeout(timeoutMs)
     }).catch((cause) => {
-      throw new Problem('The service did not answer.', { cause })
+      throw new Problem('The service did not answer.', { advice: advices.no_answer, cause })
     })
+    const { status } = response
     const answer = await response.json().catch((cause) => {
-      throw new Problem(`The service answered ${response.status}, and broke off.`, { cause })
+      throw strange(status, cause)
     })
     if (!response.ok) {
-      const detail = typeof answer?.detail === 'string' ? answer.detail : 'no reason given'
-      throw new Problem(sentence(detail), { status: response.status, code: String(answer?.code) })
+      const detail =
+        typeof answer?.detail === 'string' ? answer.detail : `the service answered ${status} without a reason`
+      const code = String(answer?.code)
+      throw new Problem(sentence(detail), { status, code, advice: advices[code] })
     }
     return answer
+  }
+
+  /**
+   * It broke off, or is none of the service.
+   *
+   * @param {number} status
+   * @param {unknown} [cause]
+   */
+  function strange(status, cause) {
+    const message = `What was answered, with status ${status}, cannot be read: it broke off, or something else than the service answers.`
+    return new Problem(message, { code: 'strange_answer', advice: advices.strange_answer, cause })
   }
 
   /**
@@ -83,10 +119,17 @@ export function createApi(signInAgain) {
    * Asks; after a new sign-in, again.
    *
    * @param {string} path
-   * @param {RequestInit} [init]
+   * @param {readonly string[]} members what the answer must have; the types say the rest
+   * @param {RequestInit & { timeoutMs?: number }} [init]
    * @returns {Promise<any>}
    */
-  const ask = (path, init = {}) => sendOr(path, init, () => ask(path, init))
+  async function ask(path, members, init = {}) {
+    const answer = await sendOr(path, init, () => ask(path, members, init))
+    if (members.some((member) => answer?.[member] === undefined)) {
+      throw strange(200)
+    }
+    return answer
+  }
 
   /**
    * Acts. Never again by itself after a new sign-in: the operator who signs in then has not pressed the button.
@@ -98,7 +141,8 @@ export function createApi(signInAgain) {
    */
   const act = (nothing, path, init) =>
     sendOr(path, init, async (problem) => {
-      throw new Problem(`${nothing}: the sign-in had ended. Press the button again.`, problem)
+      const { status, code, cause } = problem
+      throw new Problem(`${nothing}: the sign-in had ended. Press the button again.`, { status, code, cause })
     })
 
   /**
@@ -153,29 +197,42 @@ export function createApi(signInAgain) {
       store(candidate)
     },
 
-    /** @returns {Promise<Readiness>} */
+    /**
+     * @returns {Promise<Readiness>}
+     * @throws {Problem} if nothing that says so is answered
+     */
     async readiness() {
-      const response = await fetch('readyz', { cache: 'no-store', signal: AbortSignal.timeout(15_000) })
-      return response.json()
+      const response = await fetch('readyz', { cache: 'no-store', signal: AbortSignal.timeout(15_000) }).catch(
+        (cause) => {
+          throw new Problem('The service did not answer.', { cause })
+        }
+      )
+      const answer = await response.json().catch((cause) => {
+        throw strange(response.status, cause)
+      })
+      if (!['ok', 'unavailable'].includes(answer?.status)) {
+        throw strange(response.status)
+      }
+      return answer
     },
 
     /**
      * @param {number} minutes
      * @returns {Promise<Stats>}
      */
-    stats: (minutes) => ask(`admin/stats?minutes=${minutes}`),
+    stats: (minutes) => ask(`admin/stats?minutes=${minutes}`, ['minutes', 'verdicts', 'sessions', 'since']),
 
     /** @returns {Promise<Rejections>} */
-    rejections: () => ask('admin/rejections?limit=500'),
+    rejections: () => ask('admin/rejections?limit=500', ['rejections']),
 
     /** @returns {Promise<readonly Issuer[]>} */
-    issuers: async () => (await ask('admin/issuers')).issuers,
+    issuers: async () => (await ask('admin/issuers', ['issuers'])).issuers,
 
     /** @returns {Promise<readonly Stream[]>} */
-    streams: async () => (await ask('admin/streams')).streams,
+    streams: async () => (await ask('admin/streams', ['streams'])).streams,
 
     /** @returns {Promise<readonly Directory[]>} */
-    directories: async () => (await ask('admin/directories')).directories,
+    directories: async () => (await ask('admin/directories', ['directories'])).directories,
 
     /**
      * What the breaker of a directory holds is done, or is not.
@@ -188,26 +245,27 @@ export function createApi(signInAgain) {
       act('Nothing was decided', `admin/directories/${encodeURIComponent(tenantId)}/${decision}`, { method: 'POST' }),
 
     /** @returns {Promise<Spool>} */
-    spool: () => ask('admin/spool'),
+    spool: () => ask('admin/spool', ['stuck']),
 
     /**
      * @param {AccountQuery} session
      * @returns {Promise<readonly AccountReference[]>}
      */
-    accountsOf: async (session) => (await ask(`admin/accounts${query({ ...session })}`)).accounts,
+    accountsOf: async (session) => (await ask(`admin/accounts${query({ ...session })}`, ['accounts'])).accounts,
 
     /**
      * @param {string} user an e-mail address or a user name
      * @returns {Promise<FoundAccounts>}
      */
-    accountsOfUser: (user) => ask(`admin/accounts${query({ user })}`),
+    accountsOfUser: (user) => ask(`admin/accounts${query({ user })}`, ['accounts']),
 
     /**
      * @param {string} homeAccountId
      * @param {string} [issuer]
      * @returns {Promise<StoredAccount>}
      */
-    account: (homeAccountId, issuer) => ask(`admin/accounts/${encodeURIComponent(homeAccountId)}${query({ issuer })}`),
+    account: (homeAccountId, issuer) =>
+      ask(`admin/accounts/${encodeURIComponent(homeAccountId)}${query({ issuer })}`, ['rows', 'sessions']),
 
     /**
      * What came, the newest first.
@@ -216,13 +274,13 @@ export function createApi(signInAgain) {
      * @param {string} [before] the id of the last record seen
      * @returns {Promise<RecordPage>}
      */
-    records: (filter, before) => ask(`admin/records${query({ limit: pageSize, ...filter, before })}`),
+    records: (filter, before) => ask(`admin/records${query({ limit: pageSize, ...filter, before })}`, ['records']),
 
     /**
      * @param {string} id
      * @returns {Promise<StoredRecord>}
      */
-    record: (id) => ask(`admin/records/${encodeURIComponent(id)}`),
+    record: (id) => ask(`admin/records/${encodeURIComponent(id)}`, ['id', 'matchedAccounts']),
 
     /**
      * The operators' own, the newest first.
@@ -230,7 +288,7 @@ export function createApi(signInAgain) {
      * @param {string} [before] the id of the last record seen
      * @returns {Promise<RecordPage>}
      */
-    purges: (before) => ask(`admin/purges${query({ limit: pageSize, before })}`),
+    purges: (before) => ask(`admin/purges${query({ limit: pageSize, before })}`, ['records']),
 
     /**
      * What a purge would do.
@@ -238,7 +296,8 @@ export function createApi(signInAgain) {
      * @param {PurgeOrder} order
      * @returns {Promise<PurgeOutcome>}
      */
-    dryRun: (order) => ask('admin/purges', asJson({ ...order, dryRun: true })),
+    dryRun: (order) =>
+      ask('admin/purges', ['rowsByClient'], { ...asJson({ ...order, dryRun: true }), timeoutMs: purgeTimeoutMs }),
 
     /**
      * @param {PurgeOrder} order
@@ -250,7 +309,7 @@ export function createApi(signInAgain) {
       return act('Nothing was purged', 'admin/purges', {
         ...init,
         headers: { ...headers, 'idempotency-key': idempotencyKey },
-        timeoutMs: 60_000
+        timeoutMs: purgeTimeoutMs
       })
     }
   }

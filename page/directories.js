@@ -1,4 +1,4 @@
-/** @import { Api } from './api.js' */
+/** @import { Api, Problem } from './api.js' */
 /** @import { Directory } from './answers.js' */
 /** @import { Card } from './overview.js' */
 import { card, code, count, facts, list, number, problem, time, whatToDo } from './elements.js'
@@ -19,7 +19,7 @@ export function createDirectoriesCard(api, redraw) {
   const watch = createWatch(redraw, api.directories, 10_000)
   const intro =
     'Whom the providers know: it is asked, since they send nothing when a user is disabled, deleted or revoked.'
-  /** @type {Map<string, string>} by tenant id: why the last decision was not taken */
+  /** @type {Map<string, Problem>} by tenant id: why the last decision was not taken */
   const problems = new Map()
   /** @type {Set<string>} tenant ids of which a decision is under way */
   const deciding = new Set()
@@ -53,7 +53,7 @@ export function createDirectoriesCard(api, redraw) {
   function describe(directory) {
     const { issuer, tenantId, deltaAt, hasDelta, sweptAt, watched, unwatched, rounds } = directory
     return html`<div class="directory">
-      <h3>${issuer} <span class="quiet long">${tenantId}</span></h3>
+      <h3 class="long">${issuer} <span class="quiet long">${tenantId}</span></h3>
       ${describeDirectory(directory)}
       ${directory.breaker === null ? nothing : drawDecision(directory, directory.breaker)}
       ${describeHeld(directory)}
@@ -64,7 +64,8 @@ export function createDirectoriesCard(api, redraw) {
         ],
         ['Swept', sweptAt === null ? 'never' : time(sweptAt)],
         ['Watched', watched === null ? '–' : count(watched, 'directory object')],
-        ['Not watchable', unwatched === null ? '–' : count(unwatched, 'account')]
+        ['Not watchable', unwatched === null ? '–' : count(unwatched, 'account')],
+        ['Notifications', directory.notifications === null ? nothing : describeNotifications(directory.notifications)]
       ])}
       ${
         rounds.length === 0
@@ -104,6 +105,16 @@ export function createDirectoriesCard(api, redraw) {
   }
 }
 
+/** @param {NonNullable<Directory['notifications']>} notifications */
+function describeNotifications({ expiresAt, failure }) {
+  if (failure !== null) {
+    const detail = failure.detail === null ? nothing : html`: <span class="long">${failure.detail}</span>`
+    return html`<p>None comes: Graph does not take "notificationUrl". Changes are asked for all the same.</p>
+      <p class="quiet">The code is ${code(failure.code)}${detail}</p>`
+  }
+  return expiresAt === null ? 'not yet asked for' : html`ordered until ${time(expiresAt)}`
+}
+
 /** @param {Directory['rounds'][number]} round */
 function describeRound({ kind, at, looked, done, held, failure }) {
   const purged = Object.entries(done).map(([event, accounts]) => `${number(accounts)} ${event}`)
@@ -121,7 +132,7 @@ function describeHeld({ held, heldCount, dryRun }) {
     ${list([
       ...held.map(
         ({ objectId, event, detail, seenAt }) =>
-          html`${code(objectId)} ${event}: <span class="long">${detail}</span>, seen ${time(seenAt)}`
+          html`${code(objectId)} <span class="long">${event}</span>: <span class="long">${detail}</span>, seen ${time(seenAt)}`
       ),
       ...(more > 0 ? [`and ${number(more)} more`] : [])
     ])}</details>`

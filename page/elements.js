@@ -2,7 +2,7 @@
 /** @import { Watch } from './watch.js' */
 import { html, nothing } from './lit.js'
 
-// What views are made of. A value in a template becomes text or an attribute, never markup: lit sees to it.
+// What views are made of. A value in a template becomes text or an attribute, never markup: `html` sees to it.
 
 /** @typedef {TemplateResult | string | typeof nothing} One */
 /** @typedef {One | readonly One[]} Content */
@@ -78,11 +78,17 @@ export function time(iso) {
 }
 
 /**
- * `hour:minute` of the reader's day.
+ * `hour:minute` of the reader's day, and the day if it is another one.
  *
  * @param {string} iso
  */
-export const timeOfDay = (iso) => minuteClock.format(new Date(iso))
+export function timeOfDay(iso) {
+  const date = new Date(iso)
+  return `${otherDay(date)}${minuteClock.format(date)}`
+}
+
+/** @param {Date} date */
+const otherDay = (date) => (date.toDateString() === new Date().toDateString() ? '' : `${calendar.format(date)}, `)
 
 /** The zone of the times, as they name it. */
 export const zone = () => clock.formatToParts(new Date()).find(({ type }) => type === 'timeZoneName')?.value ?? ''
@@ -92,9 +98,17 @@ export function asOf({ asOf }) {
   if (asOf === undefined) {
     return nothing
   }
-  const date = new Date(asOf)
-  const day = date.toDateString() === new Date().toDateString() ? '' : `${calendar.format(date)}, `
-  return html`<span class="as-of">as of ${day}${clock.format(date)}</span>`
+  return html`<span class="as-of">as of ${moment(asOf)}</span>`
+}
+
+/**
+ * The time, and the day if it is another one.
+ *
+ * @param {string} iso
+ */
+function moment(iso) {
+  const date = new Date(iso)
+  return `${otherDay(date)}${clock.format(date)}`
 }
 
 /**
@@ -113,8 +127,24 @@ const capital = (text) => `${text.charAt(0).toUpperCase()}${text.slice(1)}`
 /** @param {string | null | undefined} value an id, or anything else that others have chosen */
 export const code = (value) => (value === null || value === undefined ? nothing : html`<code>${value}</code>`)
 
-/** @param {Content} [text] */
-export const problem = (text = nothing) => html`<p class="problem" role="alert">${text}</p>`
+/**
+ * What went wrong. The paragraph is always there, so that what comes into it is read out.
+ *
+ * @param {string | { message: string, advice: string | undefined, isOutage: boolean }} [given]
+ * @param {{ isAlone?: boolean, beside?: Content }} [how] `isAlone`: what an outage asks for is not said above;
+ *   `beside`: what else there is to say
+ */
+export function problem(given, { isAlone = false, beside = nothing } = {}) {
+  const {
+    message = '',
+    advice = undefined,
+    isOutage = false
+  } = typeof given === 'string' ? { message: given } : (given ?? {})
+  const isAdvised = advice !== undefined && (isAlone || !isOutage)
+  return html`<p class="problem" role="alert">${message === '' ? nothing : html`${message}${beside}`}${
+    isAdvised ? html` <span class="advice"><b>What to do:</b> ${sentence(advice)}</span>` : nothing
+  }</p>`
+}
 
 /** @param {string} text */
 export const empty = (text) => html`<p class="empty">${text}</p>`
@@ -122,6 +152,32 @@ export const empty = (text) => html`<p class="empty">${text}</p>`
 /** @param {string | null | undefined} text */
 export const whatToDo = (text) =>
   text === null || text === undefined ? nothing : html`<p class="advice"><b>What to do:</b> ${sentence(text)}</p>`
+
+/**
+ * Draws an answer; one that is not as its type has it spoils nothing else.
+ *
+ * @param {() => Content} draw
+ */
+export function drawSafely(draw) {
+  try {
+    return draw()
+  } catch (error) {
+    console.error(error)
+    return problem({
+      message: 'This part cannot be shown: the answer of the service is not as this page expects it.',
+      advice:
+        'reload the page: the service may be of another release. If it stays so, the console of the browser says more',
+      isOutage: false
+    })
+  }
+}
+
+/**
+ * That what is shown is old, since the last question had no answer.
+ *
+ * @param {Pick<Watch<unknown>, 'asOf'>} watch
+ */
+export const stale = ({ asOf: at }) => (at === undefined ? nothing : html` What stands here was so at ${moment(at)}.`)
 
 /**
  * A part of a view that shows one answer: with its own problem, and as of when. If there is a problem, the last good answer stays.
@@ -136,11 +192,12 @@ export const whatToDo = (text) =>
  * @param {(answer: Answer) => Content} draw
  */
 export function card({ title, id, intro, aside = nothing }, watch, draw) {
+  const { answer } = watch
   return html`<section class="card" id=${id ?? nothing} aria-label=${title}>
     <div class="heading"><h2>${title}</h2>${asOf(watch)}${aside}</div>
     ${intro === undefined ? nothing : html`<p class="quiet">${intro}</p>`}
-    ${problem(watch.problem ?? nothing)}
-    ${watch.answer === undefined ? (watch.problem === undefined ? empty('Looking …') : nothing) : draw(watch.answer)}
+    ${problem(watch.problem, { beside: stale(watch) })}
+    ${answer === undefined ? (watch.problem === undefined ? empty('Looking …') : nothing) : drawSafely(() => draw(answer))}
   </section>`
 }
 

@@ -2,7 +2,7 @@
 /** @import { Seen } from './states.js' */
 import { createAccounts } from './accounts.js'
 import { createApi, Problem } from './api.js'
-import { focus, number, onSubmit } from './elements.js'
+import { drawSafely, focus, number, onSubmit, problem } from './elements.js'
 import { html, nothing, render } from './lit.js'
 import { createOverview } from './overview.js'
 import { createPurges } from './purges.js'
@@ -44,7 +44,8 @@ const pills = { ok: ['good', 'Ready'], unavailable: ['bad', 'Not ready'], silent
 let shown
 let isSignedIn = false
 let isSigningIn = false
-let signInProblem = ''
+/** @type {Problem | undefined} */
+let signInProblem
 let signInWhy = 'For operators. This tab keeps the token until it is closed, or you sign out.'
 /** @type {(() => void) | undefined} */
 let afterSignIn
@@ -68,7 +69,7 @@ function drawSignIn() {
         <label for="token">Bearer token</label>
         <input id="token" name="password" type="password" required autocomplete="current-password" spellcheck="false" aria-describedby="sign-in-problem">
       </div>
-      <p id="sign-in-problem" class="problem" role="alert">${signInProblem}</p>
+      <div id="sign-in-problem">${problem(signInProblem, { isAlone: true })}</div>
       <button type="submit" class="primary" aria-busy=${isSigningIn}>Sign in</button>
     </form>
   </main>`
@@ -97,7 +98,7 @@ function drawSignedIn() {
         ([name, view]) =>
           html`<section id=${name} aria-labelledby="${name}-title" ?hidden=${name !== shown}>
           <h1 id="${name}-title" tabindex="-1">${view.title}</h1>
-          ${view.draw()}
+          ${drawSafely(view.draw)}
         </section>`
       )}</main>
     <footer class="quiet">msal-logout ${version}</footer>
@@ -117,14 +118,17 @@ function drawBadge() {
 
 /** @param {HTMLFormElement} form */
 async function signIn(form) {
+  if (isSigningIn) {
+    return
+  }
   const token = String(new FormData(form).get('password')).trim()
   isSigningIn = true
-  signInProblem = ''
+  signInProblem = undefined
   redraw()
-  signInProblem = (await attempt(() => api.signIn(token))) ?? ''
+  signInProblem = await attempt(() => api.signIn(token))
   isSigningIn = false
   redraw()
-  if (signInProblem !== '') {
+  if (signInProblem !== undefined) {
     const input = document.getElementById('token')
     if (input instanceof HTMLInputElement) {
       input.select()
@@ -153,7 +157,7 @@ function signOut() {
 function signInAgain(problem) {
   const focused = document.activeElement
   views.get(shown ?? '')?.hide()
-  askForToken(problem.message, 'What you looked at is still there, and comes back when you have signed in again.')
+  askForToken(problem, 'What you looked at is still there, and comes back when you have signed in again.')
   return new Promise((/** @type {(value: void) => void} */ resolve) => {
     afterSignIn = () => {
       showView({ isReturn: true })
@@ -166,7 +170,7 @@ function signInAgain(problem) {
 }
 
 /**
- * @param {string} problem
+ * @param {Problem | undefined} problem
  * @param {string} [why]
  */
 function askForToken(problem, why = signInWhy) {
@@ -236,8 +240,10 @@ const readiness = createWatch(
       const answer = await api.readiness()
       seen = answer
       version = answer.version
-    } catch {
-      seen = seen?.status === 'silent' ? seen : { status: 'silent', since: new Date().toISOString() }
+    } catch (error) {
+      const isStrange = error instanceof Problem && error.code === 'strange_answer'
+      const since = seen?.status === 'silent' ? seen.since : new Date().toISOString()
+      seen = { status: 'silent', since, isStrange }
     }
   },
   10_000
@@ -248,5 +254,5 @@ setInterval(redraw, 10_000) // the ages grow
 if (api.hasToken()) {
   enter()
 } else {
-  askForToken('')
+  askForToken(undefined)
 }

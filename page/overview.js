@@ -10,6 +10,7 @@ import { createWatch } from './watch.js'
 
 const everyMs = 10_000
 const maxAppsShown = 20
+const maxIssuersShown = 12
 
 /**
  * A card of the overview: one thing that is watched. A new one is a function like those below, and a name in `createOverview`.
@@ -87,10 +88,22 @@ function createStatsCards(api, redraw) {
 function describeVerdicts({ verdicts, since }) {
   const mark = { works: 'good', quiet: 'quiet', fails: 'bad' }
   const word = { works: 'Works', quiet: 'Quiet', fails: 'Fails' }
-  return html`<ul class="verdicts">${verdicts.map(
-    (verdict) => html`<li><b class=${mark[verdict.state]}>${word[verdict.state]}</b>
+  const drawVerdicts = (/** @type {readonly Verdict[]} */ some) =>
+    html`<ul class="verdicts">${some.map(
+      (verdict) => html`<li><b class=${mark[verdict.state]}>${word[verdict.state]}</b>
         <div><p class="long">${sentence(verdict.message)}</p>${sinceWhen(verdict)}${whatToDo(verdict.advice)}${leadOn(verdict)}</div></li>`
-  )}</ul>
+    )}</ul>`
+  // What fails is never folded away.
+  const failing = verdicts.filter(({ state }) => state === 'fails')
+  const others = verdicts.filter(({ state }) => state !== 'fails')
+  const quiet = others.filter(({ state }) => state === 'quiet').length
+  const isFolded = verdicts.length > maxIssuersShown && others.length > 1
+  return html`${
+    isFolded
+      ? html`${failing.length === 0 ? empty('None fails.') : drawVerdicts(failing)}
+          <details><summary>${number(others.length - quiet)} work, ${number(quiet)} quiet</summary>${drawVerdicts(others)}</details>`
+      : drawVerdicts([...failing, ...others])
+  }
     <p class="quiet">As this instance has counted, which started ${time(since)}.</p>`
 }
 
@@ -122,7 +135,7 @@ function describeSessions({ sessions, hasSessionCounts }) {
         title: 'Issuer',
         cell: ({ issuer, issuerName }) =>
           issuerName === null
-            ? html`<span class="long">${issuer}</span> <b class="bad">not configured: no sign-out of it is taken</b>`
+            ? html`<span class="long">${issuer}</span> <b class="bad">not configured: no sign-out of it ends anything</b>`
             : html`<span class="long">${issuerName}</span>`
       },
       { title: 'Sessions', isNumber: true, cell: (each) => number(each.sessions) },
@@ -136,8 +149,16 @@ function describeSessions({ sessions, hasSessionCounts }) {
   )}
   ${sessions.length > maxAppsShown ? html`<p class="quiet">And ${number(sessions.length - maxAppsShown)} more, with fewer sessions.</p>` : nothing}
   ${
+    sessions.some(({ issuerName }) => issuerName === null)
+      ? whatToDo(
+          'if an issuer that is not configured is yours, configure it exactly as it stands here; else purge its app'
+        )
+      : nothing
+  }
+  ${
     sessions.some(({ withoutSid }) => withoutSid > 0)
-      ? html`<p class="quiet">A sign-out that names a sid alone does not end a session without one.</p>`
+      ? html`<p class="quiet">A sign-out that names a sid alone does not end a session without one.</p>
+          ${whatToDo('have the provider put a sid into ID tokens, and each app store it; logins of before stay without')}`
       : nothing
   }`
 }
@@ -152,24 +173,47 @@ function createIssuersCard(api, redraw) {
   return {
     ...watch,
     draw: () =>
-      card({ title: 'Issuers', id: 'issuers' }, watch, (issuers) =>
-        table(
-          'Issuers',
-          [
-            {
-              title: 'Issuer',
-              isHeader: true,
-              cell: ({ name, issuer }) => html`<b class="long">${name}</b><br><span class="quiet long">${issuer}</span>`
-            },
-            { title: 'Apps', cell: ({ clientIds }) => describeApps(clientIds) },
-            { title: 'Front channel', isShort: true, cell: ({ frontChannel }) => (frontChannel ? 'on' : 'off') },
-            { title: 'Keys', cell: describeKeys }
-          ],
-          issuers
-        )
-      )
+      card({ title: 'Issuers', id: 'issuers' }, watch, (issuers) => {
+        // Those without good keys come first, and are never folded away.
+        const failing = issuers.filter(lacksKeys)
+        const others = issuers.filter((issuer) => !lacksKeys(issuer))
+        const shown = Math.max(failing.length, maxIssuersShown)
+        const all = [...failing, ...others]
+        const rest = all.slice(shown)
+        return html`${drawIssuers(all.slice(0, shown))}${
+          rest.length === 0
+            ? nothing
+            : html`<details><summary>${count(rest.length, 'more issuer')}: nothing is wrong with their keys</summary>${drawIssuers(rest)}</details>`
+        }`
+      })
   }
 }
+
+/** @param {readonly Issuer[]} issuers */
+function drawIssuers(issuers) {
+  return table(
+    'Issuers',
+    [
+      {
+        title: 'Issuer',
+        isHeader: true,
+        cell: ({ name, issuer }) => html`<b class="long">${name}</b><br><span class="quiet long">${issuer}</span>`
+      },
+      { title: 'Apps', cell: ({ clientIds }) => html`<div class="apps">${describeApps(clientIds)}</div>` },
+      { title: 'Front channel', isShort: true, cell: ({ frontChannel }) => (frontChannel ? 'on' : 'off') },
+      { title: 'Keys', cell: describeKeys }
+    ],
+    issuers
+  )
+}
+
+/**
+ * The last try brought none. One that nobody has asked lacks nothing.
+ *
+ * @param {Issuer} issuer
+ */
+const lacksKeys = ({ keysLoadedAt, lastFailureAt }) =>
+  lastFailureAt !== null && (keysLoadedAt === null || lastFailureAt > keysLoadedAt)
 
 /** @param {readonly string[]} clientIds */
 function describeApps(clientIds) {
@@ -180,7 +224,8 @@ function describeApps(clientIds) {
 }
 
 /** @param {Issuer} issuer */
-function describeKeys({ keys, keysLoadedAt, lastFailureAt, lastFailure }) {
+function describeKeys(issuer) {
+  const { keys, keysLoadedAt, lastFailureAt, lastFailure } = issuer
   const advice = 'run "msal-logout check": it looks at the discovery document and the key set, one by one'
   const tried =
     lastFailureAt === null
@@ -193,7 +238,7 @@ function describeKeys({ keys, keysLoadedAt, lastFailureAt, lastFailure }) {
           ${whatToDo(advice)}`
   }
   const fetched = html`${count(keys, 'key')}, fetched ${time(keysLoadedAt)}.`
-  return lastFailureAt !== null && lastFailureAt > keysLoadedAt
+  return lacksKeys(issuer)
     ? html`<p>${fetched}</p><p class="bad">They cannot be fetched again; ${tried}. Those at hand serve meanwhile.</p>${whatToDo(advice)}`
     : fetched
 }

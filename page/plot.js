@@ -46,7 +46,7 @@ export function drawSignals({ minutes, isComplete, hasRecords }) {
         } <b>${number(all[outcome])}</b></li>`
     )}</ul>
     ${hasAny ? drawBars(periods, size) : empty('Nothing came in this time. If users have signed out, their signals do not arrive here.')}
-    <p class="quiet">Of the providers' signals, as this instance counted them.</p>
+    <p class="quiet">Of the providers' signals, as this instance counted them. Unmatched: no session was there to end. Deferred: on disk, and done later.</p>
     ${
       hasAny
         ? html`<details><summary>As a table</summary>
@@ -129,7 +129,7 @@ function describeSources(minutes) {
           .sort()
           .map(
             ([source, times]) =>
-              html`<li><a href="#/records?${new URLSearchParams({ source })}">${label(source)}</a> <b>${number(times)}</b></li>`
+              html`<li><a href="#/records?${new URLSearchParams({ source })}"><span class="long">${label(source)}</span></a> <b>${number(times)}</b></li>`
           )}</ul>
         <p class="quiet">Of all instances, purges by operators too.</p>`
 }

@@ -2,7 +2,21 @@
 /** @import { PurgeOrder, PurgeOutcome, Selector, StoredRecord } from './answers.js' */
 /** @import { Content } from './elements.js' */
 import { Problem } from './api.js'
-import { code, count, focus, list, number, onSubmit, problem, resetForm, table } from './elements.js'
+import {
+  accountHash,
+  code,
+  count,
+  focus,
+  list,
+  number,
+  onSubmit,
+  problem,
+  resetForm,
+  sentence,
+  table,
+  time,
+  zone
+} from './elements.js'
 import { html, keyed, nothing } from './lit.js'
 import { attempt, createWatch } from './watch.js'
 
@@ -32,7 +46,7 @@ export function createPurgePanel({ api, redraw }, selector, what, onPurged) {
   const id = `purge-${lastPanel}`
   /** @type {State} */
   let state = { name: 'idle' }
-  /** @type {string | undefined} */
+  /** @type {Problem | undefined} */
   let trouble
   let isBusy = false
   const progress = createWatch(follow, () => api.record(state.name === 'runs' ? state.id : ''), 1_000)
@@ -114,7 +128,7 @@ export function createPurgePanel({ api, redraw }, selector, what, onPurged) {
     } catch (error) {
       if (error instanceof Problem && error.status === 0) {
         const unknown = 'Whether it was done is not known. Press the button again: it is done once.'
-        throw new Problem(`${error.message} ${unknown}`, { cause: error })
+        throw new Problem(`${error.message} ${unknown}`, { code: error.code, cause: error })
       }
       throw error
     }
@@ -130,11 +144,8 @@ export function createPurgePanel({ api, redraw }, selector, what, onPurged) {
     if (record?.status === 'done' && state.name === 'runs') {
       state = { name: 'done', id: record.id, rows: record.rows, sessions: record.sessions }
       onPurged()
-      redraw()
-      focus(`${id}-status`)
-    } else {
-      redraw()
     }
+    redraw() // its end is read out: the focus stays, since an operator may type elsewhere by then
   }
 
   function describeState() {
@@ -143,9 +154,14 @@ export function createPurgePanel({ api, redraw }, selector, what, onPurged) {
         return nothing
       case 'tried': {
         const { rows, sessions, accounts } = state.outcome
+        const { issuedBefore } = state.order
+        const only =
+          issuedBefore === undefined
+            ? nothing
+            : html` Only what was issued before ${time(String(issuedBefore))} is meant.`
         return rows === 0 && sessions === 0
-          ? 'Nothing would go: neither a row nor a session is stored.'
-          : `Would delete ${count(rows, 'row')} and end ${count(sessions, 'session')} of ${count(accounts, 'account')}. Nothing has been changed yet.`
+          ? html`Nothing would go: neither a row nor a session is stored.${only}`
+          : html`Would delete ${count(rows, 'row')} and end ${count(sessions, 'session')} of ${count(accounts, 'account')}.${only} Nothing has been changed yet.`
       }
       case 'runs':
         return html`The purge is running, and goes on if you leave: see ${recordLink(state.id)}.`
@@ -197,8 +213,8 @@ export function createPurgePanel({ api, redraw }, selector, what, onPurged) {
               isSweep(selector)
                 ? nothing // an app or a tenant goes with all that is there
                 : html`<div class="field">
-                    <label for="${id}-issued-before">Only what was issued before (optional)</label>
-                    <input id="${id}-issued-before" name="issuedBefore" type="datetime-local" step="1">
+                    <label for="${id}-issued-before">Only what was issued before (optional, ${zone()})</label>
+                    <input id="${id}-issued-before" name="issuedBefore" type="datetime-local" step="1" max="9999-12-31T23:59:59">
                   </div>`
             }
             <button type="submit" aria-busy=${isBusy}>Dry run</button>
@@ -235,7 +251,14 @@ export function describeNear(outcome) {
   const near = 'near' in outcome ? (outcome.near ?? []) : []
   return near.length === 0
     ? nothing
-    : html`<div><p>This comes close:</p>${list(near.map(({ message }) => html`<span class="long">${message}</span>`))}</div>`
+    : html`<div><p>This comes close:</p>${list(
+        near.map(
+          ({ message, homeAccountId }) =>
+            html`<span class="long">${sentence(message)}</span>${
+              homeAccountId === null ? nothing : html` <a href=${accountHash(homeAccountId)}>See this account</a>`
+            }`
+        )
+      )}</div>`
 }
 
 /** @param {{ rowsByClient: Readonly<Record<string, number>> }} outcome */

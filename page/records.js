@@ -1,4 +1,4 @@
-/** @import { Api } from './api.js' */
+/** @import { Api, Problem } from './api.js' */
 /** @import { RecordFilter, RecordPage, StoredRecord } from './answers.js' */
 /** @import { Column, Content } from './elements.js' */
 import {
@@ -7,6 +7,7 @@ import {
   asOf,
   code,
   count,
+  drawSafely,
   empty,
   facts,
   field,
@@ -17,8 +18,10 @@ import {
   onSubmit,
   problem,
   resetForm,
+  stale,
   table,
-  time
+  time,
+  whatToDo
 } from './elements.js'
 import { html, nothing } from './lit.js'
 import { drawProgress, rowsByClient } from './purge.js'
@@ -27,7 +30,11 @@ import { attempt, createWatch } from './watch.js'
 const followMs = 2_000
 
 /** @type {Column<StoredRecord>} */
-const sourceColumn = { title: 'Source', isShort: true, cell: ({ source }) => label(source) }
+const sourceColumn = {
+  title: 'Source',
+  isShort: true,
+  cell: ({ source }) => html`<span class="label">${label(source)}</span>`
+}
 
 /** @type {Column<StoredRecord>} */
 export const operatorColumn = { title: 'Operator', cell: ({ actor }) => html`<span class="long">${actor}</span>` }
@@ -44,7 +51,11 @@ export function createRecords(api, redraw) {
   let shownId = ''
   const records = createRecordList(
     redraw,
-    { title: 'Sign-outs and purges', empty: 'No record: nothing of this kind has come.', by: sourceColumn },
+    {
+      title: 'Sign-outs and purges',
+      empty: 'No record: nothing of this kind has come. A filter must be spelt exactly as the records have it.',
+      by: sourceColumn
+    },
     (before) => api.records(filter, before)
   )
   const offered = createWatch(
@@ -54,9 +65,10 @@ export function createRecords(api, redraw) {
   )
   const record = createWatch(onRecord, () => api.record(shownId), 1_000)
 
-  /** A running one is followed. */
+  /** A running one is followed; and what could not be asked is asked again. */
   function onRecord() {
-    if (record.answer?.id !== shownId || record.answer.status !== 'running') {
+    const { answer, problem } = record
+    if (problem === undefined ? answer?.status !== 'running' : !problem.isOutage) {
       record.stop()
     }
     redraw()
@@ -65,7 +77,7 @@ export function createRecords(api, redraw) {
   /** @param {HTMLFormElement} form */
   function search(form) {
     const given = givenIn(form)
-    const hash = Object.keys(given).length === 0 ? '#/records' : `#/records?${new URLSearchParams(given)}`
+    const hash = hashOf(given)
     if (location.hash === hash) {
       void records.load()
     } else {
@@ -100,10 +112,15 @@ export function createRecords(api, redraw) {
 
   function drawRecord() {
     const { answer } = record
-    return html`<p class="back"><a href="#/records">← All records</a></p>
+    return html`<p class="back"><a href=${hashOf(filter)}>← ${Object.keys(filter).length === 0 ? 'All records' : 'Back to the records'}</a></p>
       <div class="card" id="record">
-        ${answer?.id === shownId ? describeRecord(answer, asOf(record)) : record.problem === undefined ? empty('Looking …') : nothing}
-        ${problem(record.problem)}
+        ${problem(record.problem, { beside: stale(record) })}
+        ${
+          record.problem?.code === 'not_found'
+            ? whatToDo('see that the id in the address is whole; a record that is too old has been removed')
+            : nothing
+        }
+        ${answer !== undefined ? drawSafely(() => describeRecord(answer, asOf(record))) : record.problem === undefined ? empty('Looking …') : nothing}
       </div>`
   }
 
@@ -116,21 +133,28 @@ export function createRecords(api, redraw) {
      * @param {boolean} isReturn
      */
     show(id, query, isReturn) {
+      if (shownId !== id.toLowerCase()) {
+        record.stop()
+        record.forget()
+      }
       shownId = id.toLowerCase()
       if (id !== '') {
         records.stop()
-        record.problem = undefined
         record.start()
         return
       }
       offered.start()
       if (!isReturn) {
+        const before = hashOf(filter)
         filter = Object.fromEntries(
           ['source', 'issuer', 'account', 'actor'].flatMap((name) => {
             const value = query.get(name)
             return value === null ? [] : [[name, value]]
           })
         )
+        if (hashOf(filter) !== before) {
+          records.forget()
+        }
         redraw()
         resetForm('filter')
       }
@@ -143,6 +167,14 @@ export function createRecords(api, redraw) {
     }
   }
 }
+
+/**
+ * The address of a list of records.
+ *
+ * @param {RecordFilter} filter
+ */
+const hashOf = (filter) =>
+  Object.keys(filter).length === 0 ? '#/records' : `#/records?${new URLSearchParams({ ...filter })}`
 
 /**
  * Records, the newest first, page by page. While one of them is running and nothing older is shown, it follows by itself.
@@ -160,9 +192,10 @@ export function createRecordList(redraw, { title, empty: none, by }, fetchPage) 
   /** @type {string | null} */
   let next = null
   let news = ''
-  /** @type {string | undefined} */
+  /** @type {Problem | undefined} */
   let trouble
   let isFollowed = false
+  let isLoadingOlder = false
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let timer
   const id = title.toLowerCase().replaceAll(' ', '-')
@@ -173,6 +206,8 @@ export function createRecordList(redraw, { title, empty: none, by }, fetchPage) 
       seen = first.answer
       next = seen?.next ?? null
       older = []
+      news = ''
+      trouble = undefined
     }
     clearTimeout(timer)
     if (isFollowed && older.length === 0 && all().some(({ status }) => status === 'running')) {
@@ -182,15 +217,22 @@ export function createRecordList(redraw, { title, empty: none, by }, fetchPage) 
   }
 
   async function refresh() {
-    if (await first.load()) {
-      news = `The newest ${count(all().length, 'record')}.`
-      redraw()
-    }
+    news = 'Looking …'
+    redraw()
+    const isGood = await first.load()
+    news = isGood ? `The newest ${count(all().length, 'record')}.` : ''
+    redraw()
   }
 
   async function loadOlder() {
+    if (isLoadingOlder) {
+      return
+    }
+    isLoadingOlder = true
     const begun = seen
     const shown = all().length
+    news = 'Looking …'
+    redraw()
     trouble = await attempt(async () => {
       const page = await fetchPage(next ?? undefined)
       if (begun !== seen) {
@@ -201,6 +243,8 @@ export function createRecordList(redraw, { title, empty: none, by }, fetchPage) 
       next = page.next
       news = `${count(all().length, 'record')} shown.`
     })
+    isLoadingOlder = false
+    news = trouble === undefined ? news : ''
     redraw()
     const link = document.getElementById(id)?.querySelectorAll('tbody th a')[shown]
     if (link instanceof HTMLElement) {
@@ -237,13 +281,18 @@ export function createRecordList(redraw, { title, empty: none, by }, fetchPage) 
       isFollowed = false
       clearTimeout(timer)
     },
+    /** The next list is another one. */
+    forget() {
+      first.forget()
+      onFirst()
+    },
     actors: () => all().map(({ actor }) => actor ?? ''),
     draw() {
       const records = all()
       return html`<section class="card" id=${id} aria-label=${title}>
         <div class="heading"><h2>${title}</h2>${asOf(first)}<button type="button" class="plain" @click=${refresh}>Refresh</button></div>
         <p class="status" role="status">${news}</p>
-        ${problem(first.problem ?? trouble)}
+        ${problem(first.problem ?? trouble, { beside: first.problem === undefined ? nothing : stale(first) })}
         ${
           first.answer === undefined
             ? first.problem === undefined
@@ -251,9 +300,9 @@ export function createRecordList(redraw, { title, empty: none, by }, fetchPage) 
               : nothing
             : records.length === 0
               ? empty(none)
-              : table(`${title}, newest first`, columns, records)
+              : drawSafely(() => table(`${title}, newest first`, columns, records))
         }
-        ${next === null ? nothing : html`<button type="button" @click=${loadOlder}>Show older</button>`}
+        ${next === null ? nothing : html`<button type="button" aria-busy=${isLoadingOlder} @click=${loadOlder}>Show older</button>`}
       </section>`
     }
   }
@@ -339,6 +388,6 @@ function describeState({ outcome, at, finishedAt }) {
     case 'unmatched':
       return 'It is done, and ended nothing: no session was there to end.'
     case 'done':
-      return finishedAt === null ? 'It is done.' : html`It is done since ${time(finishedAt)}.`
+      return finishedAt === null ? 'It is done.' : html`It was done at ${time(finishedAt)}.`
   }
 }

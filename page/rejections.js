@@ -1,7 +1,7 @@
 /** @import { Api } from './api.js' */
 /** @import { Rejection } from './answers.js' */
 /** @import { Column } from './elements.js' */
-import { asOf, code, count, empty, label, number, problem, sentence, table, time } from './elements.js'
+import { asOf, code, count, empty, label, number, problem, sentence, stale, table, time } from './elements.js'
 import { html, nothing } from './lit.js'
 import { createWatch } from './watch.js'
 
@@ -12,9 +12,9 @@ const columns = [
     title: 'Why',
     isHeader: true,
     cell: ({ code, description, hint }) =>
-      html`<p>${sentence(description)}</p>${hint === null ? nothing : html`<p class="long">${sentence(hint)}</p>`}<code class="quiet">${code}</code>`
+      html`<p class="long">${sentence(description)}</p>${hint === null ? nothing : html`<p class="long">${sentence(hint)}</p>`}<code class="quiet">${code}</code>`
   },
-  { title: 'Source', isShort: true, cell: ({ source }) => label(source) },
+  { title: 'Source', isShort: true, cell: ({ source }) => html`<span class="label">${label(source)}</span>` },
   { title: 'Issuer', cell: ({ issuer }) => html`<span class="quiet long">${issuer ?? 'not one of ours'}</span>` },
   { title: 'From', isShort: true, cell: ({ address }) => (address === null ? '–' : code(address)) },
   {
@@ -61,9 +61,10 @@ export function createRejections(api, redraw) {
       const classOf = (/** @type {Rejection} */ { position }) => (position > newerThan ? 'new' : undefined)
       return html`
         <p class="quiet">What this instance has rejected since it started, newest first. The list follows by itself while you look at it. ${asOf(watch)}</p>
-        ${problem(watch.problem)}
+        ${problem(watch.problem, { beside: stale(watch) })}
         <p class="unseen" role="status">${news}</p>
-        <div class="card" id="rejected-list">
+        <div class="card" id="rejected-list" ?hidden=${watch.answer === undefined && watch.problem !== undefined}>
+          ${watch.answer === undefined && watch.problem === undefined ? empty('Looking …') : nothing}
           ${describeReasons(rejections)}
           ${
             watch.answer !== undefined && rejections.length === 0
@@ -96,7 +97,8 @@ function describeReasons(rejections) {
   return sorted.length < 2
     ? nothing
     : html`<ul class="counts" aria-label="How often which reason">${sorted.map(
-        ([description, often]) => html`<li>${sentence(description)} <b>${number(often)}</b></li>`
+        ([description, often]) =>
+          html`<li><span class="long">${sentence(description)}</span> <b>${number(often)}</b></li>`
       )}</ul>`
 }
 

@@ -1,6 +1,6 @@
 /** @import { Directory, Readiness, Stream } from './answers.js' */
 
-import { code, time, whatToDo } from './elements.js'
+import { code, count, time, whatToDo } from './elements.js'
 import { html, nothing } from './lit.js'
 
 // A state is a sentence, with since when and what to do. The codes are those of docs/troubleshooting.md.
@@ -52,7 +52,7 @@ export const unready = {
   ],
   ERR_SPOOL_FULL: [
     'the spool is full: a signal that cannot be done at once would be lost',
-    'bring back what the deferred signals wait for; the spool below shows which it is'
+    'bring back what the deferred signals wait for; the spool on the overview shows which it is'
   ],
   ERR_SPOOL_SLOW: [
     'the disk of SPOOL_DIR takes too long: a signal that cannot be done at once could be lost',
@@ -60,7 +60,7 @@ export const unready = {
   ],
   ERR_SPOOL_STUCK: [
     'a file in the spool cannot be used: the signal in it waits',
-    'mend or remove the file; the spool below names it'
+    'mend or remove the file; the spool on the overview names it'
   ]
 }
 
@@ -108,7 +108,11 @@ export const unwatched = {
 
 const troubleshooting = 'look it up in docs/troubleshooting.md'
 
-/** @typedef {Readiness | { status: 'silent', since: string }} Seen what was last heard of the service; `silent` if nothing */
+/**
+ * What was last heard of the service: `silent` if nothing, or, if `isStrange`, nothing that could be read.
+ *
+ * @typedef {Readiness | { status: 'silent', since: string, isStrange: boolean }} Seen
+ */
 
 /** @param {Seen} seen */
 export function describeReadiness(seen) {
@@ -116,8 +120,13 @@ export function describeReadiness(seen) {
     return nothing
   }
   if (seen.status === 'silent') {
-    return html`<p>The service has not answered since ${time(seen.since)}. What stands on this page is as it was before.</p>
-      ${whatToDo('see that the service runs, and that the way to it is open. The page asks again every ten seconds')}`
+    const what = seen.isStrange ? 'has not answered in a way that can be read' : 'has not answered'
+    return html`<p>The service ${what} since ${time(seen.since)}. What stands on this page may have changed since.</p>
+      ${whatToDo(
+        seen.isStrange
+          ? 'look at the proxy before the service, and at the log of the service. The page asks again every ten seconds'
+          : 'see that the service runs, and that the way to it is open. The page asks again every ten seconds'
+      )}`
   }
   const [what, advice] = unready[seen.reason] ?? ['it cannot do its work', troubleshooting]
   return html`<p>Not ready since ${time(seen.since)}: ${what}.</p>
@@ -125,13 +134,18 @@ export function describeReadiness(seen) {
 }
 
 /** @param {Directory} directory */
-export function describeDirectory({ breaker, deltaFailure, sweepFailure, goodAt, dryRun }) {
+export function describeDirectory({ breaker, deltaFailure, sweepFailure, goodAt, dryRun, sweepSeconds }) {
   const failure = sweepFailure ?? deltaFailure
   if (failure !== null) {
     const [what, advice] = unwatched[failure.code] ?? ['it cannot be asked', troubleshooting]
     const kept = 'Sign-outs, purges and other directories go on, and the next good round makes up for it.'
+    const isSwept = sweepFailure === null
     return html`<div class="trouble">
-      <p>Not watched since ${time(failure.since)}: ${what}. ${kept}</p>
+      <p>${isSwept ? 'Changes are not seen at once' : 'Not watched'} since ${time(failure.since)}: ${what}. ${
+        isSwept
+          ? `The next sweep that succeeds makes up for it; one is due every ${count(Math.ceil(sweepSeconds / 60), 'minute')}.`
+          : kept
+      }</p>
       ${whatToDo(advice)}
       <p class="quiet">The code is ${code(failure.code)}${failure.detail === null ? '.' : html`: <span class="long">${failure.detail}</span>`}</p>
     </div>`
@@ -195,6 +209,7 @@ export function describeStream({
   status,
   statusReason,
   sendsNobodyByDefault,
+  missingEvents,
   heardAt,
   goodAt,
   name
@@ -210,7 +225,7 @@ export function describeStream({
   if (isPaused || isDeleted) {
     return html`<div class="trouble">
       <p>${isDeleted ? 'Deleted' : 'Paused'} by an operator: no event comes.</p>
-      ${whatToDo(`"msal-logout stream ${isDeleted ? 'create' : 'resume'} ${name}", if it is wanted`)}
+      ${whatToDo(`run "msal-logout stream ${isDeleted ? 'create' : 'resume'} ${name}", if its events are wanted`)}
     </div>`
   }
   if (status !== null && status !== 'enabled') {
@@ -223,5 +238,13 @@ export function describeStream({
     return html`<p>It has not been looked at yet: the first round is under way.</p>`
   }
   return html`<p>${isManaged ? 'It works.' : 'It works. A person looks after it at the transmitter.'} All was well ${time(goodAt)}.</p>
+    ${
+      missingEvents.length === 0
+        ? nothing
+        : html`<div class="trouble">
+            <p>Its transmitter does not send what is wanted: <span class="long">${missingEvents.join(', ')}</span>.</p>
+            ${whatToDo('turn these events on at the transmitter, or take them out of "revokeOn" of the stream')}
+          </div>`
+    }
     ${sendsNobodyByDefault && heardAt === null ? whatToDo('see at the transmitter whom it sends events of: by default nobody who was not added there') : nothing}`
 }

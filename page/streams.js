@@ -31,19 +31,18 @@ export function createStreamsCard(api, redraw) {
 
 /** @param {Stream} stream */
 function describe(stream) {
-  const { name, issuer, issuers, delivery, heardAt, verifiedAt, canVerify, missingEvents } = stream
+  const { name, issuer, issuers, delivery, heardAt, verifiedAt, canVerify } = stream
   return html`<div class="directory">
-    <h3>${name} <span class="quiet long">${issuer}</span></h3>
+    <h3 class="long">${name} <span class="quiet long">${issuer}</span></h3>
     ${describeStream(stream)}
     ${facts([
-      ['Speaks for the users of', issuers.join(', ')],
+      ['Speaks for the users of', html`<span class="long">${issuers.join(', ')}</span>`],
       ['Comes by', delivery],
       ['Last event', heardAt === null ? 'never' : time(heardAt)],
       [
         'Last verified',
         verifiedAt !== null ? time(verifiedAt) : canVerify ? 'never' : 'not at all: the transmitter cannot be asked'
-      ],
-      ['Wanted, and not sent', missingEvents.length === 0 ? '–' : missingEvents.join(', ')]
+      ]
     ])}
   </div>`
 }

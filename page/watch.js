@@ -7,10 +7,11 @@ import { Problem } from './api.js'
  * @typedef {object} Watch
  * @property {Answer | undefined} answer
  * @property {string | undefined} asOf an ISO time
- * @property {string | undefined} problem
+ * @property {Problem | undefined} problem
  * @property {() => Promise<boolean>} load asks now, and says whether there is a good answer; an older question no longer counts
- * @property {() => void} start asks again and again, while the page can be seen
+ * @property {() => void} start asks now, and again and again, while the page can be seen
  * @property {() => void} stop
+ * @property {() => void} forget what it has, and what is under way, answers another question
  */
 
 /**
@@ -23,6 +24,7 @@ import { Problem } from './api.js'
 export function createWatch(redraw, ask, everyMs) {
   let isStarted = false
   let isBusy = false
+  let looks = 0
   let latest = 0
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let timer
@@ -55,25 +57,40 @@ export function createWatch(redraw, ask, everyMs) {
     stop() {
       isStarted = false
       clearTimeout(timer)
+    },
+    forget() {
+      latest += 1
+      watch.answer = undefined
+      watch.asOf = undefined
+      watch.problem = undefined
     }
   }
 
+  /** One that begins while another is under way takes its place: what it asks may be another question. */
   async function look() {
     clearTimeout(timer)
-    if (isBusy || !isStarted || document.visibilityState !== 'visible') {
+    if (!isStarted || document.visibilityState !== 'visible') {
       return
     }
+    looks += 1
+    const mine = looks
     isBusy = true
     try {
       await watch.load()
     } finally {
-      isBusy = false
-      clearTimeout(timer)
-      timer = setTimeout(look, everyMs)
+      if (mine === looks) {
+        isBusy = false
+        clearTimeout(timer)
+        timer = setTimeout(look, everyMs)
+      }
     }
   }
 
-  document.addEventListener('visibilitychange', look)
+  document.addEventListener('visibilitychange', () => {
+    if (!isBusy) {
+      void look()
+    }
+  })
   return watch
 }
 
@@ -81,7 +98,7 @@ export function createWatch(redraw, ask, everyMs) {
  * Does the work.
  *
  * @param {() => Promise<unknown>} work
- * @returns {Promise<string | undefined>} what went wrong, for people
+ * @returns {Promise<Problem | undefined>} what went wrong, for people
  */
 export async function attempt(work) {
   try {
@@ -90,7 +107,7 @@ export async function attempt(work) {
     if (!(error instanceof Problem)) {
       throw error
     }
-    return error.message
+    return error
   }
   return undefined
 }
