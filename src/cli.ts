@@ -24,7 +24,11 @@ function takeInterrupts(): AbortSignal {
   return interruption.signal
 }
 
-const exitCode = await main(argv.slice(2), { env, stdin, stdout, stderr, takeInterrupts })
+// Of this name in processes.ts, which need not be loaded for it.
+const isForked = env.MSAL_LOGOUT_PROCESS !== undefined && process.send !== undefined
+const exitCode = isForked
+  ? await import('./worker.ts').then(({ work }) => work())
+  : await main(argv.slice(2), { env, stdin, stdout, stderr, takeInterrupts })
 if (exitCode === 0) {
   process.exitCode = 0 // not at once: `serve` goes on
 } else {

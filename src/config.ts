@@ -107,6 +107,8 @@ export interface Config {
   /** What issuers are asked through. */
   readonly proxies: Proxies
   readonly spoolDir: string
+  /** How many processes answer the public listener. With 1 there is one process, which does all. */
+  readonly workers: number
   /** How long new connections are still served after SIGTERM, while `/readyz` already says no. */
   readonly drainSeconds: number
   readonly logLevel: string
@@ -117,6 +119,37 @@ export interface Config {
   readonly streams: readonly StreamConfig[]
   /** What was set and is not used, each naming its variable and saying why: for a warning. */
   readonly ignored: readonly string[]
+}
+
+/** A configuration as plain data, for another process of this release. */
+export type PackedConfig = Omit<Config, 'decryptionKeys'> & {
+  readonly decryptionKeys: readonly { readonly jwk: string; readonly kid: string; readonly isPublished: boolean }[]
+}
+
+/** What another process makes the same configuration of. It holds secrets. */
+export function packConfig({ decryptionKeys, ...config }: Config): PackedConfig {
+  return {
+    ...config,
+    decryptionKeys: decryptionKeys.map(({ privateKey, kid, isPublished }) => ({
+      jwk: JSON.stringify(privateKey.export({ format: 'jwk' })),
+      kid,
+      isPublished
+    }))
+  }
+}
+
+/** @throws if it is not what {@link packConfig} made */
+export function unpackConfig({ decryptionKeys, ...config }: PackedConfig): Config {
+  return Object.freeze({
+    ...config,
+    decryptionKeys: decryptionKeys.map(({ jwk, kid, isPublished }) => {
+      const key = readDecryptionKey(jwk, kid)
+      if ('problem' in key) {
+        throw new Error(`the key "${kid}" ${key.problem}`)
+      }
+      return { ...key, isPublished }
+    })
+  })
 }
 
 type Environment = Readonly<Record<string, string | undefined>>
@@ -140,10 +173,11 @@ export const variableNames: readonly string[] = [
   'TRUSTED_PROXIES',
   'PUBLIC_URL',
   'SPOOL_DIR',
+  'WORKERS',
   'DRAIN_SECONDS',
   'LOG_LEVEL'
 ]
-// How ours begin. HOST, PORT and LOG_… are everybody's.
+// How ours begin. HOST, PORT, WORKERS and LOG_… are everybody's.
 const ourBeginnings = /^(DATABASE|ADMIN|ISSUERS?|CLIENT|TRUSTED|PUBLIC|SPOOL|DRAIN)_|^(HOST|PORT|LOG_LEVEL)_/
 const maxIssuersBytes = 16 * 1024 * 1024
 
@@ -180,6 +214,7 @@ export function readConfig(env: Environment): Config {
     publicUrls: ownUrls,
     proxies: readProxies(env, problems),
     spoolDir: spoolDir(get('SPOOL_DIR'), problems),
+    workers: workers(get('WORKERS'), problems),
     drainSeconds: drainSeconds(get('DRAIN_SECONDS'), problems),
     logLevel: logLevel(get('LOG_LEVEL'), problems),
     ...readIssuers(get, ownUrls, problems),
@@ -323,6 +358,15 @@ function spoolDir(value: string | undefined, problems: string[]): string {
     problems.push('SPOOL_DIR: has a line end or another control character in it')
   }
   return value ?? '.data/spool'
+}
+
+const maxWorkers = 64
+
+function workers(value: string | undefined, problems: string[]): number {
+  if (value !== undefined && !(/^\d{1,3}$/.test(value) && Number(value) >= 1 && Number(value) <= maxWorkers)) {
+    problems.push(`WORKERS: must be a number of processes, 1 to ${maxWorkers}`)
+  }
+  return Number(value ?? 1)
 }
 
 function drainSeconds(value: string | undefined, problems: string[]): number {

@@ -184,6 +184,7 @@ const outages = {
   ERR_DIRECTORY_UNAVAILABLE: 'the directory of the issuer cannot be asked',
   ERR_LARGE: 'it ends more than others can wait for: it is done alone, in steps',
   ERR_STREAM_UNKNOWN: 'what the transmitter calls us on this stream is not known yet',
+  ERR_WORKERS: 'no process answers the public listener now',
   ERR_BUSY: 'too much that is unsigned waits',
   ERR_DEADLINE: 'the sign-out was not done in time'
 } as const

@@ -1,4 +1,4 @@
-import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+import { AggregatorRegistry, Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
 import type { Census } from './census.ts'
 import type { DirectoryReports } from './directory-report.ts'
 import { RejectedError, UnavailableError } from './errors.ts'
@@ -24,9 +24,14 @@ export interface MetricsSources {
   readonly streams: Pick<StreamReports, 'latest'>
   /** By name: connections to the database, of `pg`. */
   readonly pools: Readonly<Record<string, ConnectionCounts>>
+  /** What the other processes of this instance count, given what this one counts; default it is the only one. */
+  readonly others?: ((own: Counted) => Promise<readonly Counted[]>) | undefined
   /** Milliseconds since 1970; default `Date.now`. */
   readonly now?: () => number
 }
+
+/** All metrics of one process, as plain data. */
+export type Counted = Awaited<ReturnType<Registry['getMetricsAsJSON']>>
 
 export interface ConnectionCounts {
   readonly totalCount: number
@@ -51,7 +56,9 @@ export interface Metrics {
   operatorRejected(code: string): void
   /** Adds what Node.js knows of this process: memory, event loop, garbage collection. */
   watchProcess(): void
-  /** All of it, in Prometheus' text format. */
+  /** What this process alone counts; of what is the same for all of an instance nothing. */
+  own(): Promise<Counted>
+  /** All of it, of all processes together, in Prometheus' text format. */
   text(): Promise<string>
   readonly contentType: string
 }
@@ -93,6 +100,7 @@ export function createMetrics({
   streams,
   sources,
   pools,
+  others,
   now = Date.now
 }: MetricsSources): Metrics {
   const registry = new Registry()
@@ -143,7 +151,7 @@ export function createMetrics({
   const spoolDepth = gauge('spool_depth', 'Signals on disk: deferred, or set aside since they proved bad', ['kind'])
   const spoolAge = gauge('spool_oldest_age_seconds', 'Age of the oldest signal that is deferred; 0 if none is', [])
   const spoolWritable = gauge('spool_writable', '1 if a signal could be deferred now, else 0', [])
-  const keyAge = gauge('key_age_seconds', "Age of an issuer's keys; absent if there are none", ['issuer'])
+  const keyAge = gauge('key_age_seconds', "Age of an issuer's keys; absent if there are none", ['issuer'], 'max')
   const keyFetches = counter('key_fetches_total', "Fetches of an issuer's keys, by their end", ['issuer', 'outcome'])
   gauge('build_info', '1, with the release that runs', ['version']).set({ version: version() }, 1)
   const sessions = gauge('sessions', 'Sessions that apps have stored; of a large table an estimate', [
@@ -179,14 +187,20 @@ export function createMetrics({
     ),
     enabled: streamGauge('stream_enabled', '0 if the transmitter, or an operator, has stopped the stream')
   }
-  const connections = gauge('pool_connections', 'Connections to the database', ['pool', 'state'])
+  const connections = gauge('pool_connections', 'Connections to the database', ['pool', 'state'], 'sum')
 
   function counter<Label extends string>(name: string, help: string, labelNames: Label[]) {
     return new Counter({ name: prefix + name, help, labelNames, registers })
   }
 
-  function gauge<Label extends string>(name: string, help: string, labelNames: Label[]) {
-    return new Gauge({ name: prefix + name, help, labelNames, registers })
+  /** @param aggregator how the values of several processes are put together; default they are those of the one that is asked */
+  function gauge<Label extends string>(
+    name: string,
+    help: string,
+    labelNames: Label[],
+    aggregator: 'first' | 'sum' | 'max' = 'first'
+  ) {
+    return new Gauge({ name: prefix + name, help, labelNames, aggregator, registers })
   }
 
   function directoryGauge(name: string, help: string) {
@@ -216,7 +230,25 @@ export function createMetrics({
 
   const secondsSince = (time: number) => Math.max(0, now() - time) / 1_000
 
-  async function read(): Promise<void> {
+  /** What each process has for itself. */
+  function readOwn(): void {
+    keyAge.reset()
+    keyFetches.reset()
+    for (const { name, loadedAt, fetched, failed } of issuers.status()) {
+      if (loadedAt !== undefined) {
+        keyAge.set({ issuer: name }, secondsSince(loadedAt))
+      }
+      keyFetches.inc({ issuer: name, outcome: 'done' }, fetched)
+      keyFetches.inc({ issuer: name, outcome: 'failed' }, failed)
+    }
+    for (const [pool, { totalCount, idleCount, waitingCount }] of Object.entries(pools)) {
+      connections.set({ pool, state: 'busy' }, totalCount - idleCount)
+      connections.set({ pool, state: 'idle' }, idleCount)
+      connections.set({ pool, state: 'wanted' }, waitingCount)
+    }
+  }
+
+  async function readShared(): Promise<void> {
     const { oldestAt, isWritable, stuck, ...depths } = await spool.status()
     spoolDepth.set({ kind: 'stuck' }, stuck.length)
     for (const [kind, depth] of Object.entries(depths)) {
@@ -229,15 +261,6 @@ export function createMetrics({
     for (const { issuerName: issuer = '', clientId: client_id, ...counted } of census.latest()?.counts ?? []) {
       sessions.inc({ issuer, client_id }, counted.sessions)
       sessionsWithoutSid.inc({ issuer, client_id }, counted.withoutSid)
-    }
-    keyAge.reset()
-    keyFetches.reset()
-    for (const { name, loadedAt, fetched, failed } of issuers.status()) {
-      if (loadedAt !== undefined) {
-        keyAge.set({ issuer: name }, secondsSince(loadedAt))
-      }
-      keyFetches.inc({ issuer: name, outcome: 'done' }, fetched)
-      keyFetches.inc({ issuer: name, outcome: 'failed' }, failed)
     }
     for (const one of Object.values(directory)) {
       one.reset() // what is watched no more
@@ -265,11 +288,6 @@ export function createMetrics({
           stream.verified.set(labels, seconds(state.verifiedAt))
         }
       }
-    }
-    for (const [pool, { totalCount, idleCount, waitingCount }] of Object.entries(pools)) {
-      connections.set({ pool, state: 'busy' }, totalCount - idleCount)
-      connections.set({ pool, state: 'idle' }, idleCount)
-      connections.set({ pool, state: 'wanted' }, waitingCount)
     }
   }
 
@@ -310,9 +328,18 @@ export function createMetrics({
     directoryNotified: (issuer, outcome, count) => notifications.inc({ issuer, outcome }, count),
     operatorRejected: (reason) => operatorsRejected.inc({ reason }),
     watchProcess: () => collectDefaultMetrics({ register: registry }),
+    async own() {
+      readOwn()
+      return registry.getMetricsAsJSON()
+    },
     async text() {
-      await read()
-      return registry.metrics()
+      readOwn()
+      await readShared()
+      if (others === undefined) {
+        return registry.metrics()
+      }
+      const own = await registry.getMetricsAsJSON()
+      return AggregatorRegistry.aggregate([own, ...(await others(own))]).metrics()
     },
     contentType: registry.contentType
   }
@@ -324,4 +351,48 @@ function labelOf(outcome: Outcome): string {
 
 function reasonOf(error: unknown): string {
   return error instanceof RejectedError || error instanceof UnavailableError ? error.code : ''
+}
+
+/** What stays true of a process that has ended: its counts. */
+export function countsOf(counted: Counted): Counted {
+  return counted.filter(({ type }) => isCount(type))
+}
+
+export async function sumCounts(all: readonly Counted[]): Promise<Counted> {
+  return AggregatorRegistry.aggregate([...all]).getMetricsAsJSON()
+}
+
+// prom-client's types have numbers here, and its data have names.
+function isCount(type: unknown): boolean {
+  return type === 'counter' || type === 'histogram'
+}
+
+/** What the first of several processes knows of the others. */
+export function createProcessMetrics(states: () => { readonly serving: number; readonly missing: number }) {
+  const registry = new Registry()
+  const registers = [registry]
+  const workers = new Gauge({
+    name: `${prefix}workers`,
+    help: 'Processes that are to answer the public listener: those that do, and those that are being started anew',
+    labelNames: ['state'],
+    registers
+  })
+  const ends = new Counter({
+    name: `${prefix}process_ends_total`,
+    help: 'Processes of the service that ended, and were started anew',
+    labelNames: ['process'],
+    registers
+  })
+  for (const process of ['worker', 'background'] as const) {
+    ends.inc({ process }, 0) // an increase shows only from a beginning on
+  }
+  return {
+    ended: (process: 'worker' | 'background') => ends.inc({ process }),
+    async own(): Promise<Counted> {
+      for (const [state, count] of Object.entries(states())) {
+        workers.set({ state }, count)
+      }
+      return registry.getMetricsAsJSON()
+    }
+  }
 }

@@ -1,4 +1,5 @@
 import type { FastifyBaseLogger } from 'fastify'
+import { ConfigurationError, UnavailableError } from './errors.ts'
 import { printable } from './printable.ts'
 import type { CarriedOut, Outcome } from './receive.ts'
 import type { Lines } from './senders.ts'
@@ -86,4 +87,12 @@ export function causeOf(cause: unknown): string | undefined {
     return undefined
   }
   return 'code' in cause ? String(cause.code) : cause.message
+}
+
+/** Why something was not done, in a line of the log. */
+export function reasonOf(error: unknown): object {
+  if (error instanceof ConfigurationError) {
+    return { code: error.code, problems: error.problems }
+  }
+  return error instanceof UnavailableError ? { code: error.code, cause: causeOf(error.cause) } : { err: error }
 }

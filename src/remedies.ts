@@ -110,6 +110,7 @@ const remedies: Readonly<Record<RejectionCode | OutageCode, string>> = {
     'msal-logout directory list says why the directory cannot be asked; it is done when it can',
   ERR_LARGE: 'nothing: it is done in steps, and its record shows how far',
   ERR_STREAM_UNKNOWN: 'msal-logout stream list says why the transmitter is out of reach; it is done when it is not',
+  ERR_WORKERS: 'see in the log why the processes end that answer the public listener; they are started again',
   ERR_BUSY: 'see at the proxy who sends so many front-channel calls; signed signals go first',
   ERR_DEADLINE: 'look at what slows the database or the disk down; it is tried again by itself'
 }

@@ -73,6 +73,8 @@ export interface SendersOptions {
   readonly maxLinesPerMinute?: number
   /** How many networks each limit remembers, the latest; default 10,000. */
   readonly maxNetworks?: number
+  /** How many processes have senders in common: each has its part of every limit, and one at least. Default 1. */
+  readonly processes?: number
 }
 
 /** A network larger than one sender's has a multiple of it. */
@@ -120,11 +122,15 @@ export function createSenders({
   maxUnsignedWaiting = 1_000,
   isBusy = () => false,
   maxLinesPerMinute = 200,
-  maxNetworks = 10_000
+  maxNetworks = 10_000,
+  processes = 1
 }: SendersOptions = {}): Senders {
-  const lines = createLines(logger, maxLinesPerMinute, now)
-  const rejectionsLeft = createBuckets(rejections, maxNetworks, now)
-  const unmatchedLeft = createBuckets(unmatched, maxNetworks, now)
+  // Connections go to the processes in turn: a sender of many has, in all of them together, what it would have in one.
+  const part = (limit: number) => Math.max(1, Math.floor(limit / processes))
+  const partOf = ({ burst, perSecond }: Rate) => ({ burst: part(burst), perSecond: perSecond / processes })
+  const lines = createLines(logger, part(maxLinesPerMinute), now)
+  const rejectionsLeft = createBuckets(partOf(rejections), maxNetworks, now)
+  const unmatchedLeft = createBuckets(partOf(unmatched), maxNetworks, now)
   const limited = new LRUCache<string, Limited>({
     max: maxNetworks,
     dispose({ unlogged }, _key, reason) {
@@ -139,9 +145,9 @@ export function createSenders({
     maxWaiting: Number.POSITIVE_INFINITY // each is a request that a connection waits for
   })
   const unsignedTurns = createTurns({
-    maxAtOnce: () => (isBusy() ? 1 : maxUnsigned),
-    maxAtOnceEach: maxUnsignedEach,
-    maxWaiting: maxUnsignedWaiting
+    maxAtOnce: () => (isBusy() ? 1 : part(maxUnsigned)),
+    maxAtOnceEach: part(maxUnsignedEach),
+    maxWaiting: part(maxUnsignedWaiting)
   })
 
   function limit(key: string): void {

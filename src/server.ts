@@ -1,18 +1,13 @@
-import { resolve } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { FastifyBaseLogger } from 'fastify'
 import type { Config } from './config.ts'
-import { withoutCredentials } from './database-url.ts'
 import type { EmbeddedPostgres } from './embedded-postgres.ts'
-import { ConfigurationError, UnavailableError } from './errors.ts'
 import { createLogger } from './logger.ts'
 import { migrateAt } from './migrate.ts'
-import { causeOf } from './outcome-log.ts'
-import { createService, type Service } from './service.ts'
-import { version } from './version.ts'
+import { reasonOf } from './outcome-log.ts'
+import { DeclinedError, type Running, startProcesses } from './processes.ts'
 
 const stopWithinMs = 10_000
-const maxNamed = 50
 
 /**
  * The service as a process. SIGTERM or SIGINT ends it; SIGHUP has it read issuers and secrets again.
@@ -45,11 +40,9 @@ export async function serve(
     logger.info({ migrations }, 'migrated')
   }
 
-  const service = createService(config, { logger, connectionString })
-  service.metrics.watchProcess()
-  await service.admin.listen({ host: config.adminHost, port: config.adminPort })
-  await service.app.listen({ host: config.host, port: config.port })
-  service.start()
+  const running = await (config.workers === 1 ? startHere : startProcesses)(config, { logger, connectionString })
+
+  process.once('exit', running.endAtOnce)
 
   let isStopping = false
   async function stop(signal: string): Promise<void> {
@@ -59,50 +52,53 @@ export async function serve(
     isStopping = true
     reloading.end()
     logger.info({ signal }, 'stopping')
-    service.drain()
+    running.drain()
     await delay(config.drainSeconds * 1_000)
     setTimeout(() => process.exit(1), stopWithinMs).unref()
-    await service.stop()
+    await running.stop()
     await embedded?.stop()
     process.exit(0)
   }
   process.on('SIGTERM', stop)
   process.on('SIGINT', stop)
-  logger.info(await describe(service, config, connectionString ?? ''), 'started')
-  reloading.begin(service)
+  logger.info({ node: process.version, ...running.description }, 'started')
+  reloading.begin(running)
 }
 
-/** What runs here, in one line, without credentials. */
-async function describe({ stores, issuers, sources }: Service, config: Config, databaseUrl: string) {
-  const trusted = issuers.status()
-  return {
-    version: version(),
-    node: process.version,
-    // The database may be gone since: no reason not to serve.
-    schema: await stores.slow.schemaVersion().catch(() => 'unknown'),
-    issuers: Object.fromEntries(trusted.slice(0, maxNamed).map(({ name, issuer }) => [name, issuer])),
-    ...(trusted.length > maxNamed && { moreIssuers: trusted.length - maxNamed }),
-    sources,
-    database: withoutCredentials(databaseUrl),
-    spool: resolve(config.spoolDir)
-  }
+/** The usual way: this process does all. */
+async function startHere(
+  config: Config,
+  options: { readonly logger: FastifyBaseLogger; readonly connectionString: string | undefined }
+): Promise<Running> {
+  // Loaded here: the first of several processes has no use for it.
+  const { createService, describeService } = await import('./service.ts')
+  const service = createService(config, options)
+  service.metrics.watchProcess()
+  await service.admin.listen({ host: config.adminHost, port: config.adminPort })
+  await service.app.listen({ host: config.host, port: config.port })
+  service.start()
+  const description = await describeService(service, config, options.connectionString ?? '')
+  return { ...service, description, endAtOnce: () => {} }
 }
 
 /** Reads the configuration again when it is asked to, once at a time, and never ends the process. */
 function createReloading(logger: FastifyBaseLogger, readAgain: () => Config) {
-  let service: Service | undefined
+  let service: Running | undefined
   let isAsked = false
   let isBusy = false
   let isOver = false
 
-  async function reload(running: Service): Promise<void> {
+  async function reload(running: Running): Promise<void> {
     isBusy = true
     while (isAsked && !isOver) {
       isAsked = false
       try {
         logger.info(await running.reload(readAgain()), 'configuration read again')
       } catch (error) {
-        logger.error(reasonOf(error), 'configuration not read again: all stays as it was')
+        logger.error(
+          error instanceof DeclinedError ? error.reason : reasonOf(error),
+          'configuration not read again: all stays as it was'
+        )
       }
     }
     isBusy = false
@@ -122,7 +118,7 @@ function createReloading(logger: FastifyBaseLogger, readAgain: () => Config) {
   return {
     ask,
     /** From now on; what was asked for before is done at once. */
-    begin(running: Service): void {
+    begin(running: Running): void {
       service = running
       if (isAsked) {
         void reload(running)
@@ -132,11 +128,4 @@ function createReloading(logger: FastifyBaseLogger, readAgain: () => Config) {
       isOver = true
     }
   }
-}
-
-function reasonOf(error: unknown): object {
-  if (error instanceof ConfigurationError) {
-    return { code: error.code, problems: error.problems }
-  }
-  return error instanceof UnavailableError ? { code: error.code, cause: causeOf(error.cause) } : { err: error }
 }

@@ -1,8 +1,10 @@
+import { resolve } from 'node:path'
 import type { FastifyBaseLogger } from 'fastify'
 import { budget } from './budget.ts'
 import { createCensus } from './census.ts'
 import type { Config } from './config.ts'
 import { createPool, type Pool, type PoolOptions } from './database.ts'
+import { withoutCredentials } from './database-url.ts'
 import { readNotifications } from './directories/microsoft-graph/notifications.ts'
 import { createWatchers, type WatchersOptions } from './directories/microsoft-graph/watcher.ts'
 import { createDirectoryReports } from './directory-report.ts'
@@ -12,7 +14,7 @@ import { type AdminOptions, createAdmin } from './http/admin.ts'
 import { createApp, type SignalRoute, signalRoutes } from './http/app.ts'
 import { createIssuers, type Issuers, type IssuersChange, type IssuersOptions } from './issuers.ts'
 import { createOpenToken } from './jwe.ts'
-import { createMetrics } from './metrics.ts'
+import { type Counted, createMetrics } from './metrics.ts'
 import { createNotifier } from './notifier.ts'
 import { createOperatorCheck } from './operators.ts'
 import { createOutboundFetch } from './outbound-fetch.ts'
@@ -45,6 +47,7 @@ import { createStreamReports } from './stream-report.ts'
 import { createStreamStore } from './stream-store.ts'
 import { createStreams, type StreamsOptions } from './streams/streams.ts'
 import { createSweeps, type SweepsOptions } from './sweep.ts'
+import { version } from './version.ts'
 
 /** What the service needs of the world, beside its configuration. */
 export interface Edges extends IssuersOptions {
@@ -76,6 +79,25 @@ export interface Edges extends IssuersOptions {
   readonly resolveEmail?: ResolveEmail
   /** Where further signals come in. */
   readonly routes?: (issuers: Issuers) => readonly SignalRoute[]
+  /** Of an instance of several processes: what this one is there for. Default it is the only one, and does all. */
+  readonly among?: Worker | Background
+}
+
+/** Answers the public listener, and no more: the limits by address are divided by the number of such processes. */
+interface Worker {
+  readonly part: 'worker'
+  readonly workers: number
+  /** Hands over what operators see of a signal. */
+  readonly forward: (outcome: Outcome) => void
+}
+
+/** Does all but that, once for all workers. */
+interface Background {
+  readonly part: 'background'
+  /** See {@link MetricsSources}. */
+  readonly others: (own: Counted) => Promise<readonly Counted[]>
+  /** How many workers serve now. */
+  readonly serving: () => Promise<number>
 }
 
 export type Service = ReturnType<typeof createService>
@@ -84,6 +106,7 @@ const slowStatementMs = 60_000
 const slowLockMs = 5_000
 const cleanUpRows = 1_000
 const censusEveryMs = 60_000
+const maxNamed = 50
 
 /** What a new configuration has changed. */
 export interface Reloaded {
@@ -94,12 +117,26 @@ export interface Reloaded {
 
 /** Wires the service: the one place in which its parts meet. Nothing listens, and nothing is asked for, before `start`. */
 export function createService(config: Config, edges: Edges) {
-  const { logger, connectionString, schema, now = Date.now, openPool = createPool, choresEveryMs = 10_000 } = edges
+  const {
+    logger,
+    connectionString,
+    schema,
+    now = Date.now,
+    openPool = createPool,
+    choresEveryMs = 10_000,
+    among
+  } = edges
+  const isWorker = among?.part === 'worker'
   const pools = {
     batches: openPool({ connectionString, max: 1, statementTimeoutMs: budget.batchStatementMs }),
     signOuts: openPool({ connectionString, max: 3, statementTimeoutMs: budget.statementMs }),
     // What has time never takes a connection of what has not.
-    slow: openPool({ connectionString, max: 4, statementTimeoutMs: slowStatementMs, lockTimeoutMs: slowLockMs })
+    slow: openPool({
+      connectionString,
+      max: isWorker ? 2 : 4,
+      statementTimeoutMs: slowStatementMs,
+      lockTimeoutMs: slowLockMs
+    })
   }
   for (const pool of Object.values(pools)) {
     pool.on('error', (error) => logger.warn({ cause: error.message }, 'idle database connection lost'))
@@ -153,16 +190,26 @@ export function createService(config: Config, edges: Edges) {
     streams: streamReports,
     sources: [...sources, directorySource],
     pools,
+    others: among?.part === 'background' ? among.others : undefined,
     now
   })
   const rejections = createRejections({ now })
-  const senders = edges.senders ?? createSenders({ logger, now, isBusy: () => isBusy() })
+  const processes = isWorker ? among.workers : 1
+  const senders = edges.senders ?? createSenders({ logger, now, isBusy: () => isBusy(), processes })
   const log = createOutcomeLog({ logger, lines: senders.lines })
-  const observe = (outcome: Outcome) => {
-    metrics.observe(outcome)
+  /** Keeps in memory what operators ask for. */
+  const remember = (outcome: Outcome) => {
     rejections.add(outcome)
     outcomes.add(outcome)
     recent.add(outcome)
+  }
+  const observe = (outcome: Outcome) => {
+    metrics.observe(outcome)
+    if (isWorker) {
+      among.forward(outcome)
+    } else {
+      remember(outcome)
+    }
     log(outcome)
   }
 
@@ -262,7 +309,7 @@ export function createService(config: Config, edges: Edges) {
   const adminOptions: AdminOptions = {
     purge,
     // Ready is what a sign-out finds, and a probe must not wait as long as a purge may.
-    store: { ...stores.slow, checkReady: stores.batches.checkReady },
+    store: { ...stores.slow, checkReady },
     spool,
     issuers,
     rejections,
@@ -280,6 +327,13 @@ export function createService(config: Config, edges: Edges) {
     isDraining: () => isDraining
   }
   const admin = createAdmin(adminOptions)
+
+  async function checkReady(): Promise<void> {
+    if (among?.part === 'background' && (await among.serving()) === 0) {
+      throw new UnavailableError('ERR_WORKERS')
+    }
+    await stores.batches.checkReady()
+  }
 
   async function attempt(chore: () => Promise<void>): Promise<void> {
     try {
@@ -307,6 +361,35 @@ export function createService(config: Config, edges: Edges) {
     }
   }
 
+  /** @throws {UnavailableError} as {@link Service.reload} does */
+  async function tryOut({ databaseUrl }: Config): Promise<void> {
+    if (databaseUrl !== undefined && databaseUrl !== inForce.databaseUrl) {
+      await tryDatabase(databaseUrl)
+    }
+  }
+
+  /** The second half of a reload: what was tried out is taken, and cannot fail. */
+  function take(next: Config): Reloaded {
+    const { databaseUrl } = next
+    const isDatabaseUrlNew = databaseUrl !== undefined && databaseUrl !== inForce.databaseUrl
+    if (isDatabaseUrlNew) {
+      for (const pool of Object.values(pools)) {
+        pool.turnTo?.(databaseUrl)
+      }
+    }
+    const isAdminTokenNew = next.adminToken !== inForce.adminToken
+    identify = identifyBy(next.adminToken)
+    const change = issuers.replace(next.issuers)
+    metrics.watchIssuers(change.added)
+    watchers.replace(next.issuers)
+    streams.replace(next.streams)
+    issuers.warmUp()
+    inForce = next
+    return { issuers: change, isAdminTokenNew, isDatabaseUrlNew }
+  }
+
+  // What is never made ready costs nothing.
+  const own = isWorker ? [app] : among === undefined ? [app, admin] : [admin]
   const retryOptions = { spool, signals, signOut, signOutAlone, logger, observe, now }
   let repetitions: Repetition[] = []
   return {
@@ -333,9 +416,23 @@ export function createService(config: Config, edges: Edges) {
     ],
     retryOptions,
     adminOptions,
+    /** Keeps in memory what a worker has handed over. */
+    remember,
 
-    /** Begins what repeats: what is deferred, and chores. */
+    /** Begins what repeats: what is deferred, and chores; in a worker, what it needs to know. */
     start(): void {
+      if (isWorker) {
+        repetitions = [
+          watchers.follow(),
+          streams.follow(),
+          repeat(async () => {
+            issuers.warmUp()
+            streams.warmUp()
+            return choresEveryMs
+          }, 0)
+        ]
+        return
+      }
       repetitions = [
         startRetry(retryOptions),
         watchers.start(),
@@ -362,24 +459,11 @@ export function createService(config: Config, edges: Edges) {
      * @throws {UnavailableError} if the new URL leads to no database in which sign-outs can be done; nothing has changed then
      */
     async reload(next: Config): Promise<Reloaded> {
-      const { databaseUrl } = next
-      const isDatabaseUrlNew = databaseUrl !== undefined && databaseUrl !== inForce.databaseUrl
-      if (isDatabaseUrlNew) {
-        await tryDatabase(databaseUrl)
-        for (const pool of Object.values(pools)) {
-          pool.turnTo?.(databaseUrl)
-        }
-      }
-      const isAdminTokenNew = next.adminToken !== inForce.adminToken
-      identify = identifyBy(next.adminToken)
-      const change = issuers.replace(next.issuers)
-      metrics.watchIssuers(change.added)
-      watchers.replace(next.issuers)
-      streams.replace(next.streams)
-      issuers.warmUp()
-      inForce = next
-      return { issuers: change, isAdminTokenNew, isDatabaseUrlNew }
+      await tryOut(next)
+      return take(next)
     },
+    tryOut,
+    take,
 
     /** Serves on, and says that it is not ready: who sends to it is to turn to another. */
     drain(): void {
@@ -388,9 +472,24 @@ export function createService(config: Config, edges: Edges) {
 
     /** Ends all of it, after what is under way. */
     async stop(): Promise<void> {
-      const listeners = [app, admin].map((listener) => listener.close())
+      const listeners = own.map((listener) => listener.close())
       await Promise.all([sweeps.stop(), ...listeners, ...repetitions.map((repetition) => repetition.stop())])
       await Promise.all(Object.values(pools).map((pool) => pool.end()))
     }
+  }
+}
+
+/** What runs here, in one line, without credentials. */
+export async function describeService({ stores, issuers, sources }: Service, config: Config, databaseUrl: string) {
+  const trusted = issuers.status()
+  return {
+    version: version(),
+    // The database may be gone since: no reason not to serve.
+    schema: await stores.slow.schemaVersion().catch(() => 'unknown'),
+    issuers: Object.fromEntries(trusted.slice(0, maxNamed).map(({ name, issuer }) => [name, issuer])),
+    ...(trusted.length > maxNamed && { moreIssuers: trusted.length - maxNamed }),
+    sources,
+    database: withoutCredentials(databaseUrl),
+    spool: resolve(config.spoolDir)
   }
 }

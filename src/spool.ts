@@ -113,6 +113,8 @@ const fileName =
 const rejectedFolder = 'rejected'
 const maxFileBytes = 2 ** 20
 const checkWithinMs = 1_000
+// What a listing older than that says may no longer be so.
+const staleAfterMs = 2_000
 
 /** Opens the spool; nothing is done before the first call. */
 export function createSpool(options: SpoolOptions): Spool {
@@ -127,6 +129,8 @@ export function createSpool(options: SpoolOptions): Spool {
   let present: Map<string, Present> | undefined
   // How much of each share that is: counting anew for each would cost more the longer an outage lasts.
   let tally = createTally()
+  let readAt = Number.NEGATIVE_INFINITY
+  let isRefreshing = false
   let lastProblem: string | undefined
   const knownStuck = new Set<string>()
 
@@ -145,19 +149,42 @@ export function createSpool(options: SpoolOptions): Spool {
       }
     }
     present = found
+    readAt = performance.now()
     tally = createTally()
     for (const { entry } of found.values()) {
       tally.add(entry, 1)
     }
   }
 
+  /** Others write and remove here, too, and a process that defers may be none that lists. */
+  function isStale(): boolean {
+    return performance.now() - readAt > staleAfterMs
+  }
+
+  /** No write waits for it. */
+  function refreshBeside(): void {
+    if (!isRefreshing) {
+      isRefreshing = true
+      refresh()
+        .catch(() => {}) // the next one tries again
+        .finally(() => {
+          isRefreshing = false
+        })
+    }
+  }
+
   async function write(entry: Entry, at: number, content: string, withinMs: number): Promise<void> {
     if (present === undefined) {
       await refresh(withinMs)
+    } else if (isStale()) {
+      refreshBeside()
     }
     const known = present?.get(entry.id)
     if (known !== undefined) {
-      return known.writing
+      return known.writing // done by another process meanwhile: then it need not be done again
+    }
+    if (isStale() && findRoomFor(entry) !== 'free') {
+      await refresh(withinMs)
     }
     checkRoom(entry)
     const name = nameOf(entry, at)
@@ -182,13 +209,17 @@ export function createSpool(options: SpoolOptions): Spool {
     }
   }
 
-  function checkRoom({ share, bytes, marks }: Entry): void {
+  function findRoomFor({ share, bytes, marks }: Entry) {
     const own = marks.map((mark) => tally.of(share, mark))
-    switch (findRoom(bounds[share], tally.of(share), own, bytes)) {
+    return findRoom(bounds[share], tally.of(share), own, bytes)
+  }
+
+  function checkRoom(entry: Entry): void {
+    switch (findRoomFor(entry)) {
       case 'free':
         return
       case 'full':
-        throw new SpoolError('ERR_SPOOL_FULL', `the share "${share}" of the spool is full`)
+        throw new SpoolError('ERR_SPOOL_FULL', `the share "${entry.share}" of the spool is full`)
       case 'sender-full':
         // No line: any number of addresses would each fill the log.
         throw new SpoolError('ERR_SPOOL', 'the sender has its part of the spool')

@@ -3,8 +3,9 @@ import { generateKeyPairSync } from 'node:crypto'
 import { closeSync, constants, mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { deserialize, serialize } from 'node:v8'
 import t from 'tap'
-import { type Config, readConfig, readDatabaseUrl, readSpoolDir } from '../src/config.ts'
+import { type Config, packConfig, readConfig, readDatabaseUrl, readSpoolDir, unpackConfig } from '../src/config.ts'
 import { ConfigurationError } from '../src/errors.ts'
 import { temporaryFolder } from './fixtures/server.ts'
 
@@ -96,6 +97,7 @@ t.test('every variable is taken', async (t) => {
     ADMIN_HOSTS: 'OPS.example,msal-logout',
     ADMIN_TOKEN: 'x'.repeat(32),
     SPOOL_DIR: '/spool',
+    WORKERS: '4',
     DRAIN_SECONDS: '30',
     LOG_LEVEL: 'debug',
     TRUSTED_PROXIES: '10.0.0.1, fd00::/8',
@@ -110,6 +112,7 @@ t.test('every variable is taken', async (t) => {
     adminHosts: ['ops.example', 'msal-logout'],
     adminToken: 'x'.repeat(32),
     spoolDir: '/spool',
+    workers: 4,
     drainSeconds: 30,
     logLevel: 'debug',
     trustedProxies: ['10.0.0.1', 'fd00::/8'],
@@ -148,6 +151,26 @@ t.test('the file is taken whole', async (t) => {
     { kid: 'k1', alg: 'ECDH-ES', isPublished: true },
     { kid: /^[\w-]{43}$/, isPublished: false }
   ])
+})
+
+t.test('another process makes the same of it', async (t) => {
+  const rsa = generateKeyPairSync('rsa', { modulusLength: 2_048 }).privateKey.export({ format: 'pem', type: 'pkcs8' })
+  const config = withFile({
+    issuers: [{ name: 'one', issuer: 'https://issuer.example', clientIds: ['a'] }],
+    decryptionKeys: [
+      { file: fileOf(keyFile()), kid: 'k1' },
+      { file: fileOf(String(rsa)), publish: false }
+    ]
+  })
+  const { decryptionKeys, ...rest } = unpackConfig(deserialize(serialize(packConfig(config))))
+  const { decryptionKeys: expected, ...restExpected } = config
+  t.strictSame(rest, restExpected)
+  for (const [i, key] of expected.entries()) {
+    const { privateKey, ...members } = decryptionKeys[i] ?? {}
+    const { privateKey: expectedKey, ...expectedMembers } = key
+    t.strictSame(members, expectedMembers)
+    t.ok(privateKey?.equals(expectedKey))
+  }
 })
 
 t.test('a problem names its variable', async (t) => {
@@ -197,6 +220,9 @@ t.test('a problem names its variable', async (t) => {
       /^DRAIN_SECONDS: must be whole seconds/
     ],
     ['too many seconds', () => readConfig({ ...minimal, DRAIN_SECONDS: '3601' }), /^DRAIN_SECONDS:/],
+    ['no worker', () => readConfig({ ...minimal, WORKERS: '0' }), /^WORKERS: must be a number of processes/],
+    ['too many workers', () => readConfig({ ...minimal, WORKERS: '65' }), /^WORKERS:/],
+    ['as many workers as there are', () => readConfig({ ...minimal, WORKERS: 'auto' }), /^WORKERS:/],
     ['seconds below zero', () => readConfig({ ...minimal, DRAIN_SECONDS: '-1' }), /^DRAIN_SECONDS:/],
     ['a spool with a line end in it', () => readConfig({ ...minimal, SPOOL_DIR: '/a\nb' }), /^SPOOL_DIR:/],
     [
@@ -363,6 +389,7 @@ t.test('white space around a value is part of none', async (t) => {
     CLIENT_IDS: padded('a , b'),
     TRUSTED_PROXIES: padded('10.0.0.1 ,10.0.0.2'),
     SPOOL_DIR: padded('/my spool'),
+    WORKERS: padded('2'),
     DRAIN_SECONDS: padded('5'),
     LOG_LEVEL: padded('warn'),
     ADMIN_ISSUER: padded('https://operators.example'),
@@ -379,6 +406,7 @@ t.test('white space around a value is part of none', async (t) => {
     adminToken: secret,
     trustedProxies: ['10.0.0.1', '10.0.0.2'],
     spoolDir: '/my spool',
+    workers: 2,
     drainSeconds: 5,
     logLevel: 'warn',
     issuers: [{ issuer: 'https://issuer.example', clientIds: ['a', 'b'] }],

@@ -165,6 +165,28 @@ t.test('a sender is limited beyond its burst, and gets back as time goes by', as
   t.same([reject(), reject(), reject(), reject()], [0, 0, 0, 1], 'never more than the burst')
 })
 
+t.test('each of several processes has its part of every limit, and one at least', async (t) => {
+  const judged = (processes: number) => {
+    const senders = createSenders({ now: () => 0, processes })
+    return Array.from({ length: 100 }, () => senders.rejected('192.0.2.1')).filter((seconds) => seconds === 0).length
+  }
+  t.equal(judged(1), 60)
+  t.equal(judged(4), 15)
+  t.equal(judged(64), 1)
+  let time = 0
+  const fourth = createSenders({ rejections: { burst: 4, perSecond: 1 }, now: () => time, processes: 4 })
+  t.same([fourth.rejected('192.0.2.1'), fourth.rejected('192.0.2.1')], [0, 4])
+  time = 4_000
+  t.equal(fourth.rejected('192.0.2.1'), 0)
+  const turns = createSenders({ processes: 4 })
+  const taken = ['192.0.2.1', '198.51.100.1', '203.0.113.1'].map((address) => turns.awaitUnsignedTurn(address, 10))
+  const [first, second, third] = await Promise.all(taken)
+  t.ok(first !== undefined && second !== undefined, 'two of the eight')
+  t.equal(third, undefined)
+  first?.()
+  second?.()
+})
+
 t.test('a clock that jumps back limits nobody for long', async (t) => {
   let time = 1_000_000
   const senders = createSenders({ rejections: { burst: 1, perSecond: 1 }, now: () => time })

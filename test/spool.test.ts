@@ -211,3 +211,16 @@ t.test('a disk that hangs holds nothing up, and what is written late is done', a
   await until('what had begun is there', async () => (await open(dir).list(10)).length >= 2)
   t.equal(await deferAll(spool, [ordersOf('after')]), 1)
 })
+
+t.test('a process that never lists sees what another one has done, before it says that there is no room', async (t) => {
+  const dir = folder(t)
+  const own = open(dir, { verified: { count: 2 } })
+  t.equal(await deferAll(own, [ordersOf('a'), ordersOf('b')]), 2)
+  t.notOk(await own.defer(ordersOf('c'), longMs), 'it is full')
+  const other = open(dir)
+  for (const { name } of await other.list(10)) {
+    await other.remove(name)
+  }
+  await until('it looks again', async () => own.defer(ordersOf('c'), longMs))
+  t.same(contentsOf(await other.list(10)), ['c'])
+})

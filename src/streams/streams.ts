@@ -63,6 +63,8 @@ export interface Streams {
   /** Loads the transmitters' keys, so that no token need wait for them. */
   warmUp(): void
   start(): Repetition
+  /** Begins to learn how the streams stand that are pushed to; it is another process that looks after them. */
+  follow(): Repetition
 }
 
 interface Stream {
@@ -188,16 +190,51 @@ export function createStreams({
       if (stream === undefined) {
         continue
       }
-      if (writes.get(name) === before.get(name)) {
-        states.set(name, state)
-      }
       mine[isMine ? 'add' : 'delete'](name)
-      await writeHeard(stream, state)
+      await learn(stream, state, before)
       if (isMine && !underWay.has(name) && stream.notBefore <= now() && !signal.aborted) {
         begin(stream, AbortSignal.any([signal, stream.ending.signal]))
       }
     }
     return [...underWay.values()]
+  }
+
+  async function learn(stream: Stream, state: StreamState, before: ReadonlyMap<string, number>): Promise<void> {
+    const { name } = stream.config
+    if (writes.get(name) === before.get(name)) {
+      states.set(name, state)
+    }
+    await writeHeard(stream, state)
+  }
+
+  async function learnAll(): Promise<void> {
+    const names = [...streams.values()]
+      .filter(({ config }) => config.delivery === 'push')
+      .map(({ config }) => config.name)
+    const before = new Map(writes)
+    for (const [name, state] of names.length === 0 ? [] : await store.readStates(names)) {
+      const stream = streams.get(name)
+      if (stream !== undefined) {
+        await learn(stream, state, before)
+      }
+    }
+  }
+
+  function repeatTicks(work: () => Promise<unknown>): Repetition {
+    return repeat(async () => {
+      try {
+        await work()
+        hasFailed = false
+        return tickMs
+      } catch (error) {
+        if (!hasFailed) {
+          const code = error instanceof UnavailableError || error instanceof StreamError ? error.code : String(error)
+          logger.warn({ code }, 'streams of security events are not looked after')
+        }
+        hasFailed = true
+        return Math.max(tickMs, outagePauseMs)
+      }
+    }, 0)
   }
 
   /** Not for each token: that would cost one more write. */
@@ -403,20 +440,7 @@ export function createStreams({
 
     start() {
       const stopping = new AbortController()
-      const ticks = repeat(async () => {
-        try {
-          await tick(stopping.signal)
-          hasFailed = false
-          return tickMs
-        } catch (error) {
-          if (!hasFailed) {
-            const code = error instanceof UnavailableError || error instanceof StreamError ? error.code : String(error)
-            logger.warn({ code }, 'streams of security events are not looked after')
-          }
-          hasFailed = true
-          return Math.max(tickMs, outagePauseMs)
-        }
-      }, 0)
+      const ticks = repeatTicks(() => tick(stopping.signal))
       return {
         async stop() {
           stopping.abort()
@@ -427,7 +451,9 @@ export function createStreams({
           }
         }
       }
-    }
+    },
+
+    follow: () => repeatTicks(learnAll)
   }
 }
 

@@ -68,6 +68,8 @@ export interface Watchers {
   readonly resolveEmail: ResolveEmail
   /** Begins to watch. */
   start(): Repetition
+  /** Begins to pass on what is notified here; it is another process that watches. */
+  follow(): Repetition
   /** How each stood when it was last looked at; none before. */
   states(): ReadonlyMap<string, DirectoryState>
 }
@@ -176,6 +178,34 @@ export function createWatchers({
       }
     }
     return [...underWay.values()]
+  }
+
+  /** Passes hints on, and learns the subscriptions: no other notification than theirs is known. */
+  async function learn(): Promise<void> {
+    await passHints()
+    const notifying = [...watchers].filter(([, { watched }]) => watched.config.directory?.notificationUrl !== undefined)
+    if (notifying.length > 0) {
+      for (const [tenantId, state] of await store.readStates(notifying.map(([tenantId]) => tenantId))) {
+        states.set(tenantId, state)
+      }
+    }
+  }
+
+  function repeatTicks(work: () => Promise<unknown>): Repetition {
+    return repeat(async () => {
+      try {
+        await work()
+        hasFailed = false
+        return tickMs
+      } catch (error) {
+        if (!hasFailed) {
+          const code = error instanceof UnavailableError ? error.code : String(error)
+          logger.warn({ code }, 'directories are not watched')
+        }
+        hasFailed = true
+        return Math.max(tickMs, outagePauseMs)
+      }
+    }, 0)
   }
 
   async function passHints(): Promise<void> {
@@ -364,20 +394,7 @@ export function createWatchers({
 
     start() {
       const stopping = new AbortController()
-      const ticks = repeat(async () => {
-        try {
-          await tick(stopping.signal)
-          hasFailed = false
-          return tickMs
-        } catch (error) {
-          if (!hasFailed) {
-            const code = error instanceof UnavailableError ? error.code : String(error)
-            logger.warn({ code }, 'directories are not watched')
-          }
-          hasFailed = true
-          return Math.max(tickMs, outagePauseMs)
-        }
-      }, 0)
+      const ticks = repeatTicks(() => tick(stopping.signal))
       return {
         async stop() {
           stopping.abort()
@@ -387,6 +404,16 @@ export function createWatchers({
           if (watchers.size > 0) {
             await store.release(holder).catch(() => {}) // the leases end by themselves
           }
+        }
+      }
+    },
+
+    follow() {
+      const ticks = repeatTicks(learn)
+      return {
+        async stop() {
+          await ticks.stop()
+          await passHints().catch(() => {}) // the next poll sees the same
         }
       }
     }
