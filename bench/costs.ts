@@ -13,22 +13,15 @@ export interface Costs {
 /**
  * Begins to count.
  *
- * @param service the process of the service
+ * @param service the process of the service, or the first one of several
  * @param postmaster the process that PostgreSQL's own are children of
  * @returns what it has cost since then
  */
 export async function countCosts(pool: pg.Pool, service: number, postmaster: number): Promise<() => Promise<Costs>> {
-  const before = {
-    service: processorTimeUs(service),
-    postgres: timesOfChildren(postmaster),
-    wal: await walPosition(pool)
-  }
+  const before = { service: timeOfService(service), postgres: timeOfChildren(postmaster), wal: await walPosition(pool) }
   return async () => ({
-    serviceUs: processorTimeUs(service) - before.service,
-    postgresUs: [...timesOfChildren(postmaster)].reduce(
-      (sum, [pid, us]) => sum + us - (before.postgres.get(pid) ?? 0),
-      0
-    ),
+    serviceUs: timeOfService(service) - before.service,
+    postgresUs: timeOfChildren(postmaster) - before.postgres,
     walBytes: (await walPosition(pool)) - before.wal
   })
 }
@@ -45,12 +38,37 @@ const tickUs = 10_000
 
 function processorTimeUs(pid: number): number {
   const [, , , , , , , , , , , user, system] = statOf(pid)
+  return sumOf(user, system)
+}
+
+/** Of a process and of those that it has forked. */
+function timeOfService(pid: number): number {
+  return processorTimeUs(pid) + timeOfChildren(pid)
+}
+
+/** Also of those that have ended: a pool closes what nobody uses. */
+function timeOfChildren(parent: number): number {
+  const [, , , , , , , , , , , , , endedUser, endedSystem] = statOf(parent)
+  return childrenOf(parent).reduce((sum, pid) => sum + processorTimeUs(pid), sumOf(endedUser, endedSystem))
+}
+
+function sumOf(user: string | undefined, system: string | undefined): number {
   return (Number(user) + Number(system)) * tickUs
 }
 
-function timesOfChildren(parent: number): Map<number, number> {
+function childrenOf(parent: number): number[] {
   const pids = readable(() => readdirSync('/proc')).map(Number)
-  return new Map(pids.filter((pid) => Number(statOf(pid)[1]) === parent).map((pid) => [pid, processorTimeUs(pid)]))
+  return pids.filter((pid) => Number(statOf(pid)[1]) === parent)
+}
+
+/** Resident memory of a process and of those that it has forked, in MB, the largest first. */
+export function residentMb(pid: number): number[] {
+  return [pid, ...childrenOf(pid)].map(residentOf).sort((a, b) => b - a)
+}
+
+function residentOf(pid: number): number {
+  const [text = ''] = readable(() => [readFileSync(`/proc/${pid}/status`, 'latin1')])
+  return Math.round(Number(/^VmRSS:\s+(\d+) kB$/m.exec(text)?.[1]) / 1_024)
 }
 
 /** What follows the name, which may hold anything and stands in parentheses: state, parent, … */

@@ -1,4 +1,4 @@
-// `npm run bench`: see docs/performance.md. Arguments: --rounds=5; --cold, --flood, --sweep, --scale[=sessions],
+// `npm run bench`: see docs/performance.md. Arguments: --rounds=5; --cold, --flood, --sweep, --workers[=count], --scale[=sessions],
 // --purge[=accounts] and --soak[=minutes] instead of the usual measures. What was measured goes into results.json, by section.
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { cpus, tmpdir, totalmem } from 'node:os'
@@ -22,15 +22,19 @@ import {
 } from './speed.ts'
 import { spread } from './statistics.ts'
 import { measureSweep } from './sweep.ts'
+import { measureWorkers } from './workers.ts'
 
 const resultsFile = fileURLToPath(new URL('results.json', import.meta.url))
 const { values } = parseArgs({
-  args: process.argv.slice(2).map((argument) => (/^--(scale|purge|soak)$/.test(argument) ? `${argument}=` : argument)),
+  args: process.argv
+    .slice(2)
+    .map((argument) => (/^--(workers|scale|purge|soak)$/.test(argument) ? `${argument}=` : argument)),
   options: {
     rounds: { type: 'string', default: '5' },
     cold: { type: 'boolean', default: false },
     flood: { type: 'boolean', default: false },
     sweep: { type: 'boolean', default: false },
+    workers: { type: 'string' },
     scale: { type: 'string' },
     purge: { type: 'string' },
     soak: { type: 'string' }
@@ -48,6 +52,8 @@ try {
     save('flood', await measureFlood(setting, Number(values.rounds)))
   } else if (values.sweep) {
     save('sweep', await measureSweep(setting, Number(values.rounds)))
+  } else if (values.workers !== undefined) {
+    save('workers', await measureWorkers(setting, Number(values.rounds), Number(values.workers || 2)))
   } else if (values.scale !== undefined) {
     save('scale', await measureScale(setting, Number(values.scale || 10_000_000)))
   } else if (values.purge !== undefined) {

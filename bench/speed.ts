@@ -35,7 +35,11 @@ const warmUpBareCommits = 200
 /** Of all contenders alike, so that their tables are as large. */
 const sessionsStored = 15_000
 
-export function contenders({ database, provider, folder }: Setting): Contender[] {
+/** @param variables further ones of ours */
+export function contenders(
+  { database, provider, folder }: Setting,
+  variables: Readonly<Record<string, string>> = {}
+): Contender[] {
   const issuersFile = join(folder, 'issuers.json')
   writeFileSync(
     issuersFile,
@@ -62,7 +66,8 @@ export function contenders({ database, provider, folder }: Setting): Contender[]
     DATABASE_URL: env.DATABASE_URL,
     ISSUERS_FILE: issuersFile,
     ISSUER: '',
-    NODE_ENV: 'production'
+    NODE_ENV: 'production',
+    ...variables
   }
   const start = (name: string, program: string, variables: Record<string, string>) => () =>
     startServer({
