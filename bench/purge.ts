@@ -5,6 +5,7 @@ import type pg from 'pg'
 import { pino } from 'pino'
 import { readConfig } from '../src/config.ts'
 import { createService } from '../src/service.ts'
+import { countCosts } from './costs.ts'
 import { payloads } from './database.ts'
 import { audience } from './provider.ts'
 import { bystandersAreThere, contenders, type Setting, signTokens } from './speed.ts'
@@ -28,18 +29,24 @@ export async function measurePurge(setting: Setting, accounts: number) {
   const service = createService(config, { logger: pino({ level: 'silent' }), connectionString: database.url })
   const server = await contender.start()
 
+  /** Processor time of PostgreSQL, in seconds: steadier than time on a machine that others use, too. */
+  const postgresSeconds: { bareDelete: number[]; purge: number[] } = { bareDelete: [], purge: [] }
+
   async function bareDelete(): Promise<number> {
     await fillTenant(setting, accounts)
+    const costsOf = await countCosts(pool, server.pid, database.postmaster)
     const seconds = await timed(async () => {
       await pool.query('delete from msal_logout.token_cache where tenant_id = $1', [tenant])
       await pool.query("delete from msal_logout.sessions where home_account_id like '%.' || $1", [tenant])
     })
+    postgresSeconds.bareDelete.push((await costsOf()).postgresUs / 1e6)
     await assertGone(pool)
     return seconds
   }
 
   async function purge(meanwhile?: () => Promise<void>): Promise<number> {
     await fillTenant(setting, accounts)
+    const costsOf = await countCosts(pool, server.pid, database.postmaster)
     const seconds = await timed(async () => {
       const { outcome } = await service.adminOptions.purge({
         selector: { tenantId: tenant },
@@ -55,6 +62,9 @@ export async function measurePurge(setting: Setting, accounts: number) {
       await meanwhile?.()
       await untilDone(pool)
     })
+    if (meanwhile === undefined) {
+      postgresSeconds.purge.push((await costsOf()).postgresUs / 1e6)
+    }
     await assertGone(pool)
     return seconds
   }
@@ -100,10 +110,12 @@ export async function measurePurge(setting: Setting, accounts: number) {
       purgeSeconds,
       purgeWithSignOutsSeconds: withSignOutsSeconds,
       timeRatio: purgeSeconds / bare,
+      postgresSeconds,
+      postgresRatio: spread(postgresSeconds.purge).median / spread(postgresSeconds.bareDelete).median,
       p99Ms: { idle, during },
       p99Ratio: during.median / idle.median,
-      bounds: 'time at most 1.5, p99 at most 3',
-      reached: purgeSeconds / bare <= 1.5 && during.median / idle.median <= 3
+      bounds: 'time at most 1.5, p99 at most 2',
+      reached: purgeSeconds / bare <= 1.5 && during.median / idle.median <= 2
     }
     console.log(result)
     return result
