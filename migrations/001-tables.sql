@@ -60,7 +60,8 @@ create table msal_logout.token_cache (
 -- A usual payload (up to 8 KB) stays in its row: four pieces of it in a table beside would have to be looked up by each
 -- reading and deleted by each sign-out.
 with (toast_tuple_target = 8160);
-create index token_cache_account on msal_logout.token_cache (home_account_id);
+-- With the newest of an account at its end, which a sign-out in steps begins with.
+create index token_cache_account on msal_logout.token_cache (home_account_id, generation);
 -- A sweep goes by `generation`: the order in which rows came, which is closest to where they lie. The accounts are counted
 -- without a look at the rows.
 create index token_cache_tenant on msal_logout.token_cache (tenant_id, generation) include (account_issuer, home_account_id);
@@ -82,6 +83,8 @@ create table msal_logout.sessions (
   oid text collate "C",
   tid text collate "C",
   issued_at bigint not null, -- the ID token's `iat`, seconds since 1970
+  -- As a row's, of the last login with this session: it may be later than its row's. A sign-out in steps spares what came after its first.
+  generation bigint not null default (extract(epoch from clock_timestamp()) * 1000000)::bigint,
   created_at timestamptz not null default now(),
   expires_at timestamptz not null,
   primary key (session_key, issuer, client_id, partition_key),
@@ -91,7 +94,7 @@ create table msal_logout.sessions (
 -- Not (issuer, subject): a plan made while the table was small might look up a sid by its issuer alone.
 create index sessions_subject on msal_logout.sessions (subject);
 create index sessions_row on msal_logout.sessions (partition_key, client_id);
-create index sessions_account on msal_logout.sessions (home_account_id);
+create index sessions_account on msal_logout.sessions (home_account_id, generation);
 create index sessions_sid on msal_logout.sessions (sid) where sid is not null;
 create index sessions_object on msal_logout.sessions (tid, oid) where oid is not null;
 -- By the home of the account, where that is not what the ID token named: guests, and logins without a `tid`. For watchers of directories.
@@ -118,6 +121,30 @@ create table msal_logout.seen_orders (
   expires_at timestamptz not null
 );
 create index seen_orders_expiry on msal_logout.seen_orders (expires_at);
+
+-- What a verified signal asks for; the members are those of src/sign-out.ts.
+create type msal_logout.signal_order as (
+  id uuid,
+  source text,
+  selector text, -- 'session', 'subject', 'account' or 'object'
+  issuer text, -- of an account: '' for ids from client info, of any issuer; null if it is not known
+  sid text,
+  subject text,
+  home_account_id text,
+  tenant_id text,
+  object_id text,
+  client_id text, -- the app that a logout token is for
+  jti text,
+  revoke_before bigint,
+  purge_scope text, -- 'account' or 'session'
+  spares_newer boolean, -- a session that was issued after `revoke_before` lives, also if its sid is named
+  once boolean, -- guarded against duplicates by its id
+  record_unmatched boolean,
+  remember_seconds int, -- how long a login that is under way is still rejected
+  reason text,
+  actor text,
+  request_hash bytea
+);
 
 -- What a sign-out or a purge did, and why.
 create table msal_logout.records (
@@ -149,10 +176,13 @@ create table msal_logout.records (
   client_accounts int[],
   client_sessions int[] not null default '{}',
   client_rows int[] not null default '{}',
-  -- Of a sweep: the accounts that matched at the start; the newest row that was there then; and how far this round is.
+  -- Of a sweep: the accounts that matched at the start; of a sign-out in steps: so far, and `accounts` counts those that are over.
   total bigint not null default 0,
-  last_generation bigint,
-  swept_to bigint,
+  last_generation bigint, -- of what goes on: the newest that was there when it began
+  swept_to bigint, -- of a sweep: how far this round is
+  -- Of a sign-out in steps: what any process needs to go on with it, until it is done; and its last step.
+  order_in_steps msal_logout.signal_order,
+  stepped_at timestamptz,
   finished_at timestamptz
 );
 create index records_at on msal_logout.records (at);
@@ -160,7 +190,19 @@ create index records_account on msal_logout.records using gin (account_ids);
 -- Of orders that a person gave, or that named an account: few, among the many of tokens.
 create index records_actor on msal_logout.records (at, id) where actor is not null;
 create index records_named on msal_logout.records (home_account_id) where home_account_id is not null;
-create index records_running on msal_logout.records (at) where status = 'running';
+create index records_under_way on msal_logout.records (at) where status <> 'done';
+
+-- The accounts of sign-outs in steps that are not done: what a login must know of them, and what the next step goes on with. In the
+-- record they would be written anew by each step.
+create table msal_logout.accounts_in_steps (
+  id uuid not null, -- of the order, and of its record
+  account_issuer text collate "C" not null,
+  home_account_id text collate "C" not null,
+  last_generation bigint not null, -- as in the record
+  is_over boolean not null, -- nothing of it is left, but what led to it
+  primary key (home_account_id, account_issuer, id)
+);
+create index accounts_in_steps_order on msal_logout.accounts_in_steps (id, is_over);
 
 -- A session that was ended, as its app sees it.
 create type msal_logout.revoked_session as (issuer text, sid text, subject text, home_account_id text);
@@ -228,30 +270,6 @@ insert into msal_logout.clean_up_state (id) values (1);
 
 -- What `save` returns.
 create type msal_logout.saved as (outcome text, version bigint);
-
--- What a verified signal asks for; the members are those of src/sign-out.ts.
-create type msal_logout.signal_order as (
-  id uuid,
-  source text,
-  selector text, -- 'session', 'subject', 'account' or 'object'
-  issuer text, -- of an account: '' for ids from client info, of any issuer; null if it is not known
-  sid text,
-  subject text,
-  home_account_id text,
-  tenant_id text,
-  object_id text,
-  client_id text, -- the app that a logout token is for
-  jti text,
-  revoke_before bigint,
-  purge_scope text, -- 'account' or 'session'
-  spares_newer boolean, -- a session that was issued after `revoke_before` lives, also if its sid is named
-  once boolean, -- guarded against duplicates by its id
-  record_unmatched boolean,
-  remember_seconds int, -- how long a login that is under way is still rejected
-  reason text,
-  actor text,
-  request_hash bytea
-);
 
 -- What an order matched: a session, or (without a `session_key`) a row of an account that it names.
 create type msal_logout.match as (

@@ -37,12 +37,14 @@ begin
     return false;
   end if;
 
-  -- A sweep has the row's lock alone. What it has yet to reach is as good as gone.
+  -- A sweep has the row's lock alone. What it, or a sign-out in steps, has yet to reach is as good as gone: this session is the row's, and
+  -- no new login.
   select c.expires_at into row_expires_at
   from msal_logout.token_cache c
   where c.partition_key = add_session.partition_key and c.client_id is not distinct from add_session.client_id
     and c.account_issuer = owner_issuer and c.home_account_id = owner_id and c.expires_at > now()
     and not msal_logout.is_due(c.client_id, c.tenant_id, c.generation)
+    and not msal_logout.is_in_steps(c.account_issuer, c.home_account_id, c.generation)
   for share;
   if not found then
     return false;
@@ -51,7 +53,8 @@ begin
     add_session.client_id, add_session.partition_key, add_session.issuer, add_session.subject);
   perform msal_logout.store_session(
     add_session.client_id, add_session.partition_key, owner_issuer, owner_id,
-    add_session.issuer, known_sid, add_session.subject, add_session.issued_at, known_oid, known_tid, row_expires_at);
+    add_session.issuer, known_sid, add_session.subject, add_session.issued_at, known_oid, known_tid,
+    msal_logout.new_generation(), row_expires_at);
   return true;
 end
 $$;

@@ -67,7 +67,7 @@ begin
   total := total + gone;
   delete from msal_logout.records r where r.id in (
     select d.id from msal_logout.records d
-    where d.at <= now() - keep_records and d.status <> 'running' order by d.at limit max_rows for update skip locked);
+    where d.at <= now() - keep_records and d.status = 'done' order by d.at limit max_rows for update skip locked);
   get diagnostics gone = row_count;
   update msal_logout.clean_up_state
   set next_page = case when first_page + span >= pages then 0 else first_page + span end;

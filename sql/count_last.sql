@@ -1,5 +1,5 @@
--- What a step of a sign-out deleted, by app. In an app an account counts if nothing of it is left there.
-create function msal_logout.count_last(deletions msal_logout.deletion[])
+-- What a step of a sign-out deleted, by app. In an app an account counts if nothing of it is left there, but for what is spared.
+create function msal_logout.count_last(deletions msal_logout.deletion[], spared int8range)
 returns table (client_id text, accounts int, sessions int, rows int)
 language plpgsql stable as $$
 #variable_conflict use_column
@@ -11,12 +11,12 @@ begin
       exists (
         select from msal_logout.sessions s
         where s.home_account_id = d.home_account_id and s.account_issuer is not distinct from d.account_issuer -- keeps sessions_account
-          and s.client_id is not distinct from d.client_id
+          and s.client_id is not distinct from d.client_id and not s.generation <@ spared
         offset 0
       ) or exists (
         select from msal_logout.token_cache t
         where t.home_account_id = d.home_account_id and t.account_issuer is not distinct from d.account_issuer
-          and t.client_id is not distinct from d.client_id
+          and t.client_id is not distinct from d.client_id and not t.generation <@ spared
           and t.partition_key <> '' -- keeps token_cache_account: the others, which bear the account too, do not bear this
         offset 0
       ) as is_left

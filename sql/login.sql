@@ -12,6 +12,7 @@ declare
   known_tid text := nullif(lower(login.tid), '');
   account_issuer text;
   asked_at timestamptz := now();
+  new_generation bigint;
   deletions msal_logout.deletion[];
 begin
   lock table msal_logout.issuer_groups in access share mode; -- until it is stored, the account is whose it is now
@@ -33,18 +34,22 @@ begin
   end if;
 
   deletions := msal_logout.end_due_row(login.client_id, login.partition_key);
+  new_generation := msal_logout.new_generation();
 
-  -- A live row keeps its generation: the account's other sessions go on. An expired one is as good as none.
+  -- A live row keeps its generation: the account's other sessions go on. An expired one is as good as none. So is one that a sign-out in
+  -- steps has yet to reach: what is left of it goes, and a save that is under way must not come into this.
   insert into msal_logout.token_cache as t (
     client_id, partition_key, kind, account_issuer, home_account_id, generation, payload, encoding, expires_at)
   values (
-    login.client_id, login.partition_key, login.kind, account_issuer, login.home_account_id, msal_logout.new_generation(),
+    login.client_id, login.partition_key, login.kind, account_issuer, login.home_account_id, new_generation,
     login.payload, login.encoding, asked_at + login.ttl)
   on conflict (partition_key, client_id) do update set
     kind = excluded.kind,
     account_issuer = excluded.account_issuer,
     home_account_id = excluded.home_account_id,
-    generation = case when t.expires_at > asked_at then t.generation else greatest(t.generation + 1, excluded.generation) end,
+    generation = case
+      when t.expires_at > asked_at and not msal_logout.is_in_steps(t.account_issuer, t.home_account_id, t.generation) then t.generation
+      else greatest(t.generation + 1, excluded.generation) end,
     version = t.version + 1,
     payload = excluded.payload,
     encoding = excluded.encoding,
@@ -66,7 +71,8 @@ begin
   end if;
   perform msal_logout.store_session(
     login.client_id, login.partition_key, account_issuer, login.home_account_id,
-    login.issuer, known_sid, login.subject, login.issued_at, known_oid, known_tid, asked_at + login.ttl);
+    login.issuer, known_sid, login.subject, login.issued_at, known_oid, known_tid,
+    new_generation, asked_at + login.ttl);
   perform msal_logout.publish_revocations(deletions);
 end
 $$;

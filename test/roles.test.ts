@@ -56,6 +56,7 @@ const tables = [
   'sessions',
   'tombstones',
   'records',
+  'accounts_in_steps',
   'revoked_sessions',
   'apps',
   'clean_up_state',
@@ -126,7 +127,7 @@ t.test("an app calls no function of the service's, and none of the helpers", asy
     `select msal_logout.lock_keys('{x}', '{y}')`,
     `select msal_logout.share_keys('{x}')`,
     `select msal_logout.admit('a', '', 'u.t', 'i', 's', 'u', 1, null, null)`,
-    `select msal_logout.store_session('b', 'u.t', '', 'u.t', 'i', 's', 'u', 1, null, null, now())`,
+    `select msal_logout.store_session('b', 'u.t', '', 'u.t', 'i', 's', 'u', 1, null, null, 1, now())`,
     `select msal_logout.publish_revocations('{}')`,
     `select msal_logout.claim_orders('{}')`,
     `select msal_logout.grant_app('${appA}')`
