@@ -21,19 +21,12 @@ import { createOutboundFetch } from './outbound-fetch.ts'
 import { createOutcomeCounts } from './outcome-counts.ts'
 import { createOutcomeLog } from './outcome-log.ts'
 import type { FindPeople } from './people.ts'
-import { createReceive, type Outcome } from './receive.ts'
+import { committed, createReceive, type Outcome } from './receive.ts'
 import { createRecentSignals } from './recent-signals.ts'
 import { createRejections } from './rejections.ts'
 import { type Repetition, repeat } from './repeat.ts'
 import { createSenders, type Senders } from './senders.ts'
-import {
-  type CommitOrders,
-  createSignOut,
-  maxDeletionsAtOnce,
-  type Order,
-  type SignOutResult,
-  signOutInSteps
-} from './sign-out.ts'
+import { type CommitOrders, createSignOut, maxDeletionsAtOnce, type Order, type SignOutResult } from './sign-out.ts'
 import { createBackchannel } from './signals/backchannel.ts'
 import { directorySource } from './signals/directory.ts'
 import { createFrontchannel } from './signals/frontchannel.ts'
@@ -42,6 +35,7 @@ import { createSecurityEvent, securityEventSource } from './signals/security-eve
 import { createTokenRevocation, type ResolveEmail } from './signals/token-revocation.ts'
 import { createSpool, type SpoolOptions } from './spool.ts'
 import { startRetry } from './spool-retry.ts'
+import { createSteps, type RunOptions, type StepsOptions } from './steps.ts'
 import { createStore } from './store.ts'
 import { createStreamReports } from './stream-report.ts'
 import { createStreamStore } from './stream-store.ts'
@@ -62,6 +56,7 @@ export interface Edges extends IssuersOptions {
   readonly commit?: CommitOrders
   /** Limits other than the usual ones. */
   readonly spool?: Partial<SpoolOptions>
+  readonly steps?: Pick<StepsOptions, 'maxWaitMs' | 'idleMs'>
   readonly sweeps?: Pick<SweepsOptions, 'maxAccountsAwaited' | 'maxWaitMs' | 'rowsPerStep'>
   readonly directories?: Pick<WatchersOptions, 'sleep' | 'tickMs' | 'leaseSeconds'>
   readonly streams?: Pick<StreamsOptions, 'tickMs' | 'leaseSeconds' | 'timeoutMs'>
@@ -230,16 +225,21 @@ export function createService(config: Config, edges: Edges) {
     findLarge: stores.batches.findLarge,
     maxDeletions
   })
-  const signOutAlone = async (order: Order, signal?: AbortSignal) => {
-    const step = async () => {
-      const ended = await stores.slow.commitStep(order, maxDeletions)
-      if (ended === undefined) {
-        notify()
-      }
-      return ended
-    }
-    const result = await signOutInSteps(step, signal)
-    onCommitted([result])
+  const steps = createSteps({
+    store: stores.slow,
+    logger,
+    onStep: notify,
+    onDone(order, result, tookMs) {
+      metrics.committed([result])
+      const { source, issuerName: issuer } = order
+      observe({ source, issuer, sender: undefined, isRetry: false, tookMs, ...committed([order], [result]) })
+    },
+    maxDeletions,
+    ...edges.steps
+  })
+  const signOutAlone = async (order: Order, options: RunOptions) => {
+    const result = await steps.run(order, options)
+    metrics.committed([result])
     return result
   }
 
@@ -289,7 +289,7 @@ export function createService(config: Config, edges: Edges) {
   })
   const purge = createPurge({
     store: stores.slow,
-    signOut: (orders) => Promise.all(orders.map((order) => signOutAlone(order))),
+    steps,
     sweeps,
     observe,
     now,
@@ -403,6 +403,7 @@ export function createService(config: Config, edges: Edges) {
     receive,
     signOut,
     sweeps,
+    steps,
     pools,
     stores,
     directoryStore,
@@ -446,6 +447,10 @@ export function createService(config: Config, edges: Edges) {
           return choresEveryMs
         }, 0),
         repeat(async () => {
+          await attempt(steps.resume)
+          return choresEveryMs
+        }, 0),
+        repeat(async () => {
           await attempt(census.refresh)
           return censusEveryMs
         }, 0)
@@ -473,7 +478,12 @@ export function createService(config: Config, edges: Edges) {
     /** Ends all of it, after what is under way. */
     async stop(): Promise<void> {
       const listeners = own.map((listener) => listener.close())
-      await Promise.all([sweeps.stop(), ...listeners, ...repetitions.map((repetition) => repetition.stop())])
+      await Promise.all([
+        sweeps.stop(),
+        steps.stop(),
+        ...listeners,
+        ...repetitions.map((repetition) => repetition.stop())
+      ])
       await Promise.all(Object.values(pools).map((pool) => pool.end()))
     }
   }

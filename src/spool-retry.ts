@@ -6,6 +6,7 @@ import { type Repetition, repeat } from './repeat.ts'
 import { isOfOneOrder, type Order, type SignOut, type SignOutResult } from './sign-out.ts'
 import type { Ignored, Signal } from './signals/signal.ts'
 import type { Deferred, DeferredFile, Spool } from './spool.ts'
+import type { RunOptions } from './steps.ts'
 
 export interface RetryOptions {
   readonly spool: Pick<Spool, 'batches' | 'remove' | 'reject' | 'defer'>
@@ -13,7 +14,7 @@ export interface RetryOptions {
   readonly signals: readonly Signal[]
   readonly signOut: SignOut
   /** One order alone, with a longer time limit: for what holds others up, and for what takes long. */
-  readonly signOutAlone: (order: Order, signal?: AbortSignal) => Promise<SignOutResult>
+  readonly signOutAlone: (order: Order, options: RunOptions) => Promise<SignOutResult>
   readonly logger: FastifyBaseLogger
   /** Sees the outcome of each one that needs no further try, but of a damaged file. */
   readonly observe: (outcome: Outcome) => void
@@ -215,7 +216,7 @@ export function createRetry(options: RetryOptions) {
   async function inTurn(orders: readonly Order[]): Promise<SignOutResult[]> {
     const results: SignOutResult[] = []
     for (const order of orders) {
-      results.push(await signOutAlone(order, stopping.signal))
+      results.push(await signOutAlone(order, { signal: stopping.signal }))
     }
     return results
   }

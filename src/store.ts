@@ -239,14 +239,29 @@ export function createStore({ pool, schema = defaultSchema }: StoreOptions) {
       return rows.map(({ id }) => id)
     },
 
-    /** Deletes at most so much of what an order ends, patiently; undefined: another step is due. */
-    async commitStep(order: Order, maxDeletions: number): Promise<SignOutResult | undefined> {
+    /**
+     * Deletes at most so much of what an order ends; undefined: another step is due. Waits for each lock so long, by default as long as the
+     * connection allows.
+     */
+    async commitStep(order: Order, maxDeletions: number, lockWaitMs?: number): Promise<SignOutResult | undefined> {
       const [row] = await call<SignedOutRow>(
         'sign_out_step',
-        `select * from ${name}.sign_out_step(($1::${name}.signal_order[])[1], $2)`,
-        [batchOf([order]), maxDeletions]
+        `select * from ${name}.sign_out_step(($1::${name}.signal_order[])[1], $2, $3)`,
+        [batchOf([order]), maxDeletions, lockWaitMs]
       )
       return row?.outcome === 'more' ? undefined : resultOf(order.id, row)
+    },
+
+    /** What {@link commitStep} has begun, and has made no step of for so long, the oldest first; with the time of its first step. */
+    async unfinishedOrders(idleMs: number): Promise<{ readonly order: Order; readonly at: Date }[]> {
+      const rows = await call<{ at: Date; members: OrderMembers }>(
+        'unfinished_orders',
+        `select r.at, to_jsonb(r.order_in_steps) as members from ${name}.records r
+          where r.status <> 'done' and r.status = 'unfinished' and r.stepped_at < clock_timestamp() - $1 * interval '1 millisecond'
+          order by r.at`,
+        [idleMs]
+      )
+      return rows.map(({ at, members }) => ({ at, order: orderOf(members) }))
     },
 
     /** What {@link commitOrders} would do: done, and rolled back. What has begun counts as a duplicate. */
@@ -648,6 +663,65 @@ function membersOf(order: Order): (string | number | boolean | undefined)[] {
     order.actor,
     order.requestHash === undefined ? undefined : `\\x${order.requestHash}`
   ]
+}
+
+/** `signal_order` as JSON. */
+interface OrderMembers {
+  id: string
+  source: string
+  selector: Order['selector']['kind']
+  issuer: string | null
+  sid: string | null
+  subject: string | null
+  home_account_id: string | null
+  tenant_id: string | null
+  object_id: string | null
+  client_id: string | null
+  jti: string | null
+  revoke_before: number
+  purge_scope: Order['purgeScope']
+  spares_newer: boolean
+  once: boolean
+  record_unmatched: boolean
+  remember_seconds: number
+  reason: string | null
+  actor: string | null
+  request_hash: string | null
+}
+
+function orderOf(members: OrderMembers): Order {
+  return {
+    id: members.id,
+    source: members.source,
+    selector: selectorOf(members),
+    revokeBefore: members.revoke_before,
+    purgeScope: members.purge_scope,
+    sparesNewer: members.spares_newer,
+    isSigned: true, // nobody else's turn depends on it any more
+    isOnce: true, // what another process has finished meanwhile is not begun anew
+    recordUnmatched: members.record_unmatched,
+    rememberSeconds: members.remember_seconds,
+    clientId: members.client_id ?? undefined,
+    jti: members.jti ?? undefined,
+    reason: members.reason ?? undefined,
+    actor: members.actor ?? undefined,
+    requestHash: members.request_hash?.replace(/^\\x/, '')
+  }
+}
+
+function selectorOf(members: OrderMembers): Order['selector'] {
+  const { selector: kind, tenant_id, object_id, home_account_id } = members
+  const issuer = members.issuer ?? ''
+  switch (kind) {
+    case 'session':
+      return { kind, issuer, sid: members.sid ?? '', subject: members.subject ?? undefined }
+    case 'subject':
+      return { kind, issuer, subject: members.subject ?? '', sid: members.sid ?? undefined }
+    case 'account':
+      return { kind, homeAccountId: home_account_id ?? '', issuer: members.issuer ?? undefined }
+    case 'object':
+      return { kind, tenantId: tenant_id ?? '', objectId: object_id ?? '' }
+  }
 }
 
 function resultOf(id: string, row: SignedOutRow | undefined): SignOutResult {

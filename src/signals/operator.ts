@@ -1,6 +1,7 @@
 import { createHash, randomUUID } from 'node:crypto'
-import { committed, type Outcome } from '../receive.ts'
-import { type Deleted, type Order, orderId, type Selector, type SignOut } from '../sign-out.ts'
+import type { Outcome } from '../receive.ts'
+import { type Deleted, type Order, orderId, type Selector } from '../sign-out.ts'
+import type { Steps } from '../steps.ts'
 import type { Store, StoredRecord } from '../store.ts'
 import type { Sweeps } from '../sweep.ts'
 import { rememberSeconds } from './signal.ts'
@@ -31,6 +32,7 @@ export interface PurgeRequest {
 
 export type PurgeResult =
   | { readonly outcome: 'done'; readonly id: string; readonly deleted: Deleted }
+  /** It goes on by itself, also after the end of this process. */
   | { readonly outcome: 'running'; readonly id: string; readonly deleted: Deleted; readonly total: number }
   /** More accounts than `limit`, and no `force`. */
   | { readonly outcome: 'too_many'; readonly accounts: number; readonly limit: number }
@@ -39,12 +41,12 @@ export type PurgeResult =
   /** The Idempotency-Key stands for another request. */
   | { readonly outcome: 'mismatch' }
 
-/** @throws {UnavailableError} if it could not be done now: it is not deferred, since the operator waits for the answer */
+/** @throws {UnavailableError} if it could not begin: it is not deferred, since the operator waits for the answer */
 export type Purge = (request: PurgeRequest) => Promise<PurgeResult>
 
 export interface PurgesOptions {
   readonly store: Pick<Store, 'findRecord' | 'previewOrder' | 'issuersOfAccount'>
-  readonly signOut: SignOut
+  readonly steps: Pick<Steps, 'start'>
   readonly sweeps: Pick<Sweeps, 'start'>
   readonly observe: (outcome: Outcome) => void
   /** The most accounts that a purge ends without `force`; default 1,000. */
@@ -60,7 +62,7 @@ export const maxAccountsUnforced = 1_000
 /** Makes the operators' purge: a sign-out like any other, but for whole apps and tenants, which are swept. */
 export function createPurge({
   store,
-  signOut,
+  steps,
   sweeps,
   observe,
   maxAccountsUnforced: unforced = maxAccountsUnforced,
@@ -100,7 +102,6 @@ export function createPurge({
 
   async function end(order: Order, { dryRun, force }: PurgeRequest): Promise<PurgeResult> {
     const { id, requestHash = '' } = order
-    const begunAt = performance.now()
     // A provider whose sids or subjects stand for nobody in particular would take everybody along.
     if (dryRun || (!force && order.selector.kind !== 'account')) {
       const preview = await store.previewOrder(order)
@@ -111,18 +112,7 @@ export function createPurge({
         return { outcome: 'too_many', accounts: preview.accounts, limit: unforced }
       }
     }
-    const results = await signOut([order])
-    if (results[0]?.outcome === 'duplicate') {
-      return resultOf(await recorded(id), requestHash)
-    }
-    observe({
-      source: operatorSource,
-      issuer: undefined,
-      sender: undefined,
-      isRetry: false,
-      tookMs: Math.round(performance.now() - begunAt),
-      ...committed([order], results)
-    })
+    await steps.start(order)
     return resultOf(await recorded(id), requestHash)
   }
 

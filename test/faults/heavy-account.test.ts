@@ -1,42 +1,13 @@
 // One account with a quarter of a million sessions.
 import t, { type Test } from 'tap'
 import { noteTries } from '../fixtures/attacks.ts'
-import { clientId } from '../fixtures/identity-provider.ts'
-import { type BrokenPart, type Siege, startSiege } from '../fixtures/siege.ts'
+import { storeHeavy, untilGone } from '../fixtures/heavy-account.ts'
+import { type BrokenPart, startSiege } from '../fixtures/siege.ts'
 import { until } from '../fixtures/until.ts'
 
 const sessions = 250_000
 const fewer = 100_000
 const timeout = 900_000
-
-/** An account in so many rows, each with a session. */
-async function storeHeavy({ database, provider }: Siege, account: string, count: number): Promise<void> {
-  await database.query(
-    `with stored as (
-      insert into msal_logout.token_cache (client_id, partition_key, kind, account_issuer, home_account_id, payload, encoding, expires_at)
-      select $3, $2 || n, 'obo', msal_logout.issuer_group($1), $2, '{}', 'json', now() + interval '1 hour' from generate_series(1, $4::int) n
-    )
-    insert into msal_logout.sessions (issuer, session_key, client_id, partition_key, sid, subject, account_issuer, home_account_id, issued_at, expires_at)
-    select $1, 'sid=' || $2 || n, $3, $2 || n, $2 || n, $2, msal_logout.issuer_group($1), $2, 1, now() + interval '1 hour' from generate_series(1, $4::int) n`,
-    [provider.issuer, account, clientId, count]
-  )
-  await database.query('analyze msal_logout.token_cache, msal_logout.sessions')
-}
-
-async function untilGone({ database }: Siege, accounts: readonly string[]): Promise<void> {
-  await until(
-    'the heavy accounts are signed out',
-    async () => {
-      const [found] = await database.query<{ n: number }>(
-        `select (select count(*) from msal_logout.token_cache where home_account_id = any ($1))::int
-          + (select count(*) from msal_logout.sessions where home_account_id = any ($1))::int as n`,
-        [accounts]
-      )
-      return found?.n === 0
-    },
-    { withinMs: 300_000, everyMs: 200 }
-  )
-}
 
 /** Three heavy accounts are signed out, each twice and in another way, beside 60 people at once and 240 one after the other. */
 async function besiege(t: Test, count: number, broken?: readonly BrokenPart[]) {
