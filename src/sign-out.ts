@@ -386,9 +386,14 @@ export function isOfOneOrder(error: unknown): boolean {
   return isWorthAnotherTry(error) || code === 'ERR_DATABASE_FAILED' || code === 'ERR_LARGE'
 }
 
-function isWorthAnotherTry(error: unknown): boolean {
+/** Whether somebody holds what one order is about. */
+export function isOfLock(error: unknown): boolean {
   const code = codeOf(error)
-  return code === 'ERR_DATABASE_LOCKED' || code === 'ERR_DATABASE_CONFLICT' || code === 'ERR_DATABASE_TIMEOUT'
+  return code === 'ERR_DATABASE_LOCKED' || code === 'ERR_DATABASE_CONFLICT'
+}
+
+function isWorthAnotherTry(error: unknown): boolean {
+  return isOfLock(error) || codeOf(error) === 'ERR_DATABASE_TIMEOUT'
 }
 
 function codeOf(error: unknown): UnavailableError['code'] | undefined {

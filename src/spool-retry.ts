@@ -3,7 +3,7 @@ import type { FastifyBaseLogger } from 'fastify'
 import { isOfPolicy, RejectedError, UnavailableError } from './errors.ts'
 import { committed, type Outcome } from './receive.ts'
 import { type Repetition, repeat } from './repeat.ts'
-import { isOfOneOrder, type Order, type SignOut, type SignOutResult } from './sign-out.ts'
+import { isOfLock, isOfOneOrder, type Order, type SignOut, type SignOutResult } from './sign-out.ts'
 import type { Ignored, Signal } from './signals/signal.ts'
 import type { Deferred, DeferredFile, Spool } from './spool.ts'
 import type { RunOptions } from './steps.ts'
@@ -32,17 +32,29 @@ const batchSize = 128
 const minWaitMs = 100
 const maxWaitMs = 1_000
 const maxBackOffMs = 60_000
-const maxAlone = 2
 const maxWaitingAlone = 256
+const maxLockWaitMs = 5_000
 const deferWithinMs = 10_000
 
 // As long as somebody may take to mend a configuration.
 const maxPolicyMs = 86_400_000
 
+/** Why something goes alone: somebody holds a lock, or a directory must be asked; else it may be large. */
+type Reason = 'held' | 'asked' | 'large'
+
 interface Pause {
   readonly dueAt: number
   readonly backOffMs: number
-  readonly isAlone: boolean
+  /** Undefined: it goes among others. */
+  readonly reason: Reason | undefined
+}
+
+/** What goes alone for one reason waits for nothing that goes for another. */
+interface Lane {
+  /** How many go at once. */
+  readonly max: number
+  readonly waiting: DeferredFile[]
+  readonly running: Set<Promise<void>>
 }
 
 type End = 'done' | 'rejected' | 'waits' | 'outage'
@@ -52,10 +64,8 @@ export function createRetry(options: RetryOptions) {
   const { spool, signals, signOut, signOutAlone, logger, observe, now = Date.now } = options
   // What has to wait comes again after a back-off; what could not be done among others goes alone then. Neither costs anybody a round.
   const paused = new Map<string, Pause>()
-  /** What is to go alone, and waits for a lane. */
-  const waiting: DeferredFile[] = []
-  const lanes = new Set<Promise<void>>()
-  /** The names of what waits for a lane, or has one. */
+  const lanes: Readonly<Record<Reason, Lane>> = { held: createLane(1), asked: createLane(1), large: createLane(2) }
+  /** The names of what waits in a lane, or goes. */
   const taken = new Set<string>()
   const bySource = new Map(signals.map((signal) => [signal.source, signal]))
   const stopping = new AbortController()
@@ -72,19 +82,30 @@ export function createRetry(options: RetryOptions) {
   /** One round. What has to go alone is begun, and not waited for: it would hold up the round. */
   async function round(signal: AbortSignal): Promise<RetryCounts> {
     const counts = { done: 0, rejected: 0 }
+    const missing = new Set(paused.keys())
     try {
       for await (const batch of spool.batches(batchSize)) {
         const due = batch.filter(isDue)
-        for (const file of due.filter(goesAlone)) {
-          begin(file)
+        for (const file of due) {
+          const reason = reasonOf(file)
+          if (reason !== undefined) {
+            begin(file, lanes[reason])
+          }
         }
-        const ends = await Promise.all(due.filter((file) => !goesAlone(file)).map(retryOne))
+        const ends = await Promise.all(due.filter((file) => reasonOf(file) === undefined).map(retryOne))
+        for (const { name } of batch) {
+          missing.delete(name)
+        }
         counts.done += ends.filter((end) => end === 'done').length
         counts.rejected += ends.filter((end) => end === 'rejected').length
         // While the database is away the rest need not try.
         if (signal.aborted || (ends.length > 0 && ends.every((end) => end === 'outage'))) {
+          missing.clear() // nobody has looked
           break
         }
+      }
+      for (const name of missing) {
+        paused.delete(name) // another process has done it, or somebody has taken the file away
       }
     } catch (error) {
       logOnce(error instanceof Error ? error.message : 'unknown') // of the folder
@@ -97,20 +118,21 @@ export function createRetry(options: RetryOptions) {
   }
 
   /** Behind what has failed less often: an order that comes again and again holds up none that is new. */
-  function begin(file: DeferredFile): void {
+  function begin(file: DeferredFile, lane: Lane): void {
+    const { max, waiting, running } = lane
     taken.add(file.name)
     waiting.push(file)
     waiting.sort((one, other) => backOffOf(one) - backOffOf(other))
     for (const { name } of waiting.splice(maxWaitingAlone)) {
       taken.delete(name) // a later round has it
     }
-    if (lanes.size < maxAlone) {
-      const lane = drainWaiting().finally(() => lanes.delete(lane))
-      lanes.add(lane)
+    if (running.size < max) {
+      const run = drainWaiting(lane).finally(() => running.delete(run))
+      running.add(run)
     }
   }
 
-  async function drainWaiting(): Promise<void> {
+  async function drainWaiting({ waiting }: Lane): Promise<void> {
     for (let file = waiting.shift(); file !== undefined; file = waiting.shift()) {
       await retryOne(file)
       taken.delete(file.name)
@@ -128,13 +150,13 @@ export function createRetry(options: RetryOptions) {
     return (paused.get(name)?.dueAt ?? 0) <= now() && !taken.has(name)
   }
 
-  function goesAlone({ name }: DeferredFile): boolean {
-    return paused.get(name)?.isAlone === true
+  function reasonOf({ name }: DeferredFile): Reason | undefined {
+    return paused.get(name)?.reason
   }
 
-  function pause(name: string, isAlone: boolean): 'waits' {
+  function pause(name: string, reason: Reason | undefined): 'waits' {
     const backOffMs = Math.min((paused.get(name)?.backOffMs ?? minWaitMs / 2) * 2, maxBackOffMs)
-    paused.set(name, { dueAt: now() + backOffMs, backOffMs, isAlone })
+    paused.set(name, { dueAt: now() + backOffMs, backOffMs, reason })
     return 'waits'
   }
 
@@ -166,7 +188,7 @@ export function createRetry(options: RetryOptions) {
       // It was acceptable when it arrived. A configuration that leaves its issuer out by mistake is mended, and it is done then.
       if (isOfPolicy(error.code) && now() - receivedAt < maxPolicyMs) {
         logOnce(error.code)
-        return pause(name, false)
+        return pause(name, undefined)
       }
       await spool.reject(name, error.code)
       paused.delete(name)
@@ -183,7 +205,7 @@ export function createRetry(options: RetryOptions) {
     const orders = reading
     const issuer = orders[0]?.issuerName
     try {
-      const results = goesAlone(file) ? await inTurn(orders) : await signOut(orders)
+      const results = reasonOf(file) === undefined ? await signOut(orders) : await inTurn(orders, lockWaitOf(file))
       await spool.remove(name)
       paused.delete(name)
       observe({ ...common(), issuer, ...committed(orders, results) })
@@ -213,10 +235,15 @@ export function createRetry(options: RetryOptions) {
     return signal.read(deferred.input, deferred.receivedAt)
   }
 
-  async function inTurn(orders: readonly Order[]): Promise<SignOutResult[]> {
+  /** What is held waits longer each time, so that one that is held for long costs those behind it little. */
+  function lockWaitOf(file: DeferredFile): number | undefined {
+    return reasonOf(file) === 'held' ? Math.min(backOffOf(file), maxLockWaitMs) : undefined
+  }
+
+  async function inTurn(orders: readonly Order[], lockWaitMs: number | undefined): Promise<SignOutResult[]> {
     const results: SignOutResult[] = []
     for (const order of orders) {
-      results.push(await signOutAlone(order, { signal: stopping.signal }))
+      results.push(await signOutAlone(order, { signal: stopping.signal, lockWaitMs }))
     }
     return results
   }
@@ -225,9 +252,11 @@ export function createRetry(options: RetryOptions) {
     if (!(error instanceof UnavailableError)) {
       logOnce(error instanceof Error ? error.name : 'unknown') // a mistake of ours; its message could quote a token
     }
-    // A directory is asked about one signal alone.
-    if (!(error instanceof UnavailableError) || isOfOneOrder(error) || error.code === 'ERR_DIRECTORY_UNAVAILABLE') {
-      return pause(name, true)
+    if (error instanceof UnavailableError && error.code === 'ERR_DIRECTORY_UNAVAILABLE') {
+      return pause(name, 'asked') // a directory is asked about one signal alone
+    }
+    if (!(error instanceof UnavailableError) || isOfOneOrder(error)) {
+      return pause(name, isOfLock(error) ? 'held' : 'large')
     }
     return error.code === 'ERR_KEYS_UNAVAILABLE' || error.code === 'ERR_STREAM_UNKNOWN' ? 'waits' : 'outage'
   }
@@ -237,15 +266,21 @@ export function createRetry(options: RetryOptions) {
     /** Whether something waits for its back-off. */
     isPaused: () => paused.size > 0,
     /** Waits for what goes alone. */
-    async settle(): Promise<void> {
-      await Promise.all(lanes)
-    },
+    settle: endOfLanes,
     /** Ends what goes alone, after its step; a later process goes on. */
     async stop(): Promise<void> {
       stopping.abort()
-      await Promise.all(lanes)
+      await endOfLanes()
     }
   }
+
+  async function endOfLanes(): Promise<void> {
+    await Promise.all(Object.values(lanes).flatMap(({ running }) => [...running]))
+  }
+}
+
+function createLane(max: number): Lane {
+  return { max, waiting: [], running: new Set() }
 }
 
 /** Retries again and again: every second at the latest, also what another process or an earlier run has left. */

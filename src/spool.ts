@@ -137,7 +137,9 @@ export function createSpool(options: SpoolOptions): Spool {
   async function refresh(withinMs?: number): Promise<void> {
     const names = await files.names(withinMs === undefined ? {} : { withinMs })
     const found = new Map<string, Present>()
+    const gone = new Set(knownStuck)
     for (const name of names) {
+      gone.delete(name)
       const entry = parseName(name)
       if (entry !== undefined) {
         found.set(entry.id, { name, entry })
@@ -147,6 +149,9 @@ export function createSpool(options: SpoolOptions): Spool {
       if (known.writing !== undefined) {
         found.set(id, known)
       }
+    }
+    for (const name of gone) {
+      knownStuck.delete(name)
     }
     present = found
     readAt = performance.now()

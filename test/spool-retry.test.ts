@@ -1,4 +1,4 @@
-import { mkdirSync, readdirSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { pino } from 'pino'
 import t, { type Test } from 'tap'
@@ -321,6 +321,59 @@ for (const code of ['ERR_DATABASE_TIMEOUT', 'ERR_DATABASE_LOCKED', 'ERR_LARGE'] 
     t.same(await setup.spool.list(10), [])
   })
 }
+
+t.test('what is held, or asks a directory that hangs, keeps nothing waiting that is large', async (t) => {
+  let at = 10_000
+  let release = () => {}
+  const isReleased = new Promise<void>((resolve) => {
+    release = resolve
+  })
+  const lockWaits: (number | undefined)[] = []
+  const setup = setUp(t, {
+    async signOut([order]) {
+      throw new UnavailableError(
+        sidOf(order as Order).startsWith('held') ? 'ERR_DATABASE_LOCKED' : 'ERR_DATABASE_TIMEOUT'
+      )
+    },
+    async signOutAlone(order, { lockWaitMs }) {
+      if (sidOf(order) !== 'large') {
+        lockWaits.push(lockWaitMs)
+        await isReleased
+      }
+      setup.done.push(sidOf(order))
+      return resultOf(order)
+    },
+    now: () => at
+  })
+  for (let i = 0; i < 20; i += 1) {
+    await setup.deferOrder(`held ${i}`, 1_000 + i)
+  }
+  await setup.deferOrder('large', 2_000)
+  const { round, stop } = createRetry(setup)
+  await round(never)
+  at += 1_000
+  await round(never)
+  await until('the large one is done', () => setup.done.includes('large'))
+  t.same(setup.done, ['large'])
+  t.same(lockWaits, [100], 'one at a time, and not for long')
+  release()
+  await stop()
+})
+
+t.test('what others do, or take away, is forgotten', async (t) => {
+  const setup = setUp(t, { signOut: () => Promise.reject(new UnavailableError('ERR_DATABASE_LOCKED')) })
+  for (let i = 0; i < 5; i += 1) {
+    await setup.deferOrder(`s${i}`, 1_000 + i)
+  }
+  const { round, isPaused } = createRetry({ ...setup, now: () => 10_000 })
+  await round(never)
+  t.ok(isPaused())
+  for (const { name } of await setup.spool.list(10)) {
+    rmSync(join(setup.dir, name))
+  }
+  await round(never)
+  t.notOk(isPaused())
+})
 
 t.test('many that go alone need no round each', async (t) => {
   let at = 10_000

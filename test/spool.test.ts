@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { readdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { pino } from 'pino'
 import t, { type Test } from 'tap'
@@ -98,6 +98,22 @@ t.test('the same signal 10,000 times in an outage is one file', async (t) => {
   await spool.remove((await spool.list(1))[0]?.name ?? '')
   t.equal(await deferAll(spool, [deferred]), 1)
   t.equal((await spool.list(10)).length, 1, 'and again when it was done')
+})
+
+t.test('a file that cannot be read is logged once, and again after it was taken away', async (t) => {
+  const dir = folder(t)
+  const lines: string[] = []
+  const spool = open(dir, { logger: pino({ level: 'error' }, { write: (line: string) => lines.push(line) }) })
+  t.equal(await deferAll(spool, [ordersOf('s1')]), 1)
+  const path = join(dir, readdirSync(dir).find((entry) => entry.endsWith('.json')) ?? '')
+  for (const count of [1, 2]) {
+    rmSync(path)
+    await spool.list(10)
+    symlinkSync('/dev/null', path)
+    t.same(await spool.list(10), [])
+    t.same(await spool.list(10), [])
+    t.equal(lines.length, count)
+  }
 })
 
 t.test('nobody else can read it', async (t) => {

@@ -3,12 +3,15 @@ import pg from 'pg'
 import t, { type Test } from 'tap'
 import { noteTries } from '../fixtures/attacks.ts'
 import { createDatabase, createRole } from '../fixtures/database.ts'
+import { storeHeavy, untilGone } from '../fixtures/heavy-account.ts'
 import { clientId } from '../fixtures/identity-provider.ts'
 import { type BrokenPart, type Person, type Siege, startSiege } from '../fixtures/siege.ts'
 import { until } from '../fixtures/until.ts'
 
 const timeout = 300_000
 const held = 20
+const manyHeld = 120
+const heavySessions = 250_000
 
 /** A transaction of the app, in which these people sign in once more; as this role, or as one without a limit. */
 async function hold(
@@ -62,6 +65,52 @@ t.test('an open transaction holds up the sign-outs of its own users alone', { ti
   t.comment(after.summary)
   t.match(after, { undone: 0 })
   noteTries('an app leaves a transaction open on rows of its users', held, verdict.count)
+})
+
+/** While an app holds what many sign-outs are about, a heavy account is signed out. */
+async function besiegeHeavy(t: Test, broken?: readonly BrokenPart[]) {
+  const siege = await startSiege(t, { ...(broken && { broken }) })
+  const people = await siege.prepare(manyHeld)
+  const client = await hold(t, siege, people)
+  await storeHeavy(siege, 'heavy.', heavySessions)
+  const held = await siege.signOut(people, 10)
+  await until('what is held has gone alone', async () => (await waitingForLocks(siege)) > 0)
+  const heavy = { sid: 'heavy', token: await siege.provider.logoutToken({ sid: 'heavy.1' }) }
+  const answers = await siege.signOut([heavy], 0)
+  const isOver = await untilGone(siege, ['heavy.'], 40_000).then(
+    () => true,
+    () => false
+  )
+  const whileHeld = await siege.judge(held, { withinMs: 0 })
+  t.equal(whileHeld.undone, manyHeld, 'they are still held')
+  t.match(whileHeld, { late: 0, lost: 0 })
+  return { siege, client, held, answers, isOver }
+}
+
+async function waitingForLocks({ database }: Siege): Promise<number> {
+  const rows = await database.query(
+    `select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`
+  )
+  return rows.length
+}
+
+t.test('many sign-outs that are held keep no heavy account waiting', { timeout }, async (t) => {
+  const { siege, client, held, answers, isOver } = await besiegeHeavy(t)
+  t.ok(isOver, 'the heavy account is signed out meanwhile')
+  t.match(answers, [{ status: 503, isDeferred: true }])
+  await client.query('rollback')
+  const after = await siege.judge(held, { withinMs: 120_000 })
+  t.comment(after.summary)
+  t.match(after, { undone: 0 })
+  noteTries('an app holds many accounts while a heavy one is signed out', manyHeld)
+})
+
+t.test('the control: in one lane with what is held, a heavy account waits for it', { timeout }, async (t) => {
+  const { client, isOver } = await besiegeHeavy(t, [
+    { file: 'src/spool-retry.js', line: `isOfLock(error) ? 'held' : 'large'`, broken: `'large'` }
+  ])
+  t.notOk(isOver, 'the harness sees it')
+  await client.query('rollback')
 })
 
 t.test('the limit of its role ends it, and its users are signed out without anybody', { timeout }, async (t) => {
