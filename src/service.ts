@@ -16,7 +16,7 @@ import { createIssuers, type Issuers, type IssuersChange, type IssuersOptions } 
 import { createOpenToken } from './jwe.ts'
 import { type Counted, createMetrics } from './metrics.ts'
 import { createNotifier } from './notifier.ts'
-import { createOperatorCheck } from './operators.ts'
+import { createOperatorCheck, type IdentifyOperator } from './operators.ts'
 import { createOutboundFetch } from './outbound-fetch.ts'
 import { createOutcomeCounts } from './outcome-counts.ts'
 import { createOutcomeLog } from './outcome-log.ts'
@@ -35,6 +35,7 @@ import { createSecurityEvent, securityEventSource } from './signals/security-eve
 import { createTokenRevocation, type ResolveEmail } from './signals/token-revocation.ts'
 import { createSpool, type SpoolOptions } from './spool.ts'
 import { startRetry } from './spool-retry.ts'
+import { standing } from './standing.ts'
 import { createSteps, type RunOptions, type StepsOptions } from './steps.ts'
 import { createStore } from './store.ts'
 import { createStreamReports } from './stream-report.ts'
@@ -299,13 +300,21 @@ export function createService(config: Config, edges: Edges) {
     config.adminAccessTokens ? [config.adminAccessTokens.issuer] : [],
     issuersOptions
   )
-  const identifyBy = (token: string | undefined) =>
+  const checkBy = ({ adminToken: token, adminAccessTokens }: Config) =>
     createOperatorCheck({
       token,
-      accessTokens: config.adminAccessTokens && { ...config.adminAccessTokens, issuers: operatorIssuers }
+      accessTokens: adminAccessTokens && { ...adminAccessTokens, issuers: operatorIssuers }
     })
   let inForce = config
-  let identify = identifyBy(config.adminToken)
+  let check = checkBy(config)
+  const identify: IdentifyOperator = (authorization) => {
+    const now = check
+    return standing(
+      now(authorization),
+      () => now === check,
+      () => identify(authorization)
+    )
+  }
   const adminOptions: AdminOptions = {
     purge,
     // Ready is what a sign-out finds, and a probe must not wait as long as a purge may.
@@ -320,7 +329,7 @@ export function createService(config: Config, edges: Edges) {
     directories,
     streams: streamReports,
     logger,
-    identify: (authorization) => identify(authorization),
+    identify,
     now,
     findPeople: edges.findPeople ?? watchers.findPeople,
     hosts: config.adminHosts,
@@ -378,7 +387,8 @@ export function createService(config: Config, edges: Edges) {
       }
     }
     const isAdminTokenNew = next.adminToken !== inForce.adminToken
-    identify = identifyBy(next.adminToken)
+    operatorIssuers.replace(next.adminAccessTokens ? [next.adminAccessTokens.issuer] : [])
+    check = checkBy(next)
     const change = issuers.replace(next.issuers)
     metrics.watchIssuers(change.added)
     watchers.replace(next.issuers)
@@ -458,7 +468,7 @@ export function createService(config: Config, edges: Edges) {
     },
 
     /**
-     * Takes what can change while it runs from a new configuration: issuers with their directories, the operators' token, the database's URL. The
+     * Takes what can change while it runs from a new configuration: issuers with their directories, operators' credentials, the database's URL. The
      * rest is of the environment, and stays.
      *
      * @throws {UnavailableError} if the new URL leads to no database in which sign-outs can be done; nothing has changed then

@@ -117,6 +117,48 @@ t.test('so is a call that waits for the database', async (t) => {
   await t.rejects(frontchannel.read({ name: 'main', sid: 's' }, Date.now()), { code: 'ERR_REQUEST_FRONT_CHANNEL_OFF' })
 })
 
+t.test('so is an operator whose token waits for keys, by the role that is wanted then', async (t) => {
+  let release = () => {}
+  let asked = 0
+  const released = new Promise<void>((resolve) => {
+    release = resolve
+  })
+  const provider = await startIdentityProvider(t)
+  const issuer = issuerConfig({ name: 'operators', issuer: provider.issuer, types: ['at+jwt'] })
+  const policy = (role: string) => ({ adminAccessTokens: { issuer, audience: 'api', role } })
+  const service = await build(t, {
+    config: policy('former'),
+    edges: {
+      async fetch(...request) {
+        asked += 1
+        await released
+        return fetch(...request)
+      }
+    }
+  })
+  const ask = async (role: string) => {
+    const claims = {
+      aud: 'api',
+      sub: 'person',
+      roles: [role],
+      events: undefined,
+      exp: Math.floor(Date.now() / 1_000) + 60
+    }
+    const authorization = `Bearer ${await provider.logoutToken(claims, { typ: 'at+jwt' })}`
+    return service.operate('GET', '/admin/purges', undefined, { authorization })
+  }
+  const answers = [ask('former'), ask('new')]
+  await until('keys are waited for', () => asked > 0)
+  await service.reload({ ...service.config, ...policy('new') })
+  release()
+  t.same(
+    (await Promise.all(answers)).map(({ statusCode }) => statusCode),
+    [403, 200]
+  )
+  await service.reload({ ...service.config, adminAccessTokens: undefined })
+  t.equal((await ask('new')).statusCode, 401)
+})
+
 t.test('keys to decrypt with can be others', async (t) => {
   const service = await build(t)
   const [one, another] = [decryptionKey('P-256'), decryptionKey('X25519')]

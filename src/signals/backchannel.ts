@@ -17,6 +17,7 @@ import {
   verifySignature
 } from '../jwt.ts'
 import { type Order, orderId } from '../sign-out.ts'
+import { standing } from '../standing.ts'
 import { traced } from '../traces.ts'
 import { nodeToleranceSeconds, rememberSeconds, type Signal } from './signal.ts'
 
@@ -121,15 +122,11 @@ export async function readLogoutToken(
   checkEncryption(jwt, opened.wasEncrypted)
   checkHeader(jwt)
   const token = checkLogoutClaims(jwt, at)
-  try {
-    await verifySignature(jwt, at)
-  } catch (error) {
-    if (isInForce(jwt.issuer, issuers)) {
-      throw error
-    }
-  }
-  // Its configuration may have changed meanwhile: neither side of the verdict stands then.
-  return isInForce(jwt.issuer, issuers) ? token : readLogoutToken(raw, at, { issuers, open })
+  return standing(
+    verifySignature(jwt, at).then(() => token),
+    () => isInForce(jwt.issuer, issuers),
+    () => readLogoutToken(raw, at, { issuers, open })
+  )
 }
 
 /**

@@ -3,6 +3,7 @@ import type { IssuerConfig, Issuers } from '../issuers.ts'
 import { isIdentifier } from '../jwt.ts'
 import { printable, printableClaim } from '../printable.ts'
 import { type Order, orderId } from '../sign-out.ts'
+import { standing } from '../standing.ts'
 import type { Store } from '../store.ts'
 import { nodeToleranceSeconds, type Signal } from './signal.ts'
 
@@ -36,11 +37,12 @@ export function createFrontchannel({ issuers, store }: FrontchannelOptions): Sig
     const call = narrowed(input)
     const config = configOf(call)
     const { sid } = call
-    const concerned = call.iss === undefined ? await issuersOf(config, sid) : [call.iss]
-    if (issuers.named(config.name) !== config) {
-      return read(input, receivedAt) // its configuration changed meanwhile
-    }
-    return concerned.map((issuer) => orderOf(issuer, sid, config, receivedAt))
+    const concerned = async () => (call.iss === undefined ? issuersOf(config, sid) : [call.iss])
+    return standing(
+      concerned().then((named) => named.map((issuer) => orderOf(issuer, sid, config, receivedAt))),
+      () => issuers.named(config.name) === config,
+      () => read(input, receivedAt)
+    )
   }
 
   return {

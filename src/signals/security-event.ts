@@ -17,6 +17,7 @@ import {
 } from '../jwt.ts'
 import { printableClaim } from '../printable.ts'
 import { type Order, orderId } from '../sign-out.ts'
+import { standing } from '../standing.ts'
 import type { StreamConfig } from '../stream-config.ts'
 import { effectOf, initiatorOf, kindOf, type StreamEvent } from '../stream-events.ts'
 import { traced } from '../traces.ts'
@@ -109,24 +110,20 @@ export function createSecurityEvent({
       throw new RejectedError('ERR_REQUEST_STREAM_AUTHORIZATION', { issuer: stream.issuerName })
     }
     const ownIssuers = stream.config.issuers.map((own) => issuers.named(own))
-    // While something is waited for the configuration may change: neither side of the verdict stands then.
-    const isInForce = () =>
-      streams.find(name)?.config === stream.config &&
-      stream.config.issuers.every((own, i) => issuers.named(own) === ownIssuers[i])
-    let reading: readonly Order[] | Ignored
-    try {
+    const judge = async () => {
       const token = await named(stream, () =>
         traced('verify', () => readSecurityEventToken(raw, deliveredAs, receivedAt, stream))
       )
       stream.heard()
-      reading = await ordersOf(token, stream, receivedAt)
-    } catch (error) {
-      if (isInForce()) {
-        throw error
-      }
-      return read(input, receivedAt)
+      return ordersOf(token, stream, receivedAt)
     }
-    return isInForce() ? reading : read(input, receivedAt)
+    return standing(
+      judge(),
+      () =>
+        streams.find(name)?.config === stream.config &&
+        stream.config.issuers.every((own, i) => issuers.named(own) === ownIssuers[i]),
+      () => read(input, receivedAt)
+    )
   }
 
   /** What is at fault with a stream's token counts for the issuer that it speaks for. */

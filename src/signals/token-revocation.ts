@@ -17,6 +17,7 @@ import {
 } from '../jwt.ts'
 import { printableClaim } from '../printable.ts'
 import { type Order, orderId, type Selector } from '../sign-out.ts'
+import { standing } from '../standing.ts'
 import { traced } from '../traces.ts'
 import { type Ignored, nodeToleranceSeconds, rememberSeconds, type Signal } from './signal.ts'
 
@@ -77,26 +78,23 @@ export function createTokenRevocation({
     if (config === undefined) {
       throw new RejectedError('ERR_REQUEST_ISSUER_NAME', { details: { name: printableClaim(name) } })
     }
-    // While something is waited for the configuration may change: neither side of the verdict stands then.
-    const isInForce = () => issuers.named(config.name) === config
-    let caller: Caller
-    let resolved: Resolved
-    try {
-      caller = await traced('verify', () =>
-        readCaller(bearerToken(authorization, config.name), receivedAt, config.name)
-      )
-      resolved = await resolve(caller.issuer, subjectOf(body, config.name))
-    } catch (error) {
-      if (isInForce()) {
-        throw error
-      }
-      return read(input, receivedAt)
-    }
-    if (!isInForce()) {
-      return read(input, receivedAt)
-    }
+    return standing(
+      ordersOf(config.name, authorization, body, receivedAt),
+      () => issuers.named(config.name) === config,
+      () => read(input, receivedAt)
+    )
+  }
+
+  async function ordersOf(
+    name: string,
+    authorization: unknown,
+    body: unknown,
+    receivedAt: number
+  ): Promise<readonly Order[] | Ignored> {
+    const caller = await traced('verify', () => readCaller(bearerToken(authorization, name), receivedAt, name))
+    const resolved = await resolve(caller.issuer, subjectOf(body, name))
     return 'ignored' in resolved
-      ? { ignored: resolved.ignored, issuerName: config.name }
+      ? { ignored: resolved.ignored, issuerName: name }
       : resolved.selectors.map((selector, i) => orderOf(caller, selector, receivedAt, { recordUnmatched: i === 0 }))
   }
 
