@@ -1,4 +1,6 @@
 import { randomUUID } from 'node:crypto'
+import { type AddressInfo, connect } from 'node:net'
+import { text } from 'node:stream/consumers'
 import t from 'tap'
 import { UnavailableError } from '../src/errors.ts'
 import { createAdmin } from '../src/http/admin.ts'
@@ -543,9 +545,85 @@ t.test('a listener that knows its names answers to no other', async (t) => {
       t.equal(await askedAs(host, url), 421, `${host}${url}`)
     }
   }
-  t.equal(
-    (await service.admin.inject({ url: '/metrics', headers: { host: 'evil.example' } })).statusCode,
-    200,
-    'by default any'
-  )
+})
+
+t.test('by default a page of another name reads nothing, and whoever is no such page needs no list', async (t) => {
+  const { admin, operate } = await build(t)
+  const chrome = { 'user-agent': 'Mozilla/5.0 (X11; Linux x86_64) Chrome/140.0', 'accept-language': 'en-US,en;q=0.9' }
+  const pages = {
+    'a document': { ...chrome, 'upgrade-insecure-requests': '1' },
+    'a fetch': { ...chrome, referer: 'http://evil.example:3001/', accept: '*/*' },
+    'a post': { ...chrome, origin: 'http://evil.example:3001' },
+    'a fetch under another name': { 'user-agent': 'Prometheus/3.0', 'accept-language': '' },
+    'a script that adds what proxies do': {
+      ...chrome,
+      'x-forwarded-for': '10.0.0.1',
+      'x-forwarded-proto': 'https',
+      forwarded: 'proto=https'
+    }
+  }
+  for (const [name, headers] of Object.entries(pages)) {
+    for (const host of [
+      'evil.example',
+      'evil.example:3001',
+      'EVIL.example.',
+      'localhost.evil.example',
+      '127.0.0.1.nip.example'
+    ]) {
+      for (const url of ['/metrics', '/readyz', '/', '/docs', '/openapi.json', '/admin/records']) {
+        const answer = await admin.inject({ url, headers: { ...headers, host } })
+        t.equal(answer.statusCode, 421, `${name}: ${host}${url}`)
+        t.match(answer.json(), { code: 'foreign_host', detail: /ADMIN_HOSTS/ })
+      }
+    }
+    for (const host of [
+      'localhost:3001',
+      'app.localhost',
+      '127.0.0.1:3001',
+      '[::1]:3001',
+      '10.0.0.7',
+      'msal-logout:3001'
+    ]) {
+      t.equal(
+        (await admin.inject({ url: '/metrics', headers: { ...headers, host } })).statusCode,
+        200,
+        `${name}: ${host}`
+      )
+    }
+  }
+  const others = {
+    'a probe of Kubernetes': { 'user-agent': 'kube-probe/1.34', accept: '*/*', connection: 'close' },
+    'a load balancer': { 'user-agent': 'ELB-HealthChecker/2.0' },
+    Prometheus: {
+      'user-agent': 'Prometheus/3.7.0',
+      accept: 'application/openmetrics-text;version=1.0.0',
+      'accept-encoding': 'gzip',
+      'x-prometheus-scrape-timeout-seconds': '10'
+    },
+    curl: { 'user-agent': 'curl/8.14.1', accept: '*/*' },
+    'our own command': { 'user-agent': 'node' },
+    'a browser, by a proxy with TLS': {
+      ...chrome,
+      'sec-fetch-site': 'none',
+      'sec-fetch-mode': 'navigate',
+      'x-forwarded-proto': 'https'
+    }
+  }
+  for (const [name, headers] of Object.entries(others)) {
+    const host = 'logout-admin.example.com'
+    t.equal((await admin.inject({ url: '/readyz', headers: { ...headers, host } })).statusCode, 200, name)
+  }
+  t.equal((await operate('GET', '/admin/stats', undefined, { host: 'logout-admin.example.com' })).statusCode, 200)
+})
+
+t.test('a health check by HTTP/1.0 names no host', async (t) => {
+  const { adminOptions } = await build(t)
+  const admin = createAdmin({ ...adminOptions, hosts: ['ops.example'] })
+  t.teardown(() => admin.close())
+  await admin.listen({ host: '127.0.0.1', port: 0 })
+  const { port } = admin.server.address() as AddressInfo
+  const socket = connect(port, '127.0.0.1')
+  socket.write('GET /metrics HTTP/1.0\r\n\r\n')
+  const [line] = (await text(socket)).split('\r\n')
+  t.match(line, / 200 /)
 })

@@ -1,4 +1,4 @@
-import { STATUS_CODES } from 'node:http'
+import { type IncomingHttpHeaders, STATUS_CODES } from 'node:http'
 import { isIP } from 'node:net'
 import swagger from '@fastify/swagger'
 import swaggerUi from '@fastify/swagger-ui'
@@ -59,7 +59,7 @@ export interface AdminOptions {
   readonly logger: FastifyBaseLogger
   readonly identify: IdentifyOperator
   readonly findPeople: FindPeople
-  /** The names that it goes by, beside addresses and `localhost`, in lower case; default any. */
+  /** The names that it goes by, beside addresses and `localhost`, in lower case; default any but those that a page could have led here. */
   readonly hosts?: readonly string[]
   /** Whether the service is about to stop; default never. */
   readonly isDraining?: () => boolean
@@ -122,7 +122,7 @@ export function createAdmin(options: AdminOptions) {
   app.setNotFoundHandler((_request, reply) => problem(reply, 404, 'not_found', 'there is nothing here'))
   app.addHook('onRequest', async (request, reply) => {
     reply.headers(headers)
-    if (!isOwnHost(request.hostname, options.hosts)) {
+    if (isForeign(request, options.hosts)) {
       return problem(reply, 421, 'foreign_host', 'this listener goes by another name: see ADMIN_HOSTS')
     }
   })
@@ -929,13 +929,32 @@ function rowsByClient({ byClient }: Pick<Deleted, 'byClient'>): Record<string, n
   return Object.fromEntries(counts.map(([clientId, { rows }]) => [clientId, rows]))
 }
 
-/** RFC 9457; `code` is for programs, and stable. */
-/** A page under a name of its own that leads to this address could read what needs no credentials. No page can have an address. */
-function isOwnHost(hostname: string, hosts: readonly string[] = []): boolean {
-  const name = hostname.toLowerCase()
-  return hosts.length === 0 || name === 'localhost' || isIP(name.replace(/^\[|\]$/g, '')) !== 0 || hosts.includes(name)
+/**
+ * Whether the request may come from a page whose own name leads to this address (DNS rebinding): it could read what needs no credentials. No
+ * page has an address for its name, and the own ones are known. By default a name is foreign to browsers alone, so that probes, scrapers
+ * and proxies need no list.
+ */
+function isForeign({ headers, hostname }: FastifyRequest, hosts: readonly string[] = []): boolean {
+  const name = hostname?.toLowerCase().replace(/\.$/, '') ?? ''
+  const isOwn =
+    name === '' || // HTTP/1.0, as some health checks speak it; no browser does
+    name === 'localhost' ||
+    name.endsWith('.localhost') ||
+    isIP(name.replace(/^\[|\]$/g, '')) !== 0 ||
+    hosts.includes(name)
+  return !isOwn && (hosts.length > 0 || (name.includes('.') && isFromPlainPage(headers)))
 }
 
+/**
+ * Whether a browser sends it by HTTP without TLS. A page can add headers to its requests, and cannot leave these out. Over TLS, which a
+ * name that was led here has no certificate for, browsers send `Sec-Fetch-Site` (Fetch Metadata §2), which no page can set.
+ */
+function isFromPlainPage(headers: IncomingHttpHeaders): boolean {
+  const isBrowser = ['accept-language', 'origin', 'referer'].some((name) => name in headers)
+  return (isBrowser || /mozilla\//i.test(headers['user-agent'] ?? '')) && !('sec-fetch-site' in headers)
+}
+
+/** RFC 9457; `code` is for programs, and stable. */
 function problem(reply: FastifyReply, status: number, code: string, detail: string): FastifyReply {
   return reply
     .code(status)
