@@ -156,21 +156,30 @@ t.test('what comes close to an id is found without reading an index whole', asyn
   const pool = createNotingPool(database.url, statements)
   t.teardown(() => pool.end())
   const { findNear } = createStore({ pool })
-  for (const [value, because] of [
-    ['o7', 'object'],
-    ['u7', 'case'],
-    ['7', 'sid']
-  ]) {
-    const found = await findNear(nearQueryOf({ homeAccountId: value ?? '' }), 9)
+  async function pagesRead(text: string, values: unknown[]): Promise<number> {
+    const { rows } = await client.query(`explain (analyze, buffers, format json) ${text}`, values)
+    const { Plan: plan } = rows[0]['QUERY PLAN'][0]
+    return plan['Shared Hit Blocks'] + plan['Shared Read Blocks']
+  }
+  for (const [value, because, column] of [
+    ['o7', 'object', 'oid'],
+    ['u7', 'case', 'home_account_id'],
+    ['7', 'sid', 'sid']
+  ] as const) {
+    const found = await findNear(nearQueryOf({ homeAccountId: value }), 9)
     t.ok(
       found.some((miss) => miss.because === because && miss.homeAccountId === 'u7'),
       `${value} is found`
     )
     const { text, values } = statements.at(-1) as (typeof statements)[0]
-    const { rows } = await client.query(`explain (analyze, buffers, format json) ${text}`, values)
-    const { Plan: plan } = rows[0]['QUERY PLAN'][0]
-    const pages = plan['Shared Hit Blocks'] + plan['Shared Read Blocks']
+    const pages = await pagesRead(text, values)
     t.ok(pages < 150, `${value}: ${pages} pages were read`)
+    // From PostgreSQL 18 on an index is skipped through, so that one on (tid, oid) finds an oid of few tenants by itself. A column that no
+    // index bears has to be read whole on every version.
+    const unindexed = text.replaceAll(new RegExp(`\\b${column} = any`, 'g'), `${column} || '' = any`)
+    t.not(unindexed, text)
+    const pagesOfControl = await pagesRead(unindexed, values)
+    t.ok(pagesOfControl > 150, `${value}, the control: ${pagesOfControl} pages were read`)
   }
 })
 
