@@ -12,7 +12,8 @@ begin
     where d.partition_key = renew_sessions.partition_key and d.client_id is not distinct from renew_sessions.client_id
       and d.account_issuer is not distinct from renew_sessions.account_issuer
       and d.home_account_id is not distinct from renew_sessions.home_account_id
-      and d.expires_at > now() and d.expires_at < now() + renew_sessions.ttl
+      -- keeps sessions_row: sessions_expiry has every session that ends within that time
+      and d.expires_at - now() > interval '0' and d.expires_at - (now() + renew_sessions.ttl) < interval '0'
     for update skip locked
   ) due
   where s.issuer = due.issuer and s.session_key = due.session_key
