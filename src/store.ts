@@ -505,7 +505,9 @@ export function createStore({ pool, schema = defaultSchema }: StoreOptions) {
             select home_account_id, tid from ${name}.sessions where tid = t.tid and oid = any($1) offset 0
           ) s`,
           `select 'subject', home_account_id, issuer, null, null, subject = ($1::text[])[1] from ${name}.sessions where subject = any($1)`,
-          `select 'sid', home_account_id, issuer, null, null, sid = ($1::text[])[1] from ${name}.sessions where sid = any($1)`
+          `select 'sid', s.home_account_id, s.issuer, null, null, v = ($1::text[])[1] from unnest($1::text[]) v cross join lateral (
+            select home_account_id, issuer from ${name}.sessions where session_key = 'sid=' || v offset 0
+          ) s`
         ],
         client: [
           `select 'client' as because, ${none.replace('null::text as client_id', 'client_id')}
@@ -558,7 +560,12 @@ export function createStore({ pool, schema = defaultSchema }: StoreOptions) {
     /** The issuers under which a session of this sid is stored. */
     async issuersOfSid(sid: string): Promise<string[]> {
       const rows = await translateErrors(() =>
-        tables.selectFrom('sessions as s').select('s.issuer').distinct().where('s.sid', '=', sid).execute()
+        tables
+          .selectFrom('sessions as s')
+          .select('s.issuer')
+          .distinct()
+          .where('s.session_key', '=', `sid=${sid}`)
+          .execute()
       )
       return rows.map(({ issuer }) => issuer)
     },
