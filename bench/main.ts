@@ -1,10 +1,12 @@
-// `npm run bench`: see docs/performance.md. Arguments: --rounds=5; --cold, --flood, --sweep, --workers[=count], --scale[=sessions],
-// --purge[=accounts] and --soak[=minutes] instead of the usual measures. What was measured goes into results.json, by section.
+// `npm run bench`: see docs/performance.md. Arguments: --rounds=5; --cold, --flood, --sweep, --storage[=variant] (elsewhere with
+// --database=<URL>), --workers[=count], --scale[=sessions], --purge[=accounts] and --soak[=minutes] instead of the usual measures. What
+// was measured goes into results.json, by section.
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { cpus, tmpdir, totalmem } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
+import pg from 'pg'
 import { measureFlood } from './flood.ts'
 import type { Server } from './processes.ts'
 import { measurePurge } from './purge.ts'
@@ -21,6 +23,7 @@ import {
   startSetting
 } from './speed.ts'
 import { spread } from './statistics.ts'
+import { measureStorage } from './storage.ts'
 import { measureSweep } from './sweep.ts'
 import { measureWorkers } from './workers.ts'
 
@@ -28,13 +31,15 @@ const resultsFile = fileURLToPath(new URL('results.json', import.meta.url))
 const { values } = parseArgs({
   args: process.argv
     .slice(2)
-    .map((argument) => (/^--(workers|scale|purge|soak)$/.test(argument) ? `${argument}=` : argument)),
+    .map((argument) => (/^--(storage|workers|scale|purge|soak)$/.test(argument) ? `${argument}=` : argument)),
   options: {
     rounds: { type: 'string', default: '5' },
     cold: { type: 'boolean', default: false },
     flood: { type: 'boolean', default: false },
     sweep: { type: 'boolean', default: false },
     workers: { type: 'string' },
+    storage: { type: 'string' },
+    database: { type: 'string' },
     scale: { type: 'string' },
     purge: { type: 'string' },
     soak: { type: 'string' }
@@ -54,6 +59,8 @@ try {
     save('sweep', await measureSweep(setting, Number(values.rounds)))
   } else if (values.workers !== undefined) {
     save('workers', await measureWorkers(setting, Number(values.rounds), Number(values.workers || 2)))
+  } else if (values.storage !== undefined) {
+    await storage(values.storage)
   } else if (values.scale !== undefined) {
     save('scale', await measureScale(setting, Number(values.scale || 10_000_000)))
   } else if (values.purge !== undefined) {
@@ -66,6 +73,19 @@ try {
 } finally {
   await setting.stop()
   rmSync(folder, { recursive: true, force: true })
+}
+
+async function storage(only: string) {
+  if (values.database === undefined) {
+    save('storage', await measureStorage(setting.database.pool, only))
+    return
+  }
+  const pool = new pg.Pool({ connectionString: values.database, max: 1 })
+  try {
+    save('storage elsewhere', { settings: {}, ...(await measureStorage(pool, only)) })
+  } finally {
+    await pool.end()
+  }
 }
 
 async function speed(rounds: number) {
