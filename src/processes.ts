@@ -112,6 +112,7 @@ export async function startProcesses(
 
   function fork(seat: Seat): Child {
     const worker = cluster.fork({ [partVariable]: seat.name })
+    worker.on('error', () => {}) // what could not be sent to it: it has ended, and its end is seen
     closeWithWorker(worker)
     let isReady = () => {}
     const ready = new Promise<void>((resolve) => {

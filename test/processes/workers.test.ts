@@ -230,6 +230,7 @@ t.test(
     t.equal(await instance.metric('msal_logout_process_ends_total', 'process="background"'), 1)
     isOver = true
     await Promise.all(senders)
+    t.notOk([...answers.values()].includes(-1), 'no connection hangs')
     const left = new Set(await rowsOf(database))
     const done = [...answers].filter(([, status]) => status === 200).map(([sid]) => sid)
     t.same(
