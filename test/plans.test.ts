@@ -178,7 +178,7 @@ t.test('what comes close to an id is found without reading an index whole', asyn
   for (const [value, because, column] of [
     ['o7', 'object', 'oid'],
     ['u7', 'case', 'home_account_id'],
-    ['7', 'sid', 'sid']
+    ['7', 'sid', 'session_key']
   ] as const) {
     const found = await findNear(nearQueryOf({ homeAccountId: value }), 9)
     t.ok(
@@ -190,7 +190,7 @@ t.test('what comes close to an id is found without reading an index whole', asyn
     t.ok(pages < 150, `${value}: ${pages} pages were read`)
     // From PostgreSQL 18 on an index is skipped through, so that one on (tid, oid) finds an oid of few tenants by itself. A column that no
     // index bears has to be read whole on every version.
-    const unindexed = text.replaceAll(new RegExp(`\\b${column} = any`, 'g'), `${column} || '' = any`)
+    const unindexed = text.replaceAll(new RegExp(`\\b${column} =`, 'g'), `${column} || '' =`)
     t.not(unindexed, text)
     const pagesOfControl = await pagesRead(unindexed, values)
     t.ok(pagesOfControl > 150, `${value}, the control: ${pagesOfControl} pages were read`)
