@@ -1,9 +1,10 @@
 // What others put into the spool, or send again and again while it is in use.
 import { execFileSync } from 'node:child_process'
-import { chownSync, mkdirSync, readdirSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs'
+import { chownSync, linkSync, mkdirSync, readdirSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { noteTries } from '../fixtures/attacks.ts'
+import { makeOrder } from '../fixtures/orders.ts'
 import { type BrokenPart, type Siege, startSiege } from '../fixtures/siege.ts'
 import { until } from '../fixtures/until.ts'
 
@@ -11,6 +12,15 @@ const timeout = 120_000
 
 const nameOf = (n: number) =>
   `${String(n).padStart(15, '0')}-${'0'.repeat(8)}-0000-0000-0000-${String(n).padStart(12, '0')}.9.verified.json`
+
+/** An order that no try can carry out. */
+const rejectedByTheDatabase = JSON.stringify({
+  kind: 'orders',
+  source: 'backchannel',
+  isSigned: true,
+  receivedAt: 1,
+  orders: [makeOrder({ kind: 'session', issuer: 'https://op.example', sid: '\0' })]
+})
 
 /** Named as deferred orders are, and older than all: each round comes to them first. */
 function plant({ spoolDir }: Siege): number {
@@ -25,12 +35,27 @@ function plant({ spoolDir }: Siege): number {
       truncateSync(path, 2 ** 34)
     },
     (path) => writeFileSync(path, '{"kind":', { mode: 0o666 }),
-    (path) => writeFileSync(path, Buffer.alloc(10_000))
+    (path) => writeFileSync(path, Buffer.alloc(10_000)),
+    (path) => symlinkSync(path, path),
+    (path) => symlinkSync(`${path}.nowhere`, path),
+    (path) => {
+      writeFileSync(`${path}.other`, '{}')
+      linkSync(`${path}.other`, path)
+    },
+    (path) => writeFileSync(path, '['.repeat(200_000), { mode: 0o600 }),
+    (path) => writeFileSync(path, rejectedByTheDatabase, { mode: 0o600 })
   ]
   if (process.getuid?.() === 0) {
     plants.push((path) => {
       writeFileSync(path, '{}')
       chownSync(path, 12_345, 12_345)
+    })
+    plants.push((path) => {
+      try {
+        execFileSync('mknod', [path, 'c', '1', '5'], { stdio: 'ignore' }) // /dev/zero
+      } catch {
+        symlinkSync('/dev/zero', path) // a container may not make devices
+      }
     })
   }
   const copies = 20
