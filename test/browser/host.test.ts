@@ -10,15 +10,14 @@ t.test('a page of another name reads nothing of the operators’ listener, whate
   const { admin } = await build(t)
   await admin.listen({ host: '127.0.0.1', port: 0 })
   const { port } = admin.server.address() as AddressInfo
-  const page = await browser.newPage()
+  const page = await browser.newPage({ bypassCSP: true })
+  t.teardown(() => page.close())
   const open = async (url: string) => (await page.goto(url))?.status()
   t.equal(await open(`http://evil.example:${port}/metrics`), 421)
   t.equal(await open(`http://localhost:${port}/metrics`), 200)
   t.equal(await open(`http://127.0.0.1:${port}/metrics`), 200)
 
-  const origin = `http://evil.example:${port}`
-  await page.route(`${origin}/page`, (route) => route.fulfill({ contentType: 'text/html', body: '<!doctype html>' }))
-  t.equal(await open(`${origin}/page`), 200, 'the attacker serves it, and then has his name lead here')
+  await open(`http://evil.example:${port}/`) // as good as the attacker's own, once his name leads here
   const statuses = await page.evaluate(async () => {
     const headers = [
       {},
