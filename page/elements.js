@@ -121,8 +121,12 @@ export const label = (source) => capital(source.replaceAll('-', ' '))
 /** @param {string} text */
 export const sentence = (text) => `${capital(text)}${/[.!?]$/.test(text) ? '' : '.'}`
 
-/** @param {string} text */
-const capital = (text) => `${text.charAt(0).toUpperCase()}${text.slice(1)}`
+/**
+ * A command at the beginning stays as it is typed.
+ *
+ * @param {string} text
+ */
+const capital = (text) => (text.startsWith('msal-logout ') ? text : `${text.charAt(0).toUpperCase()}${text.slice(1)}`)
 
 /** @param {string | null | undefined} value an id, or anything else that others have chosen */
 export const code = (value) => (value === null || value === undefined ? nothing : html`<code>${value}</code>`)

@@ -227,6 +227,7 @@ const states: Readonly<Record<string, State>> = {
     async reach(page) {
       await wholeOverview(page)
       await text(page, 'Not ready since')
+      await text(page, /^What to do: msal-logout check says/)
     }
   },
   'overview-outage-begins': {
