@@ -13,6 +13,7 @@ import { createRole } from './fixtures/database.ts'
 import { blocks, commandExamples, httpExamples } from './fixtures/doc-examples.ts'
 import { type IdentityProvider, startIdentityProvider } from './fixtures/identity-provider.ts'
 import { adminToken, build, type Service } from './fixtures/service.ts'
+import { brokenLines } from './promises/broken-lines.ts'
 
 const pages = [
   'README.md',
@@ -357,4 +358,13 @@ t.test('every alert is told in the operating guide', async (t) => {
     alerts.filter((name) => !guide.includes(`\`${name}\``)),
     []
   )
+})
+
+t.test('each line that test:promises breaks stands once where it says, and docs/promises.md names it', async (t) => {
+  const page = read('docs/promises.md')
+  for (const { file, line, test, name } of brokenLines) {
+    t.equal(readFileSync(file, 'utf8').split(line).length, 2, `"${line}" stands once in ${file}`)
+    const entry = `| \`${file}\`: \`${line.split('\n')[0]}\` | \`${test}\`: ${name} |`
+    t.ok(page.includes(entry), entry)
+  }
 })

@@ -88,8 +88,8 @@ export const brokenLines: readonly BrokenLine[] = [
   {
     promise: 5,
     file: 'src/signals/backchannel.ts',
-    line: 'await verifySignature(jwt, at)',
-    broken: 'await Promise.resolve()',
+    line: 'verifySignature(jwt, at).then(',
+    broken: 'Promise.resolve().then(',
     test: 'test/signals-backchannel.test.ts',
     name: 'a bad token is answered 400, is not quoted, and changes nothing'
   },
@@ -208,8 +208,8 @@ export const brokenLines: readonly BrokenLine[] = [
   {
     promise: 9,
     file: 'src/spool-retry.ts',
-    line: 'for (const file of due.filter(goesAlone)) {\n          begin(file)',
-    broken: 'for (const file of due.filter(goesAlone)) {\n          await retryOne(file)',
+    line: 'begin(file, lanes[reason])',
+    broken: 'await retryOne(file)',
     test: 'test/spool-retry.test.ts',
     name: 'an order that ends in ERR_DATABASE_TIMEOUT goes alone from then on, and no round waits for it'
   },

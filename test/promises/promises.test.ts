@@ -61,10 +61,3 @@ for (const { promise, file, line, broken, test, name } of brokenLines) {
     }
   )
 }
-
-t.test('docs/promises.md names each of these lines and tests', async (t) => {
-  const page = readFileSync('docs/promises.md', 'utf8')
-  for (const { file, test, name } of brokenLines) {
-    t.ok(page.includes(file) && page.includes(test) && page.includes(name), `${file}: ${name}`)
-  }
-})
