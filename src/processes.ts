@@ -13,7 +13,7 @@ export const partVariable = 'MSAL_LOGOUT_PROCESS'
 /** A service that runs, in this process or in several. */
 export interface Running {
   /** What runs, in one line. */
-  readonly description: object
+  describe(): Promise<object>
   /**
    * Takes what can change while it runs from a new configuration, everywhere or nowhere.
    *
@@ -288,7 +288,7 @@ export async function startProcesses(
     phase = 'running'
     const pids = { background: background.child?.pid, workers: workers.map(({ child }) => child?.pid) }
     return {
-      description: { ...description, processes: pids },
+      describe: async () => ({ ...description, processes: pids }),
       reload,
       drain() {
         for (const { child } of seats) {

@@ -40,10 +40,7 @@ export async function serve(
     logger.info({ migrations }, 'migrated')
   }
 
-  const running = await (config.workers === 1 ? startHere : startProcesses)(config, { logger, connectionString })
-
-  process.once('exit', running.endAtOnce)
-
+  const starting = (config.workers === 1 ? startHere : startProcesses)(config, { logger, connectionString })
   let isStopping = false
   async function stop(signal: string): Promise<void> {
     if (isStopping) {
@@ -52,6 +49,7 @@ export async function serve(
     isStopping = true
     reloading.end()
     logger.info({ signal }, 'stopping')
+    const running = await starting
     running.drain()
     await delay(config.drainSeconds * 1_000)
     setTimeout(() => process.exit(1), stopWithinMs).unref()
@@ -59,9 +57,13 @@ export async function serve(
     await embedded?.stop()
     process.exit(0)
   }
-  process.on('SIGTERM', stop)
-  process.on('SIGINT', stop)
-  logger.info({ node: process.version, ...running.description }, 'started')
+  // Before it is asked for anything more: as soon as it listens, somebody may send.
+  for (const signal of ['SIGTERM', 'SIGINT']) {
+    process.on(signal, () => stop(signal).catch(() => process.exit(1))) // it could not even start
+  }
+  const running = await starting
+  process.once('exit', running.endAtOnce)
+  logger.info({ node: process.version, ...(await running.describe()) }, 'started')
   reloading.begin(running)
 }
 
@@ -77,8 +79,8 @@ async function startHere(
   await service.admin.listen({ host: config.adminHost, port: config.adminPort })
   await service.app.listen({ host: config.host, port: config.port })
   service.start()
-  const description = await describeService(service, config, options.connectionString ?? '')
-  return { ...service, description, endAtOnce: () => {} }
+  const describe = () => describeService(service, config, options.connectionString ?? '')
+  return { ...service, describe, endAtOnce: () => {} }
 }
 
 /** Reads the configuration again when it is asked to, once at a time, and never ends the process. */
