@@ -52,7 +52,8 @@ function timeOfChildren(parent: number): number {
   return childrenOf(parent).reduce((sum, pid) => sum + processorTimeUs(pid), sumOf(endedUser, endedSystem))
 }
 
-function sumOf(user: string | undefined, system: string | undefined): number {
+/** Nothing of one that has ended between two looks. */
+function sumOf(user = '0', system = '0'): number {
   return (Number(user) + Number(system)) * tickUs
 }
 

@@ -1,7 +1,6 @@
 // One instance of several processes against one of one process, in turn: docs/performance.md.
 import { join } from 'node:path'
 import { residentMb } from './costs.ts'
-import type { Server } from './processes.ts'
 import { contenders, measure, type Setting, signTokens } from './speed.ts'
 import { spread } from './statistics.ts'
 
@@ -11,30 +10,34 @@ type Figures = Record<(typeof figureNames)[number], number>
 export async function measureWorkers(setting: Setting, rounds: number, count: number) {
   const tokens = join(setting.folder, 'tokens')
   await signTokens(setting.provider, 13_000, tokens)
-  const both = [1, count].map((workers) => {
-    const [contender] = contenders(setting, { WORKERS: String(workers) })
-    if (contender === undefined) {
-      throw new Error('no contender')
-    }
-    const figures: Figures[] = []
-    const memoryMb: number[] = []
-    return { workers, contender, rounds: figures, memoryMb }
-  })
-  for (let round = 1; round <= rounds; round++) {
-    for (const each of round % 2 === 1 ? both : both.toReversed()) {
-      // Not both at once: what is idle has chores, too.
-      const server: Server = await each.contender.start()
-      try {
+  const both = await Promise.all(
+    [1, count].map(async (workers) => {
+      const [contender] = contenders(setting, { WORKERS: String(workers) })
+      if (contender === undefined) {
+        throw new Error('no contender')
+      }
+      const figures: Figures[] = []
+      const memoryMb: number[] = []
+      return { workers, contender, server: await contender.start(), rounds: figures, memoryMb }
+    })
+  )
+  try {
+    // The first round is to warm each process up: several share the tokens that warm one.
+    for (let round = 0; round <= rounds; round++) {
+      for (const each of round % 2 === 1 ? both : both.toReversed()) {
         const load = { connections: 64, count: each.contender.tokens }
-        const { perSecond, p50Ms, p99Ms, costs } = await measure(setting, each.contender, server, tokens, load)
+        const { perSecond, p50Ms, p99Ms, costs } = await measure(setting, each.contender, each.server, tokens, load)
         const { serviceUs, postgresUs } = costs
-        each.rounds.push({ perSecond, p50Ms, p99Ms, serviceUs, postgresUs })
-        each.memoryMb = residentMb(server.pid)
-        console.log(`round ${round}  WORKERS=${each.workers}`, each.rounds.at(-1), `MB ${each.memoryMb.join(' ')}`)
-      } finally {
-        await server.stop()
+        const figures = { perSecond, p50Ms, p99Ms, serviceUs, postgresUs }
+        each.memoryMb = residentMb(each.server.pid)
+        console.log(`round ${round}  WORKERS=${each.workers}`, figures, `MB ${each.memoryMb.join(' ')}`)
+        if (round > 0) {
+          each.rounds.push(figures)
+        }
       }
     }
+  } finally {
+    await Promise.all(both.map(({ server }) => server.stop()))
   }
   const [one, several] = both
   const ratioOf = (name: keyof Figures) =>
