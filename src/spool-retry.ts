@@ -235,12 +235,12 @@ export function createRetry(options: RetryOptions) {
     return signal.read(deferred.input, deferred.receivedAt)
   }
 
-  /** What is held waits longer each time, so that one that is held for long costs those behind it little. */
-  function lockWaitOf(file: DeferredFile): number | undefined {
-    return reasonOf(file) === 'held' ? Math.min(backOffOf(file), maxLockWaitMs) : undefined
+  /** It waits longer each time, so that one that is held for long costs those behind it little. */
+  function lockWaitOf(file: DeferredFile): number {
+    return Math.min(backOffOf(file), maxLockWaitMs)
   }
 
-  async function inTurn(orders: readonly Order[], lockWaitMs: number | undefined): Promise<SignOutResult[]> {
+  async function inTurn(orders: readonly Order[], lockWaitMs: number): Promise<SignOutResult[]> {
     const results: SignOutResult[] = []
     for (const order of orders) {
       results.push(await signOutAlone(order, { signal: stopping.signal, lockWaitMs }))
@@ -255,7 +255,8 @@ export function createRetry(options: RetryOptions) {
     if (error instanceof UnavailableError && error.code === 'ERR_DIRECTORY_UNAVAILABLE') {
       return pause(name, 'asked') // a directory is asked about one signal alone
     }
-    if (!(error instanceof UnavailableError) || isOfOneOrder(error)) {
+    // Among others it had no turn in time, since one of them is held: it must not wait behind that in each round.
+    if (!(error instanceof UnavailableError) || isOfOneOrder(error) || error.code === 'ERR_DEADLINE') {
       return pause(name, isOfLock(error) ? 'held' : 'large')
     }
     return error.code === 'ERR_KEYS_UNAVAILABLE' || error.code === 'ERR_STREAM_UNKNOWN' ? 'waits' : 'outage'

@@ -113,7 +113,12 @@ t.test('many sign-outs that are held keep no heavy account waiting', { timeout }
 
 t.test('the control: in one lane with what is held, a heavy account waits for it', { timeout }, async (t) => {
   const { client, hasBegun } = await besiegeHeavy(t, [
-    { file: 'src/spool-retry.js', line: `isOfLock(error) ? 'held' : 'large'`, broken: `'large'` }
+    { file: 'src/spool-retry.js', line: `isOfLock(error) ? 'held' : 'large'`, broken: `'large'` },
+    {
+      file: 'src/spool-retry.js',
+      line: 'return Math.min(backOffOf(file), maxLockWaitMs)',
+      broken: 'return maxLockWaitMs'
+    }
   ])
   t.notOk(hasBegun, 'the harness sees it')
   await client.query('rollback')
