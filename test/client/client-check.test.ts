@@ -2,10 +2,10 @@ import { randomBytes } from 'node:crypto'
 import type { Configuration } from '@azure/msal-node'
 import pg from 'pg'
 import t, { type Test } from 'tap'
-import type { TokenCacheOptions } from '../clients/node/src/index.ts'
-import { createTokenCache } from './fixtures/client.ts'
-import { createDatabase, createRole, type Database } from './fixtures/database.ts'
-import { audience, authority, createTokenEndpoint, redeem } from './fixtures/msal.ts'
+import type { TokenCacheOptions } from '../../clients/node/src/index.ts'
+import { createTokenCache } from '../fixtures/client.ts'
+import { createDatabase, createRole, type Database } from '../fixtures/database.ts'
+import { audience, authority, createTokenEndpoint, redeem } from '../fixtures/msal.ts'
 
 function connect(t: Test, database: Database, { role, options }: { role?: string; options?: string } = {}): pg.Pool {
   const url = new URL(database.url)

@@ -4,11 +4,11 @@ import { randomBytes } from 'node:crypto'
 import { readdirSync, readFileSync } from 'node:fs'
 import pg from 'pg'
 import t, { type Test } from 'tap'
-import { createPool } from '../src/database.ts'
-import { serverUrl } from './fixtures/database.ts'
-import { clientId } from './fixtures/identity-provider.ts'
-import { onServer } from './fixtures/postgres-server.ts'
-import { build, type Service, storeLogin } from './fixtures/service.ts'
+import { createPool } from '../../src/database.ts'
+import { serverUrl } from '../fixtures/database.ts'
+import { clientId } from '../fixtures/identity-provider.ts'
+import { onServer } from '../fixtures/postgres-server.ts'
+import { build, type Service, storeLogin } from '../fixtures/service.ts'
 
 type Settings = Readonly<Record<string, string>>
 

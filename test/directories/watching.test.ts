@@ -1,10 +1,10 @@
-// What a watcher of a directory promises, against a Graph that behaves as the real one is known to. The traps: test/directories/.
+// What a watcher of a directory promises, against a Graph that behaves as the real one is known to. The traps: traps.test.ts.
 import { randomUUID } from 'node:crypto'
 import t from 'tap'
-import { UnavailableError } from '../src/errors.ts'
-import { disabledMany, never, startWorld, stateOf, type World } from './fixtures/directory-world.ts'
-import { nowSeconds } from './fixtures/orders.ts'
-import { build, type Service } from './fixtures/service.ts'
+import { UnavailableError } from '../../src/errors.ts'
+import { disabledMany, never, startWorld, stateOf, type World } from '../fixtures/directory-world.ts'
+import { nowSeconds } from '../fixtures/orders.ts'
+import { build, type Service } from '../fixtures/service.ts'
 
 t.test(
   'the first round takes its place in what changes, then looks at every account in the cache, and at no other',

@@ -1,12 +1,12 @@
 import { EventEmitter, once } from 'node:events'
 import pg from 'pg'
 import t, { type Test } from 'tap'
-import type { RevokedSession } from '../clients/node/src/index.ts'
-import { batchOf } from '../src/store.ts'
-import { createTokenCache } from './fixtures/client.ts'
-import { createDatabase, type Database } from './fixtures/database.ts'
-import { makeOrder, signOutBySql } from './fixtures/orders.ts'
-import { storeLogin } from './fixtures/service.ts'
+import type { RevokedSession } from '../../clients/node/src/index.ts'
+import { batchOf } from '../../src/store.ts'
+import { createTokenCache } from '../fixtures/client.ts'
+import { createDatabase, type Database } from '../fixtures/database.ts'
+import { makeOrder, signOutBySql } from '../fixtures/orders.ts'
+import { storeLogin } from '../fixtures/service.ts'
 
 const issuer = 'https://issuer.example'
 

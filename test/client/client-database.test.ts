@@ -1,12 +1,20 @@
 import pg from 'pg'
 import t, { type Test } from 'tap'
-import type { TokenCacheOptions } from '../clients/node/src/index.ts'
-import { createTokenCache } from './fixtures/client.ts'
-import { createDatabase, type Database } from './fixtures/database.ts'
-import { audience, authority, createClient, createTokenEndpoint, type Person, redeem, silent } from './fixtures/msal.ts'
-import { nowSeconds, signOutBySql } from './fixtures/orders.ts'
-import { startProxy } from './fixtures/proxy.ts'
-import { until } from './fixtures/until.ts'
+import type { TokenCacheOptions } from '../../clients/node/src/index.ts'
+import { createTokenCache } from '../fixtures/client.ts'
+import { createDatabase, type Database } from '../fixtures/database.ts'
+import {
+  audience,
+  authority,
+  createClient,
+  createTokenEndpoint,
+  type Person,
+  redeem,
+  silent
+} from '../fixtures/msal.ts'
+import { nowSeconds, signOutBySql } from '../fixtures/orders.ts'
+import { startProxy } from '../fixtures/proxy.ts'
+import { until } from '../fixtures/until.ts'
 
 const alice: Person = { homeAccountId: 'Alice.t', subject: 'sub-alice', sid: 's-alice' }
 const session = { issuer: authority, sid: 's-alice' }
