@@ -12,6 +12,7 @@ declare
   owner_issuer text;
   owner_id text;
   row_expires_at timestamptz;
+  row_generation bigint;
 begin
   perform msal_logout.authorize(add_session.client_id);
   perform msal_logout.check_id('partition_key', add_session.partition_key);
@@ -39,7 +40,10 @@ begin
 
   -- A sweep has the row's lock alone. What it, or a sign-out in steps, has yet to reach is as good as gone: this session is the row's, and
   -- no new login.
-  select c.expires_at into row_expires_at
+  select c.expires_at, greatest(c.generation, (
+      select max(s.generation) from msal_logout.sessions s
+      where s.partition_key = c.partition_key and s.client_id is not distinct from c.client_id)) -- keeps sessions_row
+  into row_expires_at, row_generation
   from msal_logout.token_cache c
   where c.partition_key = add_session.partition_key and c.client_id is not distinct from add_session.client_id
     and c.account_issuer = owner_issuer and c.home_account_id = owner_id and c.expires_at > now()
@@ -54,7 +58,7 @@ begin
   perform msal_logout.store_session(
     add_session.client_id, add_session.partition_key, owner_issuer, owner_id,
     add_session.issuer, known_sid, add_session.subject, add_session.issued_at, known_oid, known_tid,
-    msal_logout.new_generation(), row_expires_at);
+    row_generation, row_expires_at);
   return true;
 end
 $$;

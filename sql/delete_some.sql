@@ -18,7 +18,7 @@ begin
       from unnest(matched) m
       cross join lateral (
         select * from msal_logout.sessions s
-        where s.home_account_id = m.home_account_id and s.generation > lower(spared) -- keeps sessions_account
+        where s.home_account_id = m.home_account_id and s.generation >= lower(spared) -- keeps sessions_account
           and s.generation <@ spared
         offset 0
       ) s

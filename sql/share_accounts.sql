@@ -30,9 +30,10 @@ begin
     sidless_revoke_before = greatest(t.sidless_revoke_before, excluded.sidless_revoke_before),
     expires_at = greatest(t.expires_at, excluded.expires_at);
   insert into msal_logout.accounts_in_steps (id, account_issuer, home_account_id, last_generation, is_over)
-  select a.id, common, a.home_account_id, a.last_generation, a.is_over
+  select a.id, common, a.home_account_id, max(a.last_generation), bool_and(a.is_over)
   from msal_logout.accounts_in_steps a where a.account_issuer = any (former)
-  on conflict (home_account_id, account_issuer, id) do nothing;
+  group by a.id, a.home_account_id
+  on conflict (home_account_id, account_issuer, id) do update set is_over = excluded.is_over;
   delete from msal_logout.accounts_in_steps a where a.account_issuer = any (former) and a.account_issuer <> common;
   update msal_logout.token_cache t set account_issuer = common where t.account_issuer = any (former) and t.account_issuer <> common;
   update msal_logout.sessions s set account_issuer = common where s.account_issuer = any (former) and s.account_issuer <> common;

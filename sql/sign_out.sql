@@ -63,7 +63,10 @@ begin
     bool_or(o.selector <> 'session' or o.purge_scope <> 'account'), bool_or(o.purge_scope <> 'account')
   into fresh, has_claims, has_named, has_others, has_partial
   from unnest(orders) o
-  where not (o.once and exists (select from msal_logout.records r where r.id = o.id offset 0));
+  where not exists (
+    select from msal_logout.records r
+    where r.id = o.id and (o.once or r.status = 'unfinished') -- what goes on in steps spares who has signed in since
+    offset 0);
   if has_claims then
     fresh := msal_logout.claim_orders(fresh);
     -- An operator's key may stand for another request already: what is not carried out must revoke nothing.

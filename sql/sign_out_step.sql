@@ -50,10 +50,10 @@ begin
   is_claimed := msal_logout.claim_orders(array[o]) is not null;
   perform msal_logout.lock_accounts(msal_logout.named_accounts(array[key_order]));
   select r.* into earlier from msal_logout.records r where r.id = o.id;
-  if o.once and (
-    earlier.id is null and not is_claimed
-    or earlier.id is not null and (earlier.status <> 'unfinished' or earlier.request_hash is distinct from o.request_hash)
-  ) then
+  -- Once it is done it does not begin anew, also if it may be carried out twice: to a first step all that came since is old.
+  if earlier.status <> 'unfinished'
+    or o.once and (earlier.id is null and not is_claimed or earlier.id is not null and earlier.request_hash is distinct from o.request_hash)
+  then
     outcome := 'duplicate';
     account_issuers := coalesce(earlier.account_issuers, '{}');
     account_ids := coalesce(earlier.account_ids, '{}');
@@ -63,9 +63,6 @@ begin
     client_rows := '{}';
     return next;
     return;
-  end if;
-  if earlier.status <> 'unfinished' then
-    earlier := null;
   end if;
   perform msal_logout.lock_selectors(array[o]);
 
@@ -103,7 +100,7 @@ begin
   end if;
   room := max_deletions - coalesce(cardinality(deletions), 0);
   if room > 0 then
-    deletions := deletions || msal_logout.delete_matches(matches[1:room]);
+    deletions := deletions || msal_logout.delete_matches(matches[1:room], spared);
   end if;
   outcome := case
     when room = 0 or cardinality(matches) > least(room, max_deletions - 1) then 'more'

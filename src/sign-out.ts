@@ -317,9 +317,20 @@ export function createSignOut(
     if (!order.isSigned && unsigned.length >= maxUnsignedWaiting) {
       return Promise.reject(new UnavailableError('ERR_BUSY'))
     }
-    if (knownLarge.has(order.id)) {
-      return Promise.reject(new UnavailableError('ERR_LARGE'))
+    return knownLarge.has(order.id) ? waitIfSmall(order) : waitIn(queue, order)
+  }
+
+  /** The same again, when its steps are over, is a duplicate like any other. */
+  async function waitIfSmall(order: Order): Promise<SignOutResult> {
+    const ids = await findLarge([order], maxDeletions).catch(() => [order.id])
+    if (ids.includes(order.id)) {
+      throw new UnavailableError('ERR_LARGE')
     }
+    knownLarge.delete(order.id)
+    return wait(order)
+  }
+
+  function waitIn(queue: Waiting[], order: Order): Promise<SignOutResult> {
     return new Promise((resolve, reject) => {
       queue.push({ order, since: now(), triesAlone: 0, resolve, reject })
       if (!inFlight) {

@@ -19,6 +19,9 @@ export interface StepsOptions {
   readonly idleMs?: number
 }
 
+// What is held comes again with the next round; meanwhile the others go on.
+const resumedLockWaitMs = 500
+
 export interface RunOptions {
   /** Ends it between two steps; the next call goes on. */
   readonly signal?: AbortSignal
@@ -37,7 +40,7 @@ export interface Steps {
    * As `run`, for somebody who waits. An order that has begun, and takes longer or cannot go on now, goes on in the background, and after
    * the end of this process.
    *
-   * @returns undefined: it goes on; its record says how far it is
+   * @returns undefined: its record says how far it is
    * @throws {UnavailableError} if it could not begin
    */
   start(order: Order): Promise<SignOutResult | undefined>
@@ -118,8 +121,12 @@ export function createSteps({
         }
         work.catch((error: unknown) => logPutOff(order, error))
       } catch (error) {
-        if (!(error instanceof UnavailableError) || !(await hasBegun(order))) {
+        const record = error instanceof UnavailableError ? await store.findRecord(order.id) : undefined
+        if (record === undefined) {
           throw error
+        }
+        if (record.status !== 'running') {
+          return undefined // its last step was committed, and the answer of it lost
         }
         logPutOff(order, error)
       } finally {
@@ -136,7 +143,7 @@ export function createSteps({
         const unfinished: typeof due = []
         for (const each of due.filter(({ order }) => !underWay.has(order.id))) {
           try {
-            const result = await store.commitStep(each.order, maxDeletions)
+            const result = await store.commitStep(each.order, maxDeletions, resumedLockWaitMs)
             noteStep(result)
             if (result === undefined) {
               unfinished.push(each)

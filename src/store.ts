@@ -257,7 +257,7 @@ export function createStore({ pool, schema = defaultSchema }: StoreOptions) {
       const rows = await call<{ at: Date; members: OrderMembers }>(
         'unfinished_orders',
         `select r.at, to_jsonb(r.order_in_steps) as members from ${name}.records r
-          where r.status <> 'done' and r.status = 'unfinished' and r.stepped_at < clock_timestamp() - $1 * interval '1 millisecond'
+          where r.status <> 'done' and r.status = 'unfinished' and (r.stepped_at < clock_timestamp() - $1 * interval '1 millisecond' or r.stepped_at > clock_timestamp() + interval '1 minute')
           order by r.at`,
         [idleMs]
       )

@@ -70,8 +70,8 @@ t.test('the control: where a time limit counts as an outage, others stay undone'
   const { verdict } = await besiege(t, sessions, [
     {
       file: 'src/sign-out.js',
-      line: `|| code === 'ERR_DATABASE_TIMEOUT'`,
-      broken: ''
+      line: `isOfLock(error) || codeOf(error) === 'ERR_DATABASE_TIMEOUT'`,
+      broken: 'isOfLock(error)'
     },
     {
       file: 'src/sign-out.js',

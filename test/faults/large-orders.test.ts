@@ -353,13 +353,19 @@ function codeOf(error: unknown): string {
 }
 
 t.test('large orders leave their neighbours a transaction, and come into none again', async (t) => {
-  const { database, batches, one } = await build(t, 8)
+  const { database, store, batches, one } = await build(t, 8)
   await populate(database)
   const orders = ['first', 's0', 'v', 'shared', 'unknown'].map((sid) => makeOrder({ kind: 'session', issuer, sid }))
   t.same(await Promise.all(orders.map(one)), ['unmatched', 'ERR_LARGE', 'done', 'ERR_LARGE', 'unmatched'])
   t.same(batches, [['first'], ['s0', 'v', 'shared', 'unknown'], ['v', 'unknown']])
   t.same(await Promise.all(orders.map(one)), ['duplicate', 'ERR_LARGE', 'duplicate', 'ERR_LARGE', 'duplicate'])
   t.same(batches.slice(3), [['first'], ['v', 'unknown']])
+
+  const [, large] = orders
+  while (large !== undefined && (await store.commitStep(large, 8)) === undefined) {
+    t.equal(await one(large), 'ERR_LARGE', 'its steps are under way')
+  }
+  t.equal(large && (await one(large)), 'duplicate', 'once they are over')
 })
 
 t.test('if none is large, all go alone, and one that takes too long alone has no second try', async (t) => {

@@ -222,6 +222,66 @@ t.test('what other clocks, or a restore, dated ahead goes as well, and who signs
   ])
 })
 
+t.test('an order that may come twice goes on in steps, and does not begin anew when they are over', async (t) => {
+  const database = await createDatabase(t)
+  await populate(database)
+  const store = createStore({ pool: database.pool })
+  const order = makeOrder({ kind: 'session', issuer, sid: 's0' }, { ...revokeBefore(), isOnce: false })
+  const login = { ...account, clientId: 'a', issuedAt: nowSeconds() }
+  t.equal(await store.commitStep(order, maxDeletions), undefined)
+  t.match(await storeLogin(database, { ...login, sid: 'new' }), { accepted: true })
+  t.match(
+    await store.commitOrders([order], { isPatient: true }),
+    [{ outcome: 'unfinished' }],
+    'as a restarted retry does'
+  )
+  let steps = 0
+  while (steps < maxSteps && (await store.commitStep(order, maxDeletions)) === undefined) {
+    steps += 1
+  }
+  const usersLeft = () =>
+    database.query(`select session_key from msal_logout.sessions where home_account_id = 'u.t' order by 1`)
+  t.same(await usersLeft(), [{ session_key: 'sid=new' }])
+  await database.query('delete from msal_logout.tombstones') // a provider whose sid is the same again
+  t.match(await storeLogin(database, { ...login, sid: 's0' }), { accepted: true })
+  t.match(await store.commitStep(order, maxDeletions), { outcome: 'duplicate' })
+  t.same(await usersLeft(), [{ session_key: 'sid=new' }, { session_key: 'sid=s0' }])
+})
+
+t.test('a further session of a row that no step has found yet keeps nothing of it', async (t) => {
+  const database = await createDatabase(t)
+  await populate(database)
+  const store = createStore({ pool: database.pool })
+  const order = makeOrder({ kind: 'session', issuer, sid: 'shared' }, revokeBefore())
+  t.equal(await store.commitStep(order, maxDeletions), undefined)
+  for (let i = 0; i < 5; i += 1) {
+    await database.query(`select msal_logout.add_session('a', $1, $2, 'guest', $3, $4)`, [
+      `shared-${i}.t`,
+      issuer,
+      `shared-${i}`,
+      nowSeconds()
+    ])
+  }
+  for (let steps = 0; steps < maxSteps && (await store.commitStep(order, maxDeletions)) === undefined; steps += 1) {}
+  t.match(await store.findRecord(order.id), { status: 'done' })
+  for (const table of ['token_cache', 'sessions']) {
+    t.same(await database.query(`select from msal_logout.${table} where home_account_id like 'shared-%'`), [], table)
+  }
+})
+
+t.test('by a clock behind the first step no two logins have one generation', async (t) => {
+  const database = await createDatabase(t)
+  await populate(database)
+  const store = createStore({ pool: database.pool })
+  const order = makeOrder({ kind: 'session', issuer, sid: 's0' }, revokeBefore())
+  t.equal(await store.commitStep(order, maxDeletions), undefined)
+  await database.query(`update msal_logout.records set at = at + interval '1 hour'`)
+  const found = await database.query<{ generation: string }>(
+    'select msal_logout.new_generation() as generation from generate_series(1, 100)'
+  )
+  t.ok(new Set(found.map(({ generation }) => generation)).size > 98)
+})
+
 t.test('logins beside the steps, at any moment: each that was accepted stays', { timeout: 300_000 }, async (t) => {
   for (let round = 0; round < Number(process.env.FAULT_ROUNDS ?? 1) * 3; round += 1) {
     const database = await createDatabase(t)
