@@ -184,7 +184,11 @@ export function createSpool(options: SpoolOptions): Spool {
     } else if (isStale()) {
       refreshBeside()
     }
-    const known = present?.get(entry.id)
+    let known = present?.get(entry.id)
+    if (known !== undefined && known.writing === undefined && isStale()) {
+      await refresh(withinMs) // it may have been done since, and be no more on disk: then this is another one
+      known = present?.get(entry.id)
+    }
     if (known !== undefined) {
       return known.writing // done by another process meanwhile: then it need not be done again
     }

@@ -240,3 +240,17 @@ t.test('a process that never lists sees what another one has done, before it say
   await until('it looks again', async () => own.defer(ordersOf('c'), longMs))
   t.same(contentsOf(await other.list(10)), ['c'])
 })
+
+t.test('what another process has done is deferred again, if it comes again', async (t) => {
+  const dir = folder(t)
+  const own = open(dir)
+  t.equal(await deferAll(own, [ordersOf('a')]), 1)
+  const other = open(dir)
+  for (const { name } of await other.list(10)) {
+    await other.remove(name)
+  }
+  await until('it is on disk', async () => {
+    await own.defer(ordersOf('a'), longMs)
+    return (await other.list(10)).length === 1
+  })
+})
