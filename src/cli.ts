@@ -3,8 +3,13 @@ import { main } from './command-line.ts'
 
 const { argv, env, stdin, stdout, stderr } = process
 
-if (argv[2] === 'serve') {
-  process.on('SIGHUP', () => {}) // by default it kills, also while the service is being loaded
+// Of this name in processes.ts, which need not be loaded for it.
+const isForked = env.MSAL_LOGOUT_PROCESS !== undefined && process.send !== undefined
+
+// By default they kill, also while the service is being loaded. To a whole group, or by systemd, they come to each process that was
+// forked, too; it is the first one that acts on them.
+for (const signal of isForked ? (['SIGHUP', 'SIGTERM', 'SIGINT'] as const) : argv[2] === 'serve' ? ['SIGHUP'] : []) {
+  process.on(signal, () => {})
 }
 
 // `| head -1` has seen enough: the work goes on, and the exit code is that of the work.
@@ -24,8 +29,6 @@ function takeInterrupts(): AbortSignal {
   return interruption.signal
 }
 
-// Of this name in processes.ts, which need not be loaded for it.
-const isForked = env.MSAL_LOGOUT_PROCESS !== undefined && process.send !== undefined
 const exitCode = isForked
   ? await import('./worker.ts').then(({ work }) => work())
   : await main(argv.slice(2), { env, stdin, stdout, stderr, takeInterrupts })

@@ -330,7 +330,7 @@ export function createMetrics({
     watchProcess: () => collectDefaultMetrics({ register: registry }),
     async own() {
       readOwn()
-      return registry.getMetricsAsJSON()
+      return summable(await registry.getMetricsAsJSON())
     },
     async text() {
       readOwn()
@@ -338,7 +338,7 @@ export function createMetrics({
       if (others === undefined) {
         return registry.metrics()
       }
-      const own = await registry.getMetricsAsJSON()
+      const own = summable(await registry.getMetricsAsJSON())
       return AggregatorRegistry.aggregate([own, ...(await others(own))]).metrics()
     },
     contentType: registry.contentType
@@ -356,6 +356,21 @@ function reasonOf(error: unknown): string {
 /** What stays true of a process that has ended: its counts. */
 export function countsOf(counted: Counted): Counted {
   return counted.filter(({ type }) => isCount(type))
+}
+
+/**
+ * Rounds counts down to millionths, as fractions of 2^20: sums of these are exact in any order. Else a counter could go back by a rounding
+ * when a process ends, which Prometheus takes for a restart.
+ */
+function summable(counted: Counted): Counted {
+  return counted.map((metric) =>
+    isCount(metric.type)
+      ? {
+          ...metric,
+          values: metric.values.map((each) => ({ ...each, value: Math.floor(each.value * 2 ** 20) / 2 ** 20 }))
+        }
+      : metric
+  )
 }
 
 export async function sumCounts(all: readonly Counted[]): Promise<Counted> {

@@ -5,6 +5,7 @@ import { ConfigurationError } from './errors.ts'
 import { type Counted, countsOf, createProcessMetrics, sumCounts } from './metrics.ts'
 import { type Channel, type ChannelPort, openChannel } from './process-channel.ts'
 import type { Reloaded } from './service.ts'
+import { version } from './version.ts'
 import type { BeginFailure, FirstCalls, WorkerCalls } from './worker.ts'
 
 /** Marks a process that this one has forked; its value is for people who look at processes. */
@@ -60,8 +61,8 @@ interface Child {
   readonly channel: Channel<WorkerCalls>
   /** Resolves when it listens to this process. */
   readonly ready: Promise<void>
-  /** Resolves with its exit code, or with the signal that ended it. */
-  readonly exited: Promise<number | string>
+  /** Resolves as it ends. */
+  readonly exited: Promise<End>
   readonly forkedAt: number
   /** Whether it has the configuration. */
   hasBegun: boolean
@@ -72,7 +73,16 @@ interface Child {
   kill(): void
 }
 
+/** How a process ended. */
+interface End {
+  readonly code: number | undefined
+  readonly signal: string | undefined
+  /** Why there never was one. */
+  readonly error: string | undefined
+}
+
 const beginWithinMs = 60_000
+const describeWithinMs = 70_000 // longer than a statement of the service may take
 const reloadWithinMs = 90_000
 const countWithinMs = 1_000
 const stopWithinMs = 60_000 // the first process has its own limit
@@ -80,6 +90,8 @@ const stopWithinMs = 60_000 // the first process has its own limit
 const soonMs = 60_000
 const firstPauseMs = 500
 const maxPauseMs = 30_000
+// Where nobody is left for its part, as a service manager starts one process anew.
+const maxPauseAloneMs = 1_000
 // One whose event loop stands still is of no use, and has its part of the connections all the same.
 const askEveryMs = 10_000
 const maxUnanswered = 3
@@ -98,6 +110,7 @@ export async function startProcesses(
   if (!cluster.isPrimary) {
     throw new ConfigurationError(['WORKERS: must be 1 under a manager that forks processes itself, as PM2 does'])
   }
+  cluster.schedulingPolicy = cluster.SCHED_RR // this process has the port, so that it closes with it
   cluster.setupPrimary({ serialization: 'advanced' }) // what is undefined stays so
   const background = createSeat('background', 'background')
   const workers = Array.from({ length: config.workers }, (_, i) => createSeat('worker', `worker ${i + 1}`))
@@ -106,13 +119,16 @@ export async function startProcesses(
   const metrics = createProcessMetrics(() => ({ serving: serving(), missing: workers.length - serving() }))
   let inForce = config
   let phase: 'starting' | 'running' | 'stopping' = 'starting'
+  let isDraining = false
+  /** When the process in the background begins for the first time: no signal is taken before. */
+  let opened: Promise<unknown> = Promise.resolve()
   /** What processes that have ended had counted. */
   let retired: readonly Counted[] = []
   let summing = Promise.resolve()
 
+  /** @throws if the system has no room for another process; or `exited` says so */
   function fork(seat: Seat): Child {
     const worker = cluster.fork({ [partVariable]: seat.name })
-    worker.on('error', () => {}) // what could not be sent to it: it has ended, and its end is seen
     closeWithWorker(worker)
     let isReady = () => {}
     const ready = new Promise<void>((resolve) => {
@@ -130,10 +146,17 @@ export async function startProcesses(
       channel,
       ready,
       exited: new Promise((resolve) => {
-        worker.once('exit', (code, signal) => {
+        const end = (how: End) => {
           channel.end()
-          onExit(seat, child, code, signal)
-          resolve(signal ?? code)
+          onExit(seat, child, how)
+          resolve(how)
+        }
+        worker.once('exit', (code, signal) => end({ code, signal: signal ?? undefined, error: undefined }))
+        worker.on('error', (error: Error) => {
+          if (worker.process.pid === undefined) {
+            end({ code: undefined, signal: undefined, error: error.message }) // it has not begun, and nothing else says so
+          }
+          // Else something could not be sent to it: it has ended, and its end is seen.
         })
       }),
       forkedAt: performance.now(),
@@ -145,35 +168,56 @@ export async function startProcesses(
     return child
   }
 
-  /** Resolves with what runs there. One that cannot begin ends. */
-  async function begin(seat: Seat): Promise<object> {
+  /** Resolves when a process serves there. One that cannot begin ends. */
+  async function begin(seat: Seat): Promise<void> {
     const child = fork(seat)
     seat.child = child
-    await Promise.race([child.ready, child.exited])
-    const announces = phase === 'starting' && (seat === background || seat === workers[0])
-    const beginning = { part: seat.part, config: packConfig(inForce), connectionString, announces }
-    child.hasBegun = true
+    const lateness = setTimeout(() => {
+      child.failure ??= failureOf(`it has not begun within ${beginWithinMs / 1_000} s`)
+      child.kill()
+    }, beginWithinMs)
     try {
-      const answer = await child.channel.call('begin', beginning, beginWithinMs)
-      if ('description' in answer) {
-        seat.isServing = true
-        return answer.description
+      await Promise.race([child.ready, child.exited])
+      if (phase === 'starting' && seat.part === 'worker') {
+        await opened
       }
-      child.failure = answer.failure
-      throw errorOf(answer.failure)
+      if (phase === 'stopping') {
+        throw new Error('the service is stopping')
+      }
+      child.hasBegun = true
+      const answer = await child.channel.call(
+        'begin',
+        {
+          part: seat.part,
+          release: version(),
+          config: packConfig(inForce),
+          connectionString: inForce.databaseUrl ?? connectionString,
+          announces: phase === 'starting' && (seat === background || seat === workers[0]),
+          isDraining
+        },
+        beginWithinMs
+      )
+      if (answer !== undefined) {
+        child.failure = answer
+        throw errorOf(answer)
+      }
+      seat.isServing = true
     } catch (error) {
       child.kill()
       throw child.failure === undefined ? await whyNot(seat, child, error) : error
+    } finally {
+      clearTimeout(lateness)
     }
   }
 
-  /** It has ended without a word, or takes too long. */
+  /** It has ended without a word. */
   async function whyNot({ name }: Seat, child: Child, cause: unknown): Promise<Error> {
-    const message = `"${name}" has ended before it served (${await child.exited})`
+    const { code, signal, error } = await child.exited
+    const message = `"${name}" has ended before it served (${error ?? signal ?? code})`
     return Object.assign(new Error(message, { cause }), { code: 'ERR_PROCESS_ENDED' })
   }
 
-  function onExit(seat: Seat, child: Child, code: number, signal: string): void {
+  function onExit(seat: Seat, child: Child, { code, signal, error }: End): void {
     seat.isServing = false
     seat.child = undefined
     retired = [...retired, countsOf(seat.counted)]
@@ -182,18 +226,28 @@ export async function startProcesses(
       return
     }
     metrics.ended(seat.part)
-    summing = summing.then(sumRetired)
-    seat.soonEnded = performance.now() - child.forkedAt < soonMs ? seat.soonEnded + 1 : 0
-    const restartInMs = seat.soonEnded < 2 ? 0 : Math.min(firstPauseMs * 2 ** (seat.soonEnded - 2), maxPauseMs)
-    logger.error(
-      { process: seat.name, pid: child.pid, code, signal, cause: child.failure?.message, restartInMs },
-      'a process ended'
-    )
+    summing = summing.then(sumRetired).catch(() => {}) // they stay apart, and are counted all the same
+    const wasSoon = performance.now() - child.forkedAt < soonMs
+    beginAgain(seat, wasSoon, { pid: child.pid, code, signal, cause: child.failure?.message ?? error })
+  }
+
+  /** @param how why it has to, for the log */
+  function beginAgain(seat: Seat, wasSoon: boolean, how: object): void {
+    seat.soonEnded = wasSoon ? seat.soonEnded + 1 : 0
+    const maxMs = seat === background || serving() === 0 ? maxPauseAloneMs : maxPauseMs
+    const restartInMs = seat.soonEnded < 2 ? 0 : Math.min(firstPauseMs * 2 ** (seat.soonEnded - 2), maxMs)
+    logger.error({ process: seat.name, ...how, restartInMs }, 'a process ended')
     seat.timer = setTimeout(() => {
       begin(seat).then(
         () => logger.info({ process: seat.name, pid: seat.child?.pid }, 'a process was started anew'),
-        () => {} // its end is logged, and another try follows
+        (error: unknown) => {
+          // Of one that was there its end is logged, and another try follows. The system may have had no room for one.
+          if (seat.child === undefined && phase === 'running' && seat.timer === undefined) {
+            beginAgain(seat, true, { cause: error instanceof Error ? error.message : String(error) })
+          }
+        }
       )
+      seat.timer = undefined
     }, restartInMs)
   }
 
@@ -250,6 +304,7 @@ export async function startProcesses(
     if (reason !== undefined) {
       throw new DeclinedError(reason)
     }
+    const former = inForce
     inForce = next // also of what is started anew from now on
     const taken = await Promise.all(
       seats.map(async ({ child }) => {
@@ -263,7 +318,8 @@ export async function startProcesses(
     )
     const reloaded = taken.find((one) => one !== undefined)
     if (reloaded === undefined) {
-      throw new Error('every process has ended meanwhile: those that are started anew take it')
+      inForce = former
+      throw new DeclinedError({ cause: 'no process could take it: those that are started anew have the former one' })
     }
     return reloaded
   }
@@ -275,7 +331,11 @@ export async function startProcesses(
       seats.map(async ({ child, timer }) => {
         clearTimeout(timer)
         if (child !== undefined) {
-          end(child)
+          if (child.hasBegun) {
+            end(child)
+          } else {
+            child.kill() // it listens to nobody yet, and has nothing under way
+          }
           await child.exited
         }
       })
@@ -284,15 +344,29 @@ export async function startProcesses(
 
   const asking = setInterval(askAll, askEveryMs)
   try {
-    const [description] = await Promise.all(seats.map(begin))
+    opened = begin(background)
+    await Promise.all([opened, ...workers.map(begin)])
+    const gone = seats.find(({ isServing }) => !isServing)
+    if (gone !== undefined) {
+      throw Object.assign(new Error(`"${gone.name}" has ended before all served`), { code: 'ERR_PROCESS_ENDED' })
+    }
     phase = 'running'
     const pids = { background: background.child?.pid, workers: workers.map(({ child }) => child?.pid) }
     return {
-      describe: async () => ({ ...description, processes: pids }),
+      async describe() {
+        // One that has ended meanwhile is no reason not to serve.
+        const description = await background.child?.channel
+          .call('describe', undefined, describeWithinMs)
+          .catch(() => ({}))
+        return { ...description, processes: pids }
+      },
       reload,
       drain() {
+        isDraining = true
         for (const { child } of seats) {
-          child?.channel.call('drain', undefined, stopWithinMs).catch(() => {}) // one that has ended takes nothing
+          if (child?.hasBegun) {
+            child.channel.call('drain', undefined, stopWithinMs).catch(() => {}) // one that has ended takes nothing
+          }
         }
       },
       endAtOnce() {
@@ -321,6 +395,9 @@ function createSeat(part: Seat['part'], name: string): Seat {
  */
 function closeWithWorker({ process: child }: Worker): void {
   const { send } = child
+  if (send === undefined) {
+    return // the system had no room for it
+  }
   let given: unknown // one at a time
   Reflect.set(child, 'send', (...args: unknown[]) => {
     given = args[1] ?? given
@@ -335,9 +412,13 @@ function closeWithWorker({ process: child }: Worker): void {
 
 function portOf(worker: Worker): ChannelPort {
   return {
-    send: (message, done) => worker.process.send(message, undefined, undefined, done),
+    send: (message, done) => worker.process.send?.(message, undefined, undefined, done),
     listen: (take) => worker.on('message', take)
   }
+}
+
+function failureOf(message: string): BeginFailure {
+  return { message, code: 'ERR_PROCESS_ENDED', syscall: undefined, stack: undefined }
 }
 
 /** As it was thrown there. */

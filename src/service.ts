@@ -338,7 +338,8 @@ export function createService(config: Config, edges: Edges) {
   const admin = createAdmin(adminOptions)
 
   async function checkReady(): Promise<void> {
-    if (among?.part === 'background' && (await among.serving()) === 0) {
+    // A first process that does not answer cannot give a connection to a worker either.
+    if (among?.part === 'background' && (await among.serving().catch(() => 0)) === 0) {
       throw new UnavailableError('ERR_WORKERS')
     }
     await stores.batches.checkReady()

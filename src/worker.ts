@@ -7,15 +7,20 @@ import { reasonOf } from './outcome-log.ts'
 import { createForwarding, readForwarded } from './outcome-transfer.ts'
 import { openChannel } from './process-channel.ts'
 import { createService, describeService, type Edges, type Reloaded, type Service } from './service.ts'
+import { version } from './version.ts'
 
 /** What a process begins with. */
 export interface Beginning {
   readonly part: 'worker' | 'background'
+  /** Of the first process. */
+  readonly release: string
   readonly config: PackedConfig
   /** The database; undefined: as libpq's variables say. */
   readonly connectionString: string | undefined
   /** Whether it logs where it listens. */
   readonly announces: boolean
+  /** Whether the service is about to stop. */
+  readonly isDraining: boolean
 }
 
 /** Why a process could not begin: what its error says. */
@@ -28,10 +33,10 @@ export interface BeginFailure {
 
 /** What a forked process does for the first one. */
 export interface WorkerCalls {
-  /** @returns what runs, in one line, of the process in the background; or why this one does not */
-  readonly begin: (
-    beginning: Beginning
-  ) => Promise<{ readonly description: object } | { readonly failure: BeginFailure }>
+  /** @returns why it cannot; undefined if it serves */
+  readonly begin: (beginning: Beginning) => Promise<BeginFailure | undefined>
+  /** @returns what runs, in one line */
+  readonly describe: () => Promise<object>
   /** @returns why this configuration cannot be taken; undefined if it can */
   readonly tryOut: (config: PackedConfig) => Promise<object | undefined>
   readonly take: (config: PackedConfig) => Reloaded
@@ -62,15 +67,12 @@ const othersWithinMs = 3_000
  * @returns the exit code, as a command does: the process goes on
  */
 export function work(): 0 {
-  // To a whole group, or by systemd, they come here too; it is the first process that acts on them.
-  for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) {
-    process.on(signal, () => {})
-  }
   const { worker } = cluster
   if (worker === undefined) {
     throw new Error('this is no process that another one has forked')
   }
   let service: Service | undefined
+  let describe = async (): Promise<object> => ({})
 
   function running(): Service {
     if (service === undefined) {
@@ -79,12 +81,18 @@ export function work(): 0 {
     return service
   }
 
-  async function begin({ part, config: packed, connectionString, announces }: Beginning) {
+  async function begin({ part, release, config: packed, connectionString, announces, isDraining }: Beginning) {
+    if (release !== version()) {
+      return failureOf(new Error(`release ${version()} is installed, and ${release} runs: restart the service`))
+    }
     try {
       const config = unpackConfig(packed)
       const logger = createLogger(config.logLevel)
       service = createService(config, { logger, connectionString, among: partOf(part, config.workers) })
       service.metrics.watchProcess()
+      if (isDraining) {
+        service.drain()
+      }
       const [listener, address] =
         part === 'worker'
           ? [service.app, { host: config.host, port: config.port }]
@@ -93,9 +101,11 @@ export function work(): 0 {
       await listener.listen(address)
       logger.level = config.logLevel
       service.start()
-      return { description: part === 'worker' ? {} : await describeService(service, config, connectionString ?? '') }
+      const begun = service
+      describe = () => describeService(begun, config, connectionString ?? '')
+      return undefined
     } catch (error) {
-      return { failure: failureOf(error) }
+      return failureOf(error)
     }
   }
 
@@ -116,6 +126,7 @@ export function work(): 0 {
 
   const ours: WorkerCalls = {
     begin,
+    describe: () => describe(),
     tryOut: (config) =>
       running()
         .tryOut(unpackConfig(config))

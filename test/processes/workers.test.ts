@@ -1,6 +1,6 @@
 // The service as several processes: WORKERS.
 import { once } from 'node:events'
-import { writeFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { request } from 'node:http'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
@@ -100,6 +100,9 @@ const isThere = (pid: number): boolean => {
     return false
   }
 }
+
+const childrenOf = (pid: number): number[] =>
+  readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ').filter(Boolean).map(Number)
 
 const allOf = ({ first, background, workers }: ReturnType<Instance['pids']>) => [first, background, ...workers]
 
@@ -335,6 +338,7 @@ t.test('a second signal ends them all at once, also with a request open', { time
 
 t.test('SIGHUP reaches every process, or none', { timeout }, async (t) => {
   const database = await createDatabase(t)
+  const other = await createDatabase(t, { own: true })
   const provider = await startIdentityProvider(t)
   const folder = temporaryFolder(t)
   const [issuersFile, urlFile] = [join(folder, 'issuers.json'), join(folder, 'database')]
@@ -379,6 +383,51 @@ t.test('SIGHUP reaches every process, or none', { timeout }, async (t) => {
   await until('they are back', () => instance.lines('a process was started anew').length === 2)
   t.same([...(await answersTo('b'))], [200], 'what is started anew has what is in force, not what lies in the files')
   t.equal(instance.lines('configuration read again').length, 1)
+
+  write(['b'], other.url)
+  instance.process.kill('SIGHUP')
+  const turned = await until('it is read', () => instance.lines('configuration read again')[1])
+  t.match(turned, { isDatabaseUrlNew: true })
+  const { workers, background } = instance.pids()
+  for (const pid of [...workers, background]) {
+    process.kill(pid, 'SIGKILL')
+  }
+  await until('they are back', () => instance.lines('a process was started anew').length === 5)
+  const sids = ['s1', 's2', 's3', 's4']
+  await Promise.all(
+    [database, other].flatMap((one) => sids.map((sid) => storeLogin(one, { issuer: provider.issuer, sid })))
+  )
+  for (const sid of sids) {
+    t.equal(await instance.post(await provider.logoutToken({ sid, aud: 'b' })), 200)
+  }
+  t.same(await rowsOf(other), [], 'what is started anew asks the database that is in force')
+  t.equal((await rowsOf(database)).length, 4)
+})
+
+t.test('one that ends while the others begin ends them all', { timeout }, async (t) => {
+  const database = await createDatabase(t)
+  const {
+    output,
+    exited,
+    process: first
+  } = runServer(t, {
+    HOST: '127.0.0.1',
+    PORT: String(await freePort()),
+    ADMIN_PORT: String(await freePort()),
+    DATABASE_URL: database.url,
+    ISSUER: 'https://issuer.example',
+    CLIENT_IDS: clientId,
+    SPOOL_DIR: temporaryFolder(t),
+    WORKERS: '3'
+  })
+  const children = await until('they are forked', () => {
+    const found = childrenOf(first.pid ?? 0)
+    return found.length === 4 && found
+  })
+  process.kill(children[2] ?? 0, 'SIGKILL')
+  t.equal(await exited, 1)
+  t.match(output.join('\n'), /"worker 2" has ended before/)
+  await until('none is left', () => !children.some(isThere))
 })
 
 t.test('what is wrong at the start ends it as it ends one process', { timeout }, async (t) => {
