@@ -95,7 +95,7 @@ export interface Config {
   readonly port: number
   readonly adminHost: string
   readonly adminPort: number
-  /** The names that the operators' listener goes by, beside addresses and `localhost`; empty: any. In lower case. */
+  /** The names that the operators' listener goes by, beside addresses and `localhost`; empty: any but what a page could have led here. In lower case. */
   readonly adminHosts: readonly string[]
   readonly adminToken: string | undefined
   /** Operators' JWT access tokens; undefined: none are accepted. */
