@@ -1,4 +1,5 @@
--- One step of a running sweep, of what was there when it began: up to `max_rows` rows, in the order in which they came.
+-- One step of a running sweep, of what was there when it began: up to `max_rows` rows, in the order in which they came; fewer while
+-- sign-outs come.
 -- Outcomes: 'more' (another step is due), 'held' (also, but somebody holds all rows of this one), 'done' (the last step; each
 -- sweep has one), 'busy' (another instance is at it, or it is over).
 -- A step locks its record, rows, their sessions and the apps' positions, but no key: who stores or deletes a row's session locks
@@ -11,7 +12,9 @@ set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
+  rows_beside_others constant int := 200;
   p msal_logout.records;
+  room int := max_rows;
   up_to bigint; -- the newest generation of this step
   deletions msal_logout.deletion[];
   finished_accounts bigint;
@@ -24,6 +27,15 @@ begin
     return 'busy';
   end if;
 
+  -- A commit waits until all that was written before it is on disk, by others, too. After a checkpoint each deleted row is a page of the
+  -- log: 2,000 rows are 16 MB.
+  if exists (
+    select from msal_logout.records r
+    where r.at > clock_timestamp() - interval '1 second' and r.id <> p.id) -- keeps records_at
+  then
+    room := least(room, rows_beside_others);
+  end if;
+
   -- Pairs are compared: a bound of `generation` alone could be looked up in any index that it is in, among the rows of all
   -- tenants and apps. One of the two halves is of null, and finds nothing.
   select max(d.generation) into up_to
@@ -31,12 +43,12 @@ begin
     (select t.generation from msal_logout.token_cache t
     where (t.tenant_id, t.generation) > (p.tenant_id, p.swept_to)
       and (t.tenant_id, t.generation) <= (p.tenant_id, p.last_generation)
-    order by t.tenant_id, t.generation limit sweep_step.max_rows) -- keeps token_cache_tenant
+    order by t.tenant_id, t.generation limit room) -- keeps token_cache_tenant
     union all
     (select t.generation from msal_logout.token_cache t
     where (t.client_id, t.generation) > (p.client_id, p.swept_to)
       and (t.client_id, t.generation) <= (p.client_id, p.last_generation)
-    order by t.client_id, t.generation limit sweep_step.max_rows) -- keeps token_cache_client
+    order by t.client_id, t.generation limit room) -- keeps token_cache_client
   ) d;
 
   if up_to is not null then

@@ -249,6 +249,23 @@ for (const selector of [{ tenantId: 't' }, { clientId: 'a' }]) {
   })
 }
 
+t.test('while sign-outs come, the steps of a sweep are small, so that they hold nobody up at the disk', async (t) => {
+  const service = await build(t)
+  await service.login({ clientId: 'a', homeAccountId: 'one.other', sid: 'other' })
+  await service.database.query(
+    `insert into msal_logout.token_cache (client_id, partition_key, kind, home_account_id, payload, encoding, expires_at)
+    select 'a', 'of ' || n, 'obo', 'one.t', '{}', 'json', now() + interval '1 hour' from generate_series(1, 450) n`
+  )
+  const id = await begin(service, { clientId: 'a' })
+  await service.signOut([orderOf(service.provider.issuer, 'nobody')])
+  const left = async () => (await service.rows()).length
+  t.equal(await service.stores.slow.sweepStep(id, 2_000), 'more')
+  t.equal(await left(), 251)
+  await service.database.query("update msal_logout.records set at = at - interval '2 seconds'")
+  t.equal(await service.stores.slow.sweepStep(id, 2_000), 'more')
+  t.equal(await left(), 0, 'a second later all that is left goes at once')
+})
+
 t.test('a login under way when a sweep begins is stored before it, or rejected', async (t) => {
   const service = await build(t)
   const login = await service.database.pool.connect()
