@@ -1,7 +1,6 @@
 # Builds with the dev dependencies, runs without them, as a user without rights.
-# The tag is an exact version. A digest is better, since a tag can be moved: `docker buildx imagetools inspect
-# node:24.18.0-bookworm-slim` shows it, to be written behind the tag as @sha256:…; it must be renewed with the version.
-ARG NODE_IMAGE=node:24.18.0-bookworm-slim
+# The digest decides, since a tag can be moved: deploy/README.md says how both are renewed.
+ARG NODE_IMAGE=node:24.18.0-bookworm-slim@sha256:6f7b03f7c2c8e2e784dcf9295400527b9b1270fd37b7e9a7285cf83b6951452d
 
 FROM ${NODE_IMAGE} AS build
 WORKDIR /app

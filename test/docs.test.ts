@@ -349,6 +349,59 @@ t.test('every link inside the docs leads somewhere', async (t) => {
   }
 })
 
+/** Images that bear no digest here, each with the reason. */
+const withoutDigest: Readonly<Record<string, string>> = {
+  'msal-logout': 'it is built here',
+  'registry.example.com/msal-logout': "it stands for the reader's own"
+}
+
+/** What a file of any kind names as an image: of a Dockerfile, of compose, of Kubernetes and kustomize, and in a command. */
+const imagePatterns = [
+  /^FROM +(?:--platform=\S+ +)?([^$\s]\S*)/gm,
+  /^ARG +\w*IMAGE\w*=(\S+)/gm,
+  /^\s*(?:- +)?(?:image|newName): *['"]?([^\s'"]+)/gm,
+  /^COPY +--from=(\S*[:/]\S*)/gm,
+  /\b(?:docker|podman) (?:pull|run (?:-\S+ )*)([a-z][\w.-]*[:/]\S+)/gm
+]
+
+const imagesOf = (text: string) =>
+  imagePatterns.flatMap((pattern) => [...text.matchAll(pattern)].map(([, image = '']) => image))
+
+t.test('every image bears an exact version and its digest, or the reason why not', async (t) => {
+  const folders = ['deploy', 'examples', '.ci', 'clients', 'bench', 'docs']
+  const files = readdirSync('.', { withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map(({ name }) => name)
+    .concat(folders.flatMap((folder) => filesIn(folder)))
+  const images = files.flatMap((file) => imagesOf(read(file)).map((image) => ({ file, image })))
+  for (const { file, image } of images) {
+    if (withoutDigest[image] === undefined) {
+      t.match(image, /^[a-z][a-z0-9./-]*:\d+\.\d+[\w.-]*@sha256:[0-9a-f]{64}$/, `${file}: ${image}`)
+    }
+  }
+  const named = new Set(images.map(({ image }) => image))
+  t.ok(named.size > Object.keys(withoutDigest).length, 'some are found')
+  t.same(
+    Object.keys(withoutDigest).filter((image) => !named.has(image)),
+    [],
+    'each exception is of use'
+  )
+  const unpinned =
+    'FROM node:24 AS x\nARG NODE_IMAGE=node:25\n  image: "redis:8"\nCOPY --from=busybox:1 /a /b\n$ docker run --rm alpine:3 sh'
+  t.same(imagesOf(unpinned).sort(), ['alpine:3', 'busybox:1', 'node:24', 'node:25', 'redis:8'], 'none would go unseen')
+})
+
+/** The files of a folder that are the project's: nothing that was installed or built. */
+function filesIn(folder: string): string[] {
+  return readdirSync(folder, { withFileTypes: true }).flatMap((entry) => {
+    const path = join(folder, entry.name)
+    if (entry.isDirectory()) {
+      return ['node_modules', 'target', 'dist', 'venv', '.venv'].includes(entry.name) ? [] : filesIn(path)
+    }
+    return entry.isFile() ? [path] : []
+  })
+}
+
 t.test('every alert is told in the operating guide', async (t) => {
   const rules = read('docs/operating/alerts.yaml')
   const guide = read('docs/operating.md')

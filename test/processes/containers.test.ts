@@ -136,13 +136,6 @@ t.test('the image runs as a number, and group 0 may write its spool', async (t) 
   t.match(dockerfile, /^USER \d+:0$/m)
   t.match(dockerfile, /install -d -o root -g root -m 0770 \/spool/)
   t.match(dockerfile, /SPOOL_DIR=\/spool\/./, 'the service makes a folder of its own in it')
-  const images = [...`${dockerfile}\n${compose}`.matchAll(/(?:^ARG NODE_IMAGE=|^ +image: )(\S+)/gm)]
-    .map(([, image = '']) => image)
-    .filter((image) => image !== 'msal-logout')
-  t.not(images.length, 0)
-  for (const image of images) {
-    t.match(image, /^[a-z]+:\d+\.\d+(\.\d+)?-bookworm(-slim)?(@sha256:[0-9a-f]{64})?$/, `${image} is one version`)
-  }
   t.notMatch(dockerfile, /^FROM (?!\$\{NODE_IMAGE\})/m)
 })
 
