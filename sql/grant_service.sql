@@ -4,7 +4,7 @@ begin
   execute format('grant usage on schema msal_logout to %I', db_role);
   execute format(
     'grant execute on function msal_logout.sign_out, msal_logout.find_large, msal_logout.sign_out_step,
-      msal_logout.start_sweep, msal_logout.sweep_step, msal_logout.clean_up to %I',
+      msal_logout.preview_order, msal_logout.start_sweep, msal_logout.sweep_step, msal_logout.clean_up to %I',
     db_role);
   execute format(
     'grant execute on function msal_logout.claim_directories, msal_logout.release_directories,

@@ -543,26 +543,20 @@ async function run(pool: pg.Pool, { name, text, values }: Statement) {
 /**
  * Several statements in one transaction, with the pool's limits and settings; rolled back where `work` throws.
  *
- * @param options.isKept false: rolled back in any case, to see what would be; default true
  * @throws what pg or `work` throws
  */
 export async function runTransaction<Result>(
   pool: pg.Pool,
-  work: (client: pg.ClientBase) => Promise<Result>,
-  { isKept = true }: { isKept?: boolean } = {}
+  work: (client: pg.ClientBase) => Promise<Result>
 ): Promise<Result> {
-  return withClient(pool, (client) => inTransaction(client, () => work(client), isKept ? 'commit' : 'rollback'))
+  return withClient(pool, (client) => inTransaction(client, () => work(client)))
 }
 
-async function inTransaction<Result>(
-  client: pg.ClientBase,
-  work: () => Promise<Result>,
-  end: 'commit' | 'rollback' = 'commit'
-): Promise<Result> {
+async function inTransaction<Result>(client: pg.ClientBase, work: () => Promise<Result>): Promise<Result> {
   try {
     await client.query(beginnings.get(client) ?? 'begin')
     const result = await work()
-    await client.query(end)
+    await client.query('commit')
     return result
   } catch (error) {
     // What the server has answered leaves the connection sound, and a pooler would close its own with ours.

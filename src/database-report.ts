@@ -28,6 +28,7 @@ const neededFunctions = [
   'sign_out',
   'find_large',
   'sign_out_step',
+  'preview_order',
   'start_sweep',
   'sweep_step',
   'clean_up',

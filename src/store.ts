@@ -1,6 +1,6 @@
 import { type ExpressionBuilder, Kysely, sql } from 'kysely'
 import type pg from 'pg'
-import { limitedDialect, runStatement, runTransaction } from './connections.ts'
+import { limitedDialect, runStatement } from './connections.ts'
 import { translateErrors } from './database.ts'
 import { UnavailableError } from './errors.ts'
 import type { NearMiss, NearQuery } from './near-misses.ts'
@@ -264,18 +264,14 @@ export function createStore({ pool, schema = defaultSchema }: StoreOptions) {
       return rows.map(({ at, members }) => ({ at, order: orderOf(members) }))
     },
 
-    /** What {@link commitOrders} would do: done, and rolled back. What has begun counts as a duplicate. */
+    /** What {@link commitStep} would delete in all. It locks nothing, and waits for nobody. What has begun counts as a duplicate. */
     async previewOrder(order: Order): Promise<SignOutResult> {
-      const rows = await translateErrors(() =>
-        runTransaction(
-          pool,
-          async (client) =>
-            (await client.query<SignedOutRow>(`select * from ${name}.sign_out($1, true)`, [batchOf([order])])).rows,
-          { isKept: false }
-        )
+      const [row] = await call<Omit<SignedOutRow, 'id'>>(
+        'preview_order',
+        `select * from ${name}.preview_order(($1::${name}.signal_order[])[1])`,
+        [batchOf([order])]
       )
-      const [row] = rows
-      return resultOf(order.id, row?.outcome === 'unfinished' ? { ...row, outcome: 'duplicate' } : row)
+      return resultOf(order.id, row)
     },
 
     /** Wakes the listeners of the apps. After the commit: what fails here is not the sign-out's. */
@@ -731,7 +727,7 @@ function selectorOf(members: OrderMembers): Order['selector'] {
   }
 }
 
-function resultOf(id: string, row: SignedOutRow | undefined): SignOutResult {
+function resultOf(id: string, row: Omit<SignedOutRow, 'id'> | undefined): SignOutResult {
   if (row === undefined) {
     throw new Error(`sign_out returned nothing for "${id}"`)
   }

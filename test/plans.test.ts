@@ -92,6 +92,10 @@ for (const atFirst of ['empty', 'tiny', 'small', 'large'] as const) {
       ]) {
         const values = [batchOf([{ ...order, revokeBefore: 1 }]), 100]
         await client.query('select * from msal_logout.find_large($1, $2)', values)
+        await client.query(
+          'select * from msal_logout.preview_order(($1::msal_logout.signal_order[])[1])',
+          values.slice(0, 1)
+        )
         await client.query('select * from msal_logout.sign_out_step(($1::msal_logout.signal_order[])[1], $2)', values)
       }
     }

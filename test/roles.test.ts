@@ -116,6 +116,7 @@ t.test("an app calls no function of the service's, and none of the helpers", asy
     `select * from msal_logout.sign_out('{}')`,
     `select * from msal_logout.sign_out_step(null, 1)`,
     `select msal_logout.find_large('{}', 1)`,
+    `select * from msal_logout.preview_order(null)`,
     `select * from msal_logout.start_sweep(gen_random_uuid(), 'operator', 'a', null, 'r', 'a', false, 1, null)`,
     'select msal_logout.sweep_step(gen_random_uuid(), 1)',
     'select msal_logout.clean_up(1)',

@@ -174,9 +174,13 @@ for (const mode of modes) {
       await t.rejects(ask(`select from msal_logout.apps for update`), { code: '55P03' })
       await holder.query('rollback')
       await runTransaction(pool, (within) => within.query(`insert into msal_logout.apps (client_id) values ('kept')`))
-      await runTransaction(pool, (within) => within.query(`insert into msal_logout.apps (client_id) values ('no')`), {
-        isKept: false
-      })
+      await t.rejects(
+        runTransaction(pool, async (within) => {
+          await within.query(`insert into msal_logout.apps (client_id) values ('no')`)
+          throw new Error('ours')
+        }),
+        { message: 'ours' }
+      )
       t.equal((await database.query('select from msal_logout.apps')).length, 2)
 
       const neighbour = new pg.Pool({ connectionString: url, max: 8 })
