@@ -53,22 +53,28 @@ export function forkProcess(name: string, ours: Omit<FirstCalls, 'ready'>): Fork
 }
 
 /**
- * Closes the connection that a process was being given when it ended. node:cluster waits for that process to take it, and forgets it: it
- * would stay open here, and its sender would wait.
+ * Closes the connections that a process was being given when it ended: one of each listener, and under a name such as `localhost` there is
+ * one for each of its addresses. node:cluster waits for that process to take them, and forgets them: they would stay open here, and their
+ * senders would wait.
  */
 function closeWithWorker({ process: child }: Worker): void {
   const { send } = child
   if (send === undefined) {
     return // the system had no room for it
   }
-  let given: unknown // one at a time
+  const given = new Map<unknown, unknown>() // by listener, of which one is given at a time
   Reflect.set(child, 'send', (...args: unknown[]) => {
-    given = args[1] ?? given
+    const [message, handle] = args
+    if (handle !== undefined) {
+      given.set(Object(message).key, handle)
+    }
     return Reflect.apply(send, child, args)
   })
   child.once('exit', () => {
-    if (typeof given === 'object' && given !== null && 'close' in given && typeof given.close === 'function') {
-      given.close() // of one that was taken it does nothing
+    for (const handle of given.values()) {
+      if (typeof handle === 'object' && handle !== null && 'close' in handle && typeof handle.close === 'function') {
+        handle.close() // of one that was taken it does nothing
+      }
     }
   })
 }
