@@ -57,7 +57,8 @@ interface Lane {
   readonly running: Set<Promise<void>>
 }
 
-type End = 'done' | 'rejected' | 'waits' | 'outage'
+/** `moves`: nobody holds it any more, and it takes several steps. */
+type End = 'done' | 'rejected' | 'waits' | 'moves' | 'outage'
 
 /** Carries out what is deferred, in rounds: in batches, the oldest first. */
 export function createRetry(options: RetryOptions) {
@@ -134,10 +135,13 @@ export function createRetry(options: RetryOptions) {
 
   async function drainWaiting({ waiting }: Lane): Promise<void> {
     for (let file = waiting.shift(); file !== undefined; file = waiting.shift()) {
-      await retryOne(file)
+      const end = await retryOne(file)
       taken.delete(file.name)
       if (stopping.signal.aborted) {
         return
+      }
+      if (end === 'moves') {
+        begin(file, lanes.large)
       }
     }
   }
@@ -205,7 +209,7 @@ export function createRetry(options: RetryOptions) {
     const orders = reading
     const issuer = orders[0]?.issuerName
     try {
-      const results = reasonOf(file) === undefined ? await signOut(orders) : await inTurn(orders, lockWaitOf(file))
+      const results = reasonOf(file) === undefined ? await signOut(orders) : await inTurn(orders, file)
       await spool.remove(name)
       paused.delete(name)
       observe({ ...common(), issuer, ...committed(orders, results) })
@@ -240,10 +244,11 @@ export function createRetry(options: RetryOptions) {
     return Math.min(backOffOf(file), maxLockWaitMs)
   }
 
-  async function inTurn(orders: readonly Order[], lockWaitMs: number): Promise<SignOutResult[]> {
+  async function inTurn(orders: readonly Order[], file: DeferredFile): Promise<SignOutResult[]> {
+    const isOneStep = reasonOf(file) === 'held' // others that are held wait behind it
     const results: SignOutResult[] = []
     for (const order of orders) {
-      results.push(await signOutAlone(order, { signal: stopping.signal, lockWaitMs }))
+      results.push(await signOutAlone(order, { signal: stopping.signal, lockWaitMs: lockWaitOf(file), isOneStep }))
     }
     return results
   }
@@ -254,6 +259,10 @@ export function createRetry(options: RetryOptions) {
     }
     if (error instanceof UnavailableError && error.code === 'ERR_DIRECTORY_UNAVAILABLE') {
       return pause(name, 'asked') // a directory is asked about one signal alone
+    }
+    if (error instanceof UnavailableError && error.code === 'ERR_LARGE' && paused.get(name)?.reason === 'held') {
+      paused.set(name, { dueAt: now(), backOffMs: minWaitMs, reason: 'large' })
+      return 'moves'
     }
     // Among others it had no turn in time, since one of them is held: it must not wait behind that in each round.
     if (!(error instanceof UnavailableError) || isOfOneOrder(error) || error.code === 'ERR_DEADLINE') {
@@ -276,7 +285,10 @@ export function createRetry(options: RetryOptions) {
   }
 
   async function endOfLanes(): Promise<void> {
-    await Promise.all(Object.values(lanes).flatMap(({ running }) => [...running]))
+    const underWay = () => Object.values(lanes).flatMap(({ running }) => [...running])
+    for (let runs = underWay(); runs.length > 0; runs = underWay()) {
+      await Promise.all(runs) // one may have moved to another lane
+    }
   }
 }
 

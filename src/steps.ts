@@ -27,6 +27,8 @@ export interface RunOptions {
   readonly signal?: AbortSignal
   /** How long a step waits for a lock, in milliseconds; default as long as the connection allows. */
   readonly lockWaitMs?: number | undefined
+  /** Makes one step alone, and throws `ERR_LARGE` if another is due; default false. */
+  readonly isOneStep?: boolean
 }
 
 export interface Steps {
@@ -68,10 +70,13 @@ export function createSteps({
   /** What this process began for somebody, and is at. */
   const underWay = new Map<string, Promise<SignOutResult>>()
 
-  async function run(order: Order, { signal, lockWaitMs }: RunOptions = {}): Promise<SignOutResult> {
+  async function run(order: Order, { signal, lockWaitMs, isOneStep = false }: RunOptions = {}): Promise<SignOutResult> {
     return signOutInSteps(async () => {
       const ended = await store.commitStep(order, maxDeletions, lockWaitMs)
       noteStep(ended)
+      if (ended === undefined && isOneStep) {
+        throw new UnavailableError('ERR_LARGE')
+      }
       return ended
     }, signal)
   }

@@ -8,6 +8,7 @@ import type { Order, SignOutResult } from '../src/sign-out.ts'
 import type { Signal } from '../src/signals/signal.ts'
 import { createSpool, type Spool } from '../src/spool.ts'
 import { createRetry, type RetryOptions, retryOnce, startRetry } from '../src/spool-retry.ts'
+import { createSteps } from '../src/steps.ts'
 import { makeOrder } from './fixtures/orders.ts'
 import { temporaryFolder } from './fixtures/server.ts'
 import { build } from './fixtures/service.ts'
@@ -359,6 +360,63 @@ t.test('what is held, or asks a directory that hangs, keeps nothing waiting that
   release()
   await stop()
 })
+
+for (const isHonoured of [true, false]) {
+  const name = isHonoured
+    ? 'what is held waits for one step of another'
+    : 'control: without that it waits for all of them'
+  t.test(`an order in many steps that was held: ${name}`, async (t) => {
+    let at = 10_000
+    let steps = 0
+    let release = () => {}
+    const isReleased = new Promise<void>((resolve) => {
+      release = resolve
+    })
+    const { run } = createSteps({
+      store: {
+        async commitStep(order) {
+          if (sidOf(order) !== 'heavy') {
+            return resultOf(order)
+          }
+          steps += 1
+          if (steps === 2) {
+            await isReleased
+          }
+          return steps === 5 ? resultOf(order) : undefined
+        },
+        findRecord: async () => undefined,
+        unfinishedOrders: async () => []
+      },
+      logger: silent,
+      maxDeletions: 1
+    })
+    const setup = setUp(t, {
+      signOut: () => Promise.reject(new UnavailableError('ERR_DATABASE_LOCKED')),
+      async signOutAlone(order, { isOneStep = false, ...options }) {
+        const result = await run(order, { ...options, isOneStep: isOneStep && isHonoured })
+        setup.done.push(sidOf(order))
+        return result
+      },
+      now: () => at
+    })
+    await setup.deferOrder('heavy', 1_000)
+    await setup.deferOrder('held', 1_001)
+    const { round, settle } = createRetry(setup)
+    await round(never)
+    at += 1_000
+    await round(never)
+    await until('the second step is begun', () => steps === 2)
+    if (isHonoured) {
+      await until('the other is done meanwhile', () => setup.done.includes('held'))
+    }
+    t.same(setup.done, isHonoured ? ['held'] : [])
+    release()
+    await settle()
+    t.same(setup.done.toSorted(), ['heavy', 'held'])
+    t.equal(steps, 5)
+    t.same(await setup.spool.list(10), [])
+  })
+}
 
 t.test('what others do, or take away, is forgotten', async (t) => {
   const setup = setUp(t, { signOut: () => Promise.reject(new UnavailableError('ERR_DATABASE_LOCKED')) })
