@@ -222,6 +222,15 @@ create table msal_logout.revoked_sessions (
 with (toast_tuple_target = 8160);
 alter table msal_logout.revoked_sessions alter sessions set storage external;
 
+-- What logins have ended, until `clean_up` gives it positions. They are locked until the commit, and an app may leave its transaction
+-- open: no sign-out of that app could be done meanwhile.
+create table msal_logout.unpublished_sessions (
+  client_id text collate "C" not null,
+  id uuid not null default gen_random_uuid(),
+  sessions msal_logout.revoked_session[] not null,
+  primary key (client_id, id)
+);
+
 -- What is watched, a row for each tenant: how far its watcher is, and what it came to.
 create table msal_logout.directories (
   tenant_id text collate "C" primary key,

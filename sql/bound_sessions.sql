@@ -31,6 +31,6 @@ begin
       (s.issuer, s.sid, s.subject, s.home_account_id)::msal_logout.revoked_session)::msal_logout.deletion as d
   )
   select array_agg(g.d) into deletions from gone g;
-  perform msal_logout.publish_revocations(deletions);
+  perform msal_logout.publish_later(deletions);
 end
 $$;

@@ -1,5 +1,5 @@
--- Removes what has expired, at most `max_rows` of each kind, and passes over what somebody holds. Returns how many went, or null
--- while another instance is at it. How long records stay is not for the caller to say: a service that was taken over must not
+-- Removes what has expired, at most `max_rows` of each kind, and passes over what somebody holds; and publishes what logins have ended.
+-- Returns how many went, or null while another instance is at it. How long records stay is not for the caller to say: a service that was taken over must not
 -- erase what it did.
 create function msal_logout.clean_up(max_rows int) returns bigint
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -11,6 +11,7 @@ declare
   -- All of them within an hour of calls ten seconds apart.
   span bigint := least(greatest(pages / 360, 100), 1000);
   first_page bigint;
+  deletions msal_logout.deletion[];
   gone bigint;
   total bigint := 0;
 begin
@@ -69,8 +70,23 @@ begin
     select d.id from msal_logout.records d
     where d.at <= now() - keep_records and d.status = 'done' order by d.at limit max_rows for update skip locked);
   get diagnostics gone = row_count;
+  total := total + gone;
   update msal_logout.clean_up_state
   set next_page = case when first_page + span >= pages then 0 else first_page + span end;
+  with due as (
+    delete from msal_logout.unpublished_sessions u where (u.client_id, u.id) in (
+      select d.client_id, d.id from msal_logout.unpublished_sessions d limit max_rows for update skip locked)
+    returning u.client_id, u.sessions
+  )
+  select array_agg((null, d.client_id, null, null, false, s)::msal_logout.deletion), (select count(*) from due)
+  into deletions, gone
+  from due d
+  cross join lateral unnest(d.sessions) s
+  where not exists ( -- the user may have signed in since
+    select from msal_logout.sessions l
+    where l.session_key = coalesce('sid=' || s.sid, 'sub=' || s.subject) and l.issuer = s.issuer and l.client_id = d.client_id
+    offset 0);
+  perform msal_logout.publish_revocations(deletions); -- the last act: it locks the positions of the apps
   return total + gone;
 end
 $$;

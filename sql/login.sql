@@ -73,6 +73,6 @@ begin
     login.client_id, login.partition_key, account_issuer, login.home_account_id,
     login.issuer, known_sid, login.subject, login.issued_at, known_oid, known_tid,
     new_generation, asked_at + login.ttl);
-  perform msal_logout.publish_revocations(deletions);
+  perform msal_logout.publish_later(deletions);
 end
 $$;

@@ -152,6 +152,7 @@ for (const selector of [{ tenantId: 't' }, { clientId: 'a' }]) {
         [early.generation]
       )
       t.match(saved, { outcome: 'gone' }, 'no refresh of before reaches it')
+      await service.stores.slow.cleanUp(100)
       t.same(
         (await service.database.query(`select sid from msal_logout.ended_since('a', 0)`)).map(({ sid }) => sid).sort(),
         ['early', 'early-2'],

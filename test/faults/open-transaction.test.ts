@@ -5,7 +5,7 @@ import { noteTries } from '../fixtures/attacks.ts'
 import { createDatabase, createRole } from '../fixtures/database.ts'
 import { storeHeavy, untilGone } from '../fixtures/heavy-account.ts'
 import { clientId } from '../fixtures/identity-provider.ts'
-import { type BrokenPart, type Person, type Siege, startSiege } from '../fixtures/siege.ts'
+import { type BrokenPart, type Person, type Siege, startSiege, storeSessions } from '../fixtures/siege.ts'
 import { until } from '../fixtures/until.ts'
 
 const timeout = 300_000
@@ -122,6 +122,42 @@ t.test('the control: in one lane with what is held, a heavy account waits for it
   ])
   t.notOk(hasBegun, 'the harness sees it')
   await client.query('rollback')
+})
+
+/** All sign out while a transaction is open in which a robot of the same app signs in: the login is one too many for its row, and ends another. */
+async function besiegeBesideSurplus(t: Test, broken?: readonly BrokenPart[]) {
+  const siege = await startSiege(t, { ...(broken && { broken }) })
+  const robot = { sid: 'robot', token: '' }
+  await storeSessions(siege.database, siege.provider.issuer, [robot.sid])
+  await siege.database.query(
+    `insert into msal_logout.sessions (issuer, session_key, client_id, partition_key, sid, subject, account_issuer, home_account_id, issued_at, expires_at)
+    select s.issuer, s.session_key || n, s.client_id, s.partition_key, s.sid || n, s.subject, s.account_issuer, s.home_account_id, 1, s.expires_at
+    from msal_logout.sessions s, generate_series(1, 1000) n where s.sid = $1`,
+    [robot.sid]
+  )
+  const people = await siege.prepare(300)
+  const client = await hold(t, siege, [robot])
+  const verdict = await siege.judge(await siege.signOut(people, 10), { withinMs: 2_000 })
+  t.comment(verdict.summary)
+  await client.query('rollback')
+  return verdict
+}
+
+t.test('an open transaction whose login ends an older session holds up no user of its app', { timeout }, async (t) => {
+  const verdict = await besiegeBesideSurplus(t)
+  t.match(verdict, { late: 0, lost: 0, undone: 0, heldUp: false })
+  noteTries('an app leaves a transaction open in which a login ended another session', 1, verdict.count)
+})
+
+t.test('the control: where a login publishes what it ended, all of its app wait', { timeout }, async (t) => {
+  const verdict = await besiegeBesideSurplus(t, [
+    {
+      file: 'sql/bound_sessions.sql',
+      line: 'perform msal_logout.publish_later(deletions)',
+      broken: 'perform msal_logout.publish_revocations(deletions)'
+    }
+  ])
+  t.ok(verdict.undone > 0, 'the harness sees it')
 })
 
 t.test('the limit of its role ends it, and its users are signed out without anybody', { timeout }, async (t) => {
