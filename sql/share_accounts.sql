@@ -4,14 +4,30 @@ create function msal_logout.share_accounts(variadic issuers text[]) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
 declare
+  begun_at timestamptz := clock_timestamp();
+  usual_lock_timeout text := current_setting('lock_timeout');
   former text[];
   common text;
 begin
   if cardinality(issuers) < 2 or array_position(issuers, null) is not null then
     raise exception 'name two issuers or more' using errcode = 'invalid_parameter_value';
   end if;
-  -- Every login and every sign-out holds it until it has committed.
-  lock table msal_logout.issuer_groups in access exclusive mode;
+  -- Every login and every sign-out holds it until it has committed, and all that come later wait behind this: so it tries again and again,
+  -- each time for a moment, since an app may leave a transaction open.
+  loop
+    begin
+      perform set_config('lock_timeout', '50ms', true);
+      lock table msal_logout.issuer_groups in access exclusive mode;
+      exit;
+    exception when lock_not_available then
+      if clock_timestamp() > begun_at + interval '1 minute' then
+        raise exception 'logins are under way that do not end' using errcode = 'lock_not_available',
+          hint = 'see pg_stat_activity for transactions that are left open, and try again at a quiet hour';
+      end if;
+    end;
+    perform pg_sleep(0.5);
+  end loop;
+  perform set_config('lock_timeout', usual_lock_timeout, true);
   select array_agg(distinct msal_logout.issuer_group(i)) into former from unnest(issuers) i;
   common := msal_logout.issuer_group(issuers[1]);
   update msal_logout.issuer_groups g set issuer_group = common where g.issuer_group = any (former);

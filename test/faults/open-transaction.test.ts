@@ -160,6 +160,43 @@ t.test('the control: where a login publishes what it ended, all of its app wait'
   t.ok(verdict.undone > 0, 'the harness sees it')
 })
 
+/** All sign out while the owner of the schema shares accounts, which waits for an app's open transaction. */
+async function besiegeBesideSharing(t: Test, broken?: readonly BrokenPart[]) {
+  const siege = await startSiege(t, { ...(broken && { broken }) })
+  const client = await hold(t, siege, [{ sid: 'held', token: '' }])
+  const people = await siege.prepare(300)
+  const owner = new pg.Client({ connectionString: siege.database.url })
+  t.teardown(() => owner.end())
+  await owner.connect()
+  const sharing = owner.query(`select msal_logout.share_accounts('https://a.example', 'https://b.example')`)
+  const verdict = await siege.judge(await siege.signOut(people, 10), { withinMs: 2_000 })
+  t.comment(verdict.summary)
+  const isShared = async () =>
+    (await siege.database.query(`select from msal_logout.issuer_groups where origin = 'https://b.example'`)).length > 0
+  t.notOk(await isShared(), 'it still waits')
+  await client.query('rollback')
+  await sharing
+  t.ok(await isShared(), 'and is done then')
+  return verdict
+}
+
+t.test('what waits for an open transaction to share accounts holds up no sign-out', { timeout }, async (t) => {
+  const verdict = await besiegeBesideSharing(t)
+  t.match(verdict, { late: 0, lost: 0, undone: 0, heldUp: false })
+  noteTries('accounts are shared between issuers while an app leaves a transaction open', 1, verdict.count)
+})
+
+t.test('the control: where it waits as long as the transaction is open, everybody does', { timeout }, async (t) => {
+  const verdict = await besiegeBesideSharing(t, [
+    {
+      file: 'sql/share_accounts.sql',
+      line: `perform set_config('lock_timeout', '50ms', true)`,
+      broken: `perform set_config('lock_timeout', '30s', true)`
+    }
+  ])
+  t.ok(verdict.undone > 0, 'the harness sees it')
+})
+
 t.test('the limit of its role ends it, and its users are signed out without anybody', { timeout }, async (t) => {
   const database = await createDatabase(t, { own: true })
   const siege = await startSiege(t, { database })
