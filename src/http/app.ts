@@ -15,6 +15,7 @@ import { errorOf } from '../signals/security-event.ts'
 import type { Signal } from '../signals/signal.ts'
 import { revocationPath } from '../signals/token-revocation.ts'
 import { pushPath } from '../stream-config.ts'
+import { boundConnections } from './connection-bound.ts'
 import { addNotificationRoute, type NotificationSink, notificationsUrl } from './directory-notifications.ts'
 
 /** Where a signal comes in. */
@@ -148,6 +149,7 @@ export function createApp({
       invalid(reply.header('cache-control', 'no-store'), 400, 'the path is not valid')
     }
   })
+  boundConnections(app.server, { logger })
   app.removeAllContentTypeParsers()
   app.register(formbody, { bodyLimit: bodyLimitBytes })
   // Not Fastify's 415: what is no form is a rejected signal like any other, and is counted and limited as such.
