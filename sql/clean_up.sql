@@ -1,6 +1,6 @@
 -- Removes what has expired, at most `max_rows` of each kind, and passes over what somebody holds; and publishes what logins have ended.
--- Returns how many went, or null while another instance is at it. How long records stay is not for the caller to say: a service that was taken over must not
--- erase what it did.
+-- Returns how many went, or null while another instance is at it. How long records stay is not for the caller to say: a service that was
+-- taken over must not erase what it did.
 create function msal_logout.clean_up(max_rows int) returns bigint
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare

@@ -1,5 +1,5 @@
--- What an order would delete now, as `sign_out` and the steps of `sign_out_step` do. It is counted by what is stored, so it locks nothing
--- and writes nothing, whatever the size. An account counts in an app if nothing of it would be left there.
+-- What an order would delete now, as `sign_out` and the steps of `sign_out_step` do. It is counted by what is stored, and locks and writes
+-- nothing. An account counts in an app if nothing of it would be left there.
 create function msal_logout.preview_order(o msal_logout.signal_order)
 returns table (
   outcome text, account_issuers text[], account_ids text[],
