@@ -178,10 +178,11 @@ create table msal_logout.records (
   client_accounts int[],
   client_sessions int[] not null default '{}',
   client_rows int[] not null default '{}',
-  -- Of a sweep: the accounts that matched at the start; of a sign-out in steps: so far, and `accounts` counts those that are over.
+  -- Of what goes on: the accounts that matched at the start, and `accounts` counts those that are over; by the scope of the session at the end.
   total bigint not null default 0,
   last_generation bigint, -- of what goes on: the newest that was there when it began
-  swept_to bigint, -- of a sweep: how far this round is
+  swept_to bigint, -- of a sweep: how far this round is; of a sign-out in steps: the position of the last account that is over
+  noted_to bigint, -- of a sign-out in steps: the position of the last account that is noted
   -- Of a sign-out in steps: what any process needs to go on with it, until it is done; and its last step.
   order_in_steps msal_logout.signal_order,
   stepped_at timestamptz,
@@ -194,17 +195,20 @@ create index records_actor on msal_logout.records (at, id) where actor is not nu
 create index records_named on msal_logout.records (home_account_id) where home_account_id is not null;
 create index records_under_way on msal_logout.records (at) where status <> 'done';
 
--- The accounts of sign-outs in steps that are not done: what a login must know of them, and what the next step goes on with. In the
--- record they would be written anew by each step.
+-- The accounts of sign-outs in steps that are not done: all that the order matched when it began. What a login must know of them, and what
+-- the next step goes on with: in the record they would be written anew by each step.
 create table msal_logout.accounts_in_steps (
   id uuid not null, -- of the order, and of its record
+  position bigint not null, -- a step goes on where the last one ended, and walks over none that is over
   account_issuer text collate "C" not null,
   home_account_id text collate "C" not null,
-  last_generation bigint not null, -- as in the record
-  is_over boolean not null, -- nothing of it is left, but what led to it
+  is_whole boolean not null, -- all of it goes, and not the matched sessions alone
+  last_generation bigint, -- the newest that was there when it was noted, which goes; null: it is not noted yet
   primary key (home_account_id, account_issuer, id)
-);
-create index accounts_in_steps_order on msal_logout.accounts_in_steps (id, is_over);
+)
+-- Each is changed once: with room in its page no index is.
+with (fillfactor = 50);
+create index accounts_in_steps_order on msal_logout.accounts_in_steps (id, position);
 
 -- A session that was ended, as its app sees it.
 create type msal_logout.revoked_session as (issuer text, sid text, subject text, home_account_id text);

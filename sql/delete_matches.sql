@@ -1,7 +1,7 @@
 -- Ends the matched sessions alone, and deletes those of their rows that no live session uses any more. The rows are locked
--- first: a sweep locks a row before its sessions, too. `spared`: the generations that stay; a login may have renewed a session since it
--- was matched.
-create function msal_logout.delete_matches(matches msal_logout.match[], spared int8range default 'empty') returns msal_logout.deletion[]
+-- first: a sweep locks a row before its sessions, too. `in_steps`: of a sign-out in steps; a login may have renewed a session since it was
+-- matched, which stays.
+create function msal_logout.delete_matches(matches msal_logout.match[], in_steps boolean default false) returns msal_logout.deletion[]
 language plpgsql as $$
 declare
   gone_sessions msal_logout.deletion[];
@@ -20,7 +20,9 @@ begin
     ) m
     where s.partition_key = any (array[m.partition_key]) and s.client_id is not distinct from m.client_id -- keeps sessions_row
       and s.session_key is not distinct from m.session_key and s.issuer is not distinct from m.issuer
-      and not s.generation <@ spared
+      and (not in_steps or s.generation <= (
+        select a.last_generation from msal_logout.accounts_in_steps a
+        where a.home_account_id = s.home_account_id and a.account_issuer = s.account_issuer and a.id is not distinct from m.id)) -- keeps the primary key of the notes
     returning (m.id, s.client_id, s.account_issuer, s.home_account_id, false,
       (s.issuer, s.sid, s.subject, s.home_account_id)::msal_logout.revoked_session)::msal_logout.deletion as d
   )

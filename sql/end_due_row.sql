@@ -1,5 +1,6 @@
--- Ends a row that a running sweep has yet to reach, with its sessions, and returns what is to be published. A login that came after the
--- sweep began would otherwise go into the row, and be swept away with it. The caller has asked `admit`: no sweep begins meanwhile.
+-- Ends a row that a running sweep has yet to reach, or a sign-out in steps that takes all of its account, with its sessions, and returns
+-- what is to be published. A login that came after these began would otherwise go into the row, and be swept away with it, or be rejected
+-- as another user's. The caller has asked `admit`: none of them begins meanwhile.
 create function msal_logout.end_due_row(client_id text, partition_key text) returns msal_logout.deletion[]
 language plpgsql as $$
 #variable_conflict use_column
@@ -8,7 +9,9 @@ declare
 begin
   delete from msal_logout.token_cache t
   where t.partition_key = end_due_row.partition_key and t.client_id is not distinct from end_due_row.client_id
-    and t.kind <> 'app' and msal_logout.is_due(t.client_id, t.tenant_id, t.generation);
+    and t.kind <> 'app'
+    and (msal_logout.is_due(t.client_id, t.tenant_id, t.generation)
+      or msal_logout.is_in_steps(t.account_issuer, t.home_account_id, t.generation, true));
   if not found then
     return null;
   end if;

@@ -36,8 +36,8 @@ begin
   deletions := msal_logout.end_due_row(login.client_id, login.partition_key);
   new_generation := msal_logout.new_generation();
 
-  -- A live row keeps its generation: the account's other sessions go on. An expired one is as good as none. So is one that a sign-out in
-  -- steps has yet to reach: what is left of it goes, and a save that is under way must not come into this.
+  -- A live row keeps its generation: the account's other sessions go on. An expired one is as good as none. One of which a sign-out in
+  -- steps takes some sessions gets a new one, as if it were gone: a save that is under way must not come into this.
   insert into msal_logout.token_cache as t (
     client_id, partition_key, kind, account_issuer, home_account_id, generation, payload, encoding, expires_at)
   values (

@@ -1,7 +1,7 @@
 -- What is there of the accounts that orders name: their sessions, and their rows, which may have no session. After the accounts' locks.
 -- The arguments are those of `match_sessions`.
 create function msal_logout.match_accounts(
-  orders msal_logout.signal_order[], max_each int default null, spared int8range default null
+  orders msal_logout.signal_order[], max_each int default null, in_steps boolean default false
 ) returns setof msal_logout.match
 language plpgsql stable as $$
 #variable_conflict use_column
@@ -15,7 +15,9 @@ begin
     where s.home_account_id = o.home_account_id -- keeps sessions_account
       and msal_logout.is_account_of(s.account_issuer, o.issuer)
       and (not o.spares_newer or s.issued_at <= o.revoke_before)
-      and (spared is null or not s.generation <@ spared)
+      and (not in_steps or s.generation <= (
+        select a.last_generation from msal_logout.accounts_in_steps a
+        where a.home_account_id = s.home_account_id and a.account_issuer = s.account_issuer and a.id is not distinct from o.id))
     limit max_each offset 0
   ) s
   where o.selector = 'account'
@@ -31,7 +33,9 @@ begin
         where s.partition_key = t.partition_key and s.client_id is not distinct from t.client_id -- keeps sessions_row
           and s.issued_at > o.revoke_before and s.expires_at > now()
         offset 0))
-      and (spared is null or not t.generation <@ spared)
+      and (not in_steps or t.generation <= (
+        select a.last_generation from msal_logout.accounts_in_steps a
+        where a.home_account_id = t.home_account_id and a.account_issuer = t.account_issuer and a.id is not distinct from o.id))
     limit max_each offset 0
   ) t
   where o.selector = 'account';

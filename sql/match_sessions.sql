@@ -2,9 +2,10 @@
 -- subjects may be pairwise. A login stored without a sid is ended by its subject.
 -- Each look-up is a lateral sub-select with `offset 0`, which keeps it from becoming a join; `is not distinct from` keeps an
 -- index out. What stays is the one index meant, also for a plan that was made while the tables were small.
--- `max_each`: so many of each order by each look-up; null: all. `spared`: not those of these generations; null: none is spared.
+-- `max_each`: so many of each order by each look-up; null: all. `in_steps`: of a sign-out in steps, only what was there when
+-- its account was noted; in an index by the order's id it would have to look at all of its accounts.
 create function msal_logout.match_sessions(
-  orders msal_logout.signal_order[], max_each int default null, spared int8range default null
+  orders msal_logout.signal_order[], max_each int default null, in_steps boolean default false
 )
 returns setof msal_logout.match
 language plpgsql stable as $$
@@ -18,7 +19,9 @@ begin
     select * from msal_logout.sessions s
     where s.issuer = o.issuer and s.session_key = 'sid=' || o.sid -- keeps the primary key
       and (not o.spares_newer or s.issued_at <= o.revoke_before)
-      and (spared is null or not s.generation <@ spared)
+      and (not in_steps or s.generation <= (
+        select a.last_generation from msal_logout.accounts_in_steps a
+        where a.home_account_id = s.home_account_id and a.account_issuer = s.account_issuer and a.id is not distinct from o.id))
     limit max_each offset 0
   ) s
   union all
@@ -29,7 +32,9 @@ begin
     select * from msal_logout.sessions s
     where s.issuer = o.issuer and s.session_key = 'sub=' || o.subject -- keeps the primary key
       and s.issued_at <= o.revoke_before
-      and (spared is null or not s.generation <@ spared)
+      and (not in_steps or s.generation <= (
+        select a.last_generation from msal_logout.accounts_in_steps a
+        where a.home_account_id = s.home_account_id and a.account_issuer = s.account_issuer and a.id is not distinct from o.id))
     limit max_each offset 0
   ) s
   where o.selector = 'session'
@@ -41,7 +46,9 @@ begin
     select * from msal_logout.sessions s
     where s.subject = o.subject and s.issuer is not distinct from o.issuer -- keeps sessions_subject
       and (not o.spares_newer or s.issued_at <= o.revoke_before)
-      and (spared is null or not s.generation <@ spared)
+      and (not in_steps or s.generation <= (
+        select a.last_generation from msal_logout.accounts_in_steps a
+        where a.home_account_id = s.home_account_id and a.account_issuer = s.account_issuer and a.id is not distinct from o.id))
     limit max_each offset 0
   ) s
   where o.selector = 'subject'
@@ -53,7 +60,9 @@ begin
     select * from msal_logout.sessions s
     where s.tid = o.tenant_id and s.oid = o.object_id -- keeps sessions_object
       and (not o.spares_newer or s.issued_at <= o.revoke_before)
-      and (spared is null or not s.generation <@ spared)
+      and (not in_steps or s.generation <= (
+        select a.last_generation from msal_logout.accounts_in_steps a
+        where a.home_account_id = s.home_account_id and a.account_issuer = s.account_issuer and a.id is not distinct from o.id))
     limit max_each offset 0
   ) s
   where o.selector = 'object';

@@ -45,11 +45,13 @@ begin
     revoke_before = greatest(t.revoke_before, excluded.revoke_before),
     sidless_revoke_before = greatest(t.sidless_revoke_before, excluded.sidless_revoke_before),
     expires_at = greatest(t.expires_at, excluded.expires_at);
-  insert into msal_logout.accounts_in_steps (id, account_issuer, home_account_id, last_generation, is_over)
-  select a.id, common, a.home_account_id, max(a.last_generation), bool_and(a.is_over)
+  -- One account that was two is over, and noted, when both are: it goes on at the later position.
+  insert into msal_logout.accounts_in_steps (id, position, account_issuer, home_account_id, is_whole, last_generation)
+  select a.id, max(a.position), common, a.home_account_id, bool_or(a.is_whole),
+    case when bool_and(a.last_generation is not null) then max(a.last_generation) end
   from msal_logout.accounts_in_steps a where a.account_issuer = any (former)
   group by a.id, a.home_account_id
-  on conflict (home_account_id, account_issuer, id) do update set is_over = excluded.is_over;
+  on conflict (home_account_id, account_issuer, id) do update set position = excluded.position, last_generation = excluded.last_generation;
   delete from msal_logout.accounts_in_steps a where a.account_issuer = any (former) and a.account_issuer <> common;
   update msal_logout.token_cache t set account_issuer = common where t.account_issuer = any (former) and t.account_issuer <> common;
   update msal_logout.sessions s set account_issuer = common where s.account_issuer = any (former) and s.account_issuer <> common;

@@ -4,9 +4,12 @@
 -- Outcomes: 'more' (another step is due), else those of `sign_out`. The record stands from the first step on, as unfinished, with all that
 -- was deleted so far, and the order: any process can go on. An account counts in an app with the last of its rows and sessions there.
 --
--- All that was there at the first step goes, and what came later stays. A login goes into a row that is due and gives it a new generation:
--- then it stays with that session, the others of it go, and no save of theirs comes into it. So does a row of an account that no step has
--- matched yet, but for its generation.
+-- The first step writes down all accounts that the order matches, and notes them: under their locks, what is there of them goes, and what
+-- comes later stays. From then on an account is found by its note alone, also if what led to it has gone. If more accounts match than others
+-- can wait for, the first step writes them down, and the next ones note some each, before any deletes. An account that is not noted yet is
+-- as before the order: a login into it goes with the rest, but if the order's own keys reject it.
+-- A login into a noted account ends its row, if all of the account goes, or gives it a new generation: then it stays with that session, the
+-- others of it go, and no save of theirs comes into it.
 create function msal_logout.sign_out_step(o msal_logout.signal_order, max_deletions int, lock_wait_ms int default null)
 returns table (
   id uuid, outcome text, account_issuers text[], account_ids text[],
@@ -20,18 +23,18 @@ set enable_seqscan = off set enable_bitmapscan = off set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
-  longest_step constant bigint := 120000000; -- twice what a statement of the service may take, in microseconds
+  max_noted constant int := 10000; -- accounts in one transaction, which hold up their logins for some tenths of a second
   key_order msal_logout.signal_order := o;
   is_claimed boolean;
   earlier msal_logout.records; -- the steps before
-  last_generation bigint; -- what was there at the first step
-  spared int8range; -- the generations of what came since
+  is_first boolean;
+  last_generation bigint; -- the newest that goes
+  listed bigint; -- the accounts of the order
+  noted_to bigint; -- the last of them that is noted
+  swept_to bigint; -- the last of them that is over, if all of an account goes
+  page_end bigint;
   matches msal_logout.match[];
-  matched msal_logout.matched_account[];
   deletions msal_logout.deletion[];
-  room int; -- what may still be deleted
-  new_accounts int := 0;
-  over_accounts int := 0;
   setting text;
 begin
   id := o.id;
@@ -65,70 +68,49 @@ begin
     return;
   end if;
   perform msal_logout.lock_selectors(array[o]);
+  perform msal_logout.lock_accounts(msal_logout.named_accounts(array[o]));
 
-  -- Up to what a login may be given while this step waits: what lies further ahead was restored, or came by another clock.
-  spared := case
-    when earlier.id is null then 'empty'
-    else int8range(earlier.last_generation, msal_logout.new_generation() + longest_step, '(]') end;
-  matches := array(select m from msal_logout.match_sessions(array[o], max_deletions, spared) m);
-  matched := msal_logout.accounts_of(array[o], matches) || msal_logout.named_accounts(array[o]);
-  if earlier.id is not null and o.selector <> 'account' and o.purge_scope = 'account' then -- what led to an account may have gone since
-    matched := array(
-      select m from unnest(matched) m
-      union
-      select (o.id, true, a.account_issuer, a.home_account_id, o.revoke_before, o.remember_seconds, false)::msal_logout.matched_account
-      from msal_logout.accounts_in_steps a where a.id = o.id and not a.is_over);
-  end if;
-  perform msal_logout.lock_accounts(matched);
-  if o.selector = 'account' then -- what is there of it, now that it is locked
-    matches := array(select m from msal_logout.match_accounts(array[o], max_deletions, spared) m);
-    matched := msal_logout.accounts_of(array[o], matches);
-  end if;
-
-  -- First the locks, then the time: a login that held one is stored. What was restored, or came by another clock, may lie ahead of it.
-  last_generation := coalesce(earlier.last_generation, greatest(
-    (extract(epoch from clock_timestamp()) * 1000000)::bigint,
-    (
-      select max(greatest(
-        (select max(t.generation) from msal_logout.token_cache t where t.home_account_id = m.home_account_id),
-        (select max(s.generation) from msal_logout.sessions s where s.home_account_id = m.home_account_id)))
-      from unnest(matched) m
-    )));
-
-  if o.purge_scope = 'account' then
-    deletions := msal_logout.delete_some(matched, matches, max_deletions, spared);
-  end if;
-  room := max_deletions - coalesce(cardinality(deletions), 0);
-  if room > 0 then
-    deletions := deletions || msal_logout.delete_matches(matches[1:room], spared);
-  end if;
+  is_first := earlier.noted_to is null;
+  listed := case when is_first then msal_logout.list_accounts(o) else earlier.total end;
+  last_generation := coalesce(earlier.last_generation, 0);
+  noted_to := coalesce(earlier.noted_to, 0);
+  swept_to := coalesce(earlier.swept_to, 0);
   outcome := case
-    when room = 0 or cardinality(matches) > least(room, max_deletions - 1) then 'more'
-    when earlier.id is null and cardinality(matched) = 0 then 'unmatched'
-    else 'done' end;
-
-  if outcome = 'more' then
-    insert into msal_logout.accounts_in_steps (id, account_issuer, home_account_id, last_generation, is_over)
-    select distinct m.id, m.account_issuer, m.home_account_id, last_generation, false from unnest(matched) m
-    on conflict (home_account_id, account_issuer, id) do nothing;
-    get diagnostics new_accounts = row_count;
-    if room > 0 then
-      update msal_logout.accounts_in_steps a set is_over = true where a.id = o.id and not a.is_over;
-      get diagnostics over_accounts = row_count;
-    end if;
-    account_issuers := array(select m.account_issuer from unnest(matched) m);
-    account_ids := array(select m.home_account_id from unnest(matched) m);
-  else
-    with former as (
-      delete from msal_logout.accounts_in_steps a where a.id = o.id returning a.account_issuer, a.home_account_id
-    )
-    select coalesce(array_agg(a.account_issuer), '{}'), coalesce(array_agg(a.home_account_id), '{}') into account_issuers, account_ids
-    from (
-      select f.account_issuer, f.home_account_id from former f
-      union
-      select m.account_issuer, m.home_account_id from unnest(matched) m
-    ) a;
+    when listed = 0 then 'unmatched'
+    when is_first and listed > max_noted or not is_first and noted_to < listed then 'more' end;
+  if noted_to < listed and not (is_first and listed > max_noted) then
+    page_end := least(noted_to + max_noted, listed);
+    perform msal_logout.lock_listed(o, noted_to, page_end);
+    last_generation := greatest(last_generation, msal_logout.note_accounts(o.id, noted_to, page_end));
+    noted_to := page_end;
   end if;
+
+  if outcome is not null then
+    deletions := null; -- it comes in another step
+  elsif o.purge_scope = 'account' then
+    page_end := least(swept_to + greatest(max_deletions / 2, 1), listed); -- most have a row and a session
+    if not is_first then
+      perform msal_logout.lock_listed(o, swept_to, page_end);
+    end if;
+    deletions := msal_logout.delete_some(o.id, swept_to, page_end, max_deletions);
+    swept_to := case
+      when cardinality(deletions) < max_deletions or deletions is null then page_end
+      else coalesce(msal_logout.find_left(o.id, swept_to, page_end) - 1, page_end) end;
+    outcome := case when swept_to < listed then 'more' end;
+  else
+    matches := array(
+      select m from msal_logout.match_sessions(array[o], max_deletions, true) m
+      union all
+      select m from msal_logout.match_accounts(array[o], max_deletions, true) m);
+    if not is_first then
+      perform msal_logout.lock_accounts(msal_logout.accounts_of(array[o], matches));
+    end if;
+    deletions := msal_logout.delete_matches(matches[1:max_deletions], true);
+    outcome := case when cardinality(matches) >= max_deletions then 'more' end;
+  end if;
+  -- To write down the ids of many takes long, and needs none of their locks: it is a step of its own.
+  outcome := coalesce(outcome, case when listed > max_noted and deletions is not null then 'more' else 'done' end);
+
   select coalesce(array_agg(c.client_id), '{}'), coalesce(array_agg(c.accounts), '{}'), coalesce(array_agg(c.sessions), '{}'),
     coalesce(array_agg(c.rows), '{}')
   into clients, client_accounts, client_sessions, client_rows
@@ -138,33 +120,44 @@ begin
       select * from unnest(earlier.clients, earlier.client_accounts, earlier.client_sessions, earlier.client_rows)
         k (client_id, accounts, sessions, rows)
       union all
-      select * from msal_logout.count_last(deletions, spared)
+      select * from msal_logout.count_last(deletions)
     ) k
     group by k.client_id
   ) c;
+  if outcome = 'done' then
+    with former as (
+      delete from msal_logout.accounts_in_steps a where a.id = o.id returning a.account_issuer, a.home_account_id
+    )
+    select array_agg(f.account_issuer), array_agg(f.home_account_id) into account_issuers, account_ids from former f;
+  else -- some, while it is not done: each step would write all of them anew
+    select coalesce(array_agg(a.account_issuer), '{}'), coalesce(array_agg(a.home_account_id), '{}') into account_issuers, account_ids
+    from msal_logout.accounts_in_steps a
+    where a.id = o.id and is_first and a.position > 0 and a.position <= max_deletions; -- keeps accounts_in_steps_order
+  end if;
   if o.record_unmatched or outcome <> 'unmatched' then
     insert into msal_logout.records as r (
       id, source, issuer, client_id, jti, sid, subject, home_account_id, tenant_id, object_id, revoke_before, reason, actor,
       request_hash, status, account_issuers, account_ids, total, accounts, sessions, rows, clients, client_accounts,
-      client_sessions, client_rows, last_generation, order_in_steps, stepped_at, finished_at)
+      client_sessions, client_rows, last_generation, noted_to, swept_to, order_in_steps, stepped_at, finished_at)
     values (
       o.id, o.source, nullif(o.issuer, ''), o.client_id, o.jti, o.sid, o.subject, o.home_account_id, o.tenant_id, o.object_id,
       o.revoke_before, o.reason, o.actor, o.request_hash, case outcome when 'more' then 'unfinished' else 'done' end,
       account_issuers, account_ids,
-      case outcome when 'more' then coalesce(earlier.total, 0) + new_accounts else cardinality(account_ids) end,
-      case outcome when 'more' then coalesce(earlier.accounts, 0) + over_accounts else cardinality(account_ids) end,
+      case outcome when 'more' then listed else cardinality(account_ids) end,
+      case outcome when 'more' then swept_to else cardinality(account_ids) end,
       (select coalesce(sum(n), 0) from unnest(client_sessions) n), (select coalesce(sum(n), 0) from unnest(client_rows) n),
       clients, client_accounts, client_sessions, client_rows,
-      case outcome when 'more' then last_generation end, case outcome when 'more' then o end, clock_timestamp(),
+      case outcome when 'more' then last_generation end, case outcome when 'more' then noted_to end,
+      case outcome when 'more' then swept_to end, case outcome when 'more' then o end, clock_timestamp(),
       case when outcome <> 'more' then now() end)
     on conflict (id) do update set
       status = excluded.status,
-      -- Those of the first step until it is done: each step would write all of them anew.
       account_issuers = case excluded.status when 'done' then excluded.account_issuers else r.account_issuers end,
       account_ids = case excluded.status when 'done' then excluded.account_ids else r.account_ids end,
       total = excluded.total, accounts = excluded.accounts, sessions = excluded.sessions, rows = excluded.rows,
       clients = excluded.clients, client_accounts = excluded.client_accounts, client_sessions = excluded.client_sessions,
-      client_rows = excluded.client_rows, last_generation = excluded.last_generation, order_in_steps = excluded.order_in_steps,
+      client_rows = excluded.client_rows, last_generation = excluded.last_generation,
+      noted_to = excluded.noted_to, swept_to = excluded.swept_to, order_in_steps = excluded.order_in_steps,
       stepped_at = excluded.stepped_at, finished_at = excluded.finished_at
     where r.status = 'unfinished';
   end if;

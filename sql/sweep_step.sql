@@ -3,8 +3,8 @@
 -- Outcomes: 'more' (another step is due), 'held' (also, but somebody holds all rows of this one), 'done' (the last step; each
 -- sweep has one), 'busy' (another instance is at it, or it is over).
 -- A step locks its record, rows, their sessions and the apps' positions, but no key: who stores or deletes a row's session locks
--- the row first; but for a step of a sign-out that spares the row: should the two meet, that one is tried again. It waits 5 ms for a
--- row at most; if one is held longer, it passes over all that are held. A further round takes them, and the sweep is over when a
+-- the row first; but for a step of a sign-out in whose row a login is by now: should the two meet, that one is tried again. It waits 5 ms
+-- for a row at most; if one is held longer, it passes over all that are held. A further round takes them, and the sweep is over when a
 -- round found nothing.
 create function msal_logout.sweep_step(id uuid, max_rows int) returns text
 language plpgsql security definer set search_path = pg_catalog, pg_temp

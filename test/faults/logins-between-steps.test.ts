@@ -1,11 +1,11 @@
 // A user who signs in again while a sign-out in steps is at the account. It must come to the same as if the sign-out had been done at once,
 // and the login had come after it.
-import { readFileSync } from 'node:fs'
 import t, { type Test } from 'tap'
 import type { Order, Selector } from '../../src/sign-out.ts'
 import { createStore } from '../../src/store.ts'
 import { noteTries } from '../fixtures/attacks.ts'
 import { createDatabase, type Database } from '../fixtures/database.ts'
+import { replaceLine } from '../fixtures/functions.ts'
 import { makeOrder, nowSeconds } from '../fixtures/orders.ts'
 import { storeLogin } from '../fixtures/service.ts'
 
@@ -88,10 +88,8 @@ async function act(t: Test, database: Database, before: readonly Row[]): Promise
     const isSame = (other: Row) => other.client_id === row.client_id && other.partition_key === row.partition_key
     // As a client does that has merged: by the generation that it had, and the version that is there.
     const outcome = await save(database, { ...row, version: now.find(isSame)?.version ?? row.version })
-    const isRenewed = fresh.some(
-      ({ clientId: client_id, homeAccountId, ...login }) =>
-        homeAccountId === 'u.t' &&
-        isSame({ ...row, client_id, partition_key: 'partitionKey' in login ? login.partitionKey : homeAccountId })
+    const isRenewed = fresh.some(({ clientId: client_id, homeAccountId, ...login }) =>
+      isSame({ ...row, client_id, partition_key: 'partitionKey' in login ? login.partitionKey : homeAccountId })
     )
     if (outcome === 'saved' && isRenewed) {
       intruded.push(`${row.client_id} ${row.partition_key}`)
@@ -324,38 +322,41 @@ async function checkRows(t: Test, database: Database): Promise<void> {
   )
 }
 
-const controls: [what: string, file: string, line: string, broken: string][] = [
+const ofAccount: Case = { selector: { kind: 'session', issuer, sid: 's0', subject: 'u' }, order: revokeBefore() }
+const ofSession: Case = {
+  selector: { kind: 'session', issuer, sid: 'shared' },
+  order: { ...revokeBefore(), purgeScope: 'session' }
+}
+const controls: [what: string, file: string, line: string, broken: string, asked: Case][] = [
   [
-    'if no generation is spared',
+    'if what came later goes as well',
     'sign_out_step',
-    "int8range(earlier.last_generation, msal_logout.new_generation() + longest_step, '(]')",
-    "'empty'"
+    'msal_logout.note_accounts(o.id, noted_to, page_end));',
+    `msal_logout.note_accounts(o.id, noted_to, page_end));
+      update msal_logout.accounts_in_steps a set last_generation = last_generation + 3600000000 where a.id = o.id;`,
+    ofAccount
   ],
   [
     'if a row keeps its generation in a login',
     'login',
     'and not msal_logout.is_in_steps(t.account_issuer, t.home_account_id, t.generation)',
-    ''
+    '',
+    ofSession
   ],
   [
     'if a save keeps a row from a step',
     'save',
     'version = t.version + 1,',
-    'version = t.version + 1, generation = msal_logout.new_generation(),'
+    'version = t.version + 1, generation = msal_logout.new_generation(),',
+    ofAccount
   ]
 ]
-for (const [what, file, line, broken] of controls) {
+for (const [what, file, line, broken, asked] of controls) {
   t.test(`the control: ${what}, it comes to something else`, { timeout: 300_000 }, async (t) => {
-    const make = () => ({
-      selector: { kind: 'session', issuer, sid: 's0', subject: 'u' } as const,
-      order: revokeBefore()
-    })
-    const expected = await atOnce(t, make())
+    const expected = await atOnce(t, asked)
     const database = await createDatabase(t, { own: true })
-    const text = readFileSync(new URL(`../../sql/${file}.sql`, import.meta.url), 'utf8')
-    t.equal(text.split(line).length, 2, 'the line stands once')
-    await database.query(text.replace(line, broken).replace('create function', 'create or replace function'))
-    const found = await inSteps(t, database, make(), 1)
+    await replaceLine(t, database, file, line, broken)
+    const found = await inSteps(t, database, asked, 1)
     t.notSame(found, expected, 'the test sees it')
   })
 }
