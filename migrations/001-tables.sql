@@ -182,6 +182,7 @@ create table msal_logout.records (
   total bigint not null default 0,
   last_generation bigint, -- of what goes on: the newest that was there when it began
   swept_to bigint, -- of a sweep: how far this round is; of a sign-out in steps: the position of the last account that is over
+  one_row_each boolean, -- of a sweep: no account has more than one row, so that each is over with its row; null before the first step
   noted_to bigint, -- of a sign-out in steps: the position of the last account that is noted
   -- Of a sign-out in steps: what any process needs to go on with it, until it is done; and its last step.
   order_in_steps msal_logout.signal_order,

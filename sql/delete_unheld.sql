@@ -1,8 +1,8 @@
 -- As `delete_range`, but passes over the rows that somebody holds.
-create function msal_logout.delete_unheld(p msal_logout.records, up_to bigint) returns msal_logout.deletion[]
+create function msal_logout.delete_unheld(p msal_logout.records, up_to bigint) returns msal_logout.match[]
 language plpgsql as $$
 declare
-  deletions msal_logout.deletion[];
+  all_gone msal_logout.match[];
 begin
   with due as materialized (
     select t.partition_key, t.client_id from msal_logout.token_cache t
@@ -19,19 +19,12 @@ begin
   ), gone as (
     delete from msal_logout.token_cache t using locked l
     where t.partition_key = any (array[l.partition_key]) and t.client_id is not distinct from l.client_id
-    returning t.client_id, t.partition_key, t.account_issuer, t.home_account_id
-  ), gone_sessions as (
-    delete from msal_logout.sessions s using gone g
-    where s.partition_key = any (array[g.partition_key]) and s.client_id is not distinct from g.client_id -- keeps sessions_row
-    returning (p.id, s.client_id, s.account_issuer, s.home_account_id, false,
-      (s.issuer, s.sid, s.subject, s.home_account_id)::msal_logout.revoked_session)::msal_logout.deletion as d
+    returning t.account_issuer, t.home_account_id, t.client_id, t.partition_key
   )
-  select array_agg(g.d) into deletions
-  from (
-    select (p.id, g.client_id, g.account_issuer, g.home_account_id, true, null)::msal_logout.deletion as d from gone g
-    union all
-    select * from gone_sessions
-  ) g;
-  return deletions;
+  select array_agg(
+    (p.id, true, g.account_issuer, g.home_account_id, g.client_id, g.partition_key, null, null)::msal_logout.match)
+  into all_gone
+  from gone g;
+  return all_gone;
 end
 $$;

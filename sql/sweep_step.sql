@@ -8,6 +8,7 @@
 -- round found nothing.
 create function msal_logout.sweep_step(id uuid, max_rows int) returns text
 language plpgsql security definer set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan -- a plan for this step alone would hold its rows as constants, copied several times
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 #variable_conflict use_column
@@ -16,8 +17,7 @@ declare
   p msal_logout.records;
   room int := max_rows;
   up_to bigint; -- the newest generation of this step
-  deletions msal_logout.deletion[];
-  finished_accounts bigint;
+  gone msal_logout.match[]; -- the rows
   is_done boolean;
   waits text := current_setting('lock_timeout');
   setting text;
@@ -51,62 +51,96 @@ begin
     order by t.client_id, t.generation limit room) -- keeps token_cache_client
   ) d;
 
+  if p.one_row_each is null then
+    -- At the first step, which is early enough: nothing is added any more to what the sweep takes. Two ids of one hash only make it look.
+    select count(*) = count(distinct hashtextextended(a.home_account_id, 0)) into p.one_row_each
+    from (
+      select t.home_account_id from msal_logout.token_cache t
+      where (t.tenant_id, t.generation) > (p.tenant_id, p.swept_to)
+        and (t.tenant_id, t.generation) <= (p.tenant_id, p.last_generation) -- keeps token_cache_tenant
+      union all
+      select t.home_account_id from msal_logout.token_cache t
+      where (t.client_id, t.generation) > (p.client_id, p.swept_to)
+        and (t.client_id, t.generation) <= (p.client_id, p.last_generation) -- keeps token_cache_client
+    ) a
+    where a.home_account_id is not null;
+  end if;
+
   if up_to is not null then
     -- To lock each row first, so as to pass over one that is held, takes as long as to delete it: only if need be. Who holds a row
     -- and waits for another one of this step waits no longer than that, so there is no deadlock.
     begin
       setting := set_config('lock_timeout', '5ms', true);
-      deletions := msal_logout.delete_range(p, up_to);
+      gone := msal_logout.delete_range(p, up_to);
       setting := set_config('lock_timeout', waits, true);
     exception
       when lock_not_available then -- all of it is undone, with the setting
-        deletions := msal_logout.delete_unheld(p, up_to);
+        gone := msal_logout.delete_unheld(p, up_to);
     end;
   end if;
 
-  -- An account counts in the step that takes the last of its rows.
-  select count(*) into finished_accounts
-  from (
-    select d.account_issuer, d.home_account_id from unnest(deletions) d
-    where d.is_row and d.home_account_id is not null
-    group by d.account_issuer, d.home_account_id
-  ) a
-  where not exists (
-    select from msal_logout.token_cache t
-    where t.home_account_id = a.home_account_id -- keeps token_cache_account
-      and t.account_issuer is not distinct from a.account_issuer
-      and (p.client_id is null or t.client_id is not distinct from p.client_id)
-      and t.generation - p.last_generation <= 0
-    offset 0);
   is_done := up_to is null and p.swept_to = 0;
+  with ended as (
+    delete from msal_logout.sessions s using unnest(gone) g
+    where s.partition_key = any (array[g.partition_key]) and s.client_id is not distinct from g.client_id -- keeps sessions_row
+    returning s.client_id, (s.issuer, s.sid, s.subject, s.home_account_id)::msal_logout.revoked_session as session
+  ), revoked as (
+    select e.client_id, array_agg(e.session) as sessions from ended e group by e.client_id
+  ), accounts as materialized (
+    select g.client_id, g.account_issuer, g.home_account_id, count(*) as rows from unnest(gone) g
+    group by g.client_id, g.account_issuer, g.home_account_id
+  ), finished as ( -- an account counts in the step that takes the last of its rows
+    select count(*) as accounts
+    from (
+      select a.account_issuer, a.home_account_id from accounts a
+      where a.home_account_id is not null
+      group by a.account_issuer, a.home_account_id
+    ) a
+    where p.one_row_each or not exists (
+      select from msal_logout.token_cache t
+      where t.home_account_id = a.home_account_id -- keeps token_cache_account
+        and t.account_issuer is not distinct from a.account_issuer
+        and (p.client_id is null or t.client_id is not distinct from p.client_id)
+        and t.generation - p.last_generation <= 0
+      offset 0)
+  ), counted as ( -- by app, with the steps before; in an app an account counts in each step that takes a row of it there
+    select c.client_id, sum(c.accounts)::int as accounts, sum(c.sessions)::int as sessions, sum(c.rows)::int as rows
+    from (
+      select * from unnest(p.clients, p.client_accounts, p.client_sessions, p.client_rows)
+        k (client_id, accounts, sessions, rows)
+      union all
+      select a.client_id, count(a.home_account_id), 0, sum(a.rows) from accounts a group by a.client_id
+      union all
+      select v.client_id, 0, cardinality(v.sessions), 0 from revoked v
+    ) c
+    group by c.client_id
+  ), raised as ( -- as publish_revocations has it; after the record, since the record does not need it
+    insert into msal_logout.apps as a (client_id, last_position)
+    select v.client_id, cardinality(v.sessions) from revoked v order by v.client_id collate "C"
+    on conflict (client_id) do update set last_position = a.last_position + excluded.last_position
+    returning a.client_id, a.last_position
+  ), published as (
+    insert into msal_logout.revoked_sessions (client_id, last_position, sessions)
+    select a.client_id, a.last_position, v.sessions from raised a join revoked v on v.client_id = a.client_id
+  )
   update msal_logout.records r set
+    one_row_each = p.one_row_each,
     swept_to = coalesce(up_to, 0),
-    accounts = r.accounts + finished_accounts,
-    sessions = r.sessions + coalesce(c.sessions, 0),
-    rows = r.rows + coalesce(c.rows, 0),
+    accounts = r.accounts + f.accounts,
+    sessions = coalesce(c.sessions, 0),
+    rows = coalesce(c.rows, 0),
     clients = coalesce(c.clients, r.clients),
     client_accounts = coalesce(c.client_accounts, r.client_accounts),
     client_sessions = coalesce(c.client_sessions, r.client_sessions),
     client_rows = coalesce(c.client_rows, r.client_rows),
     status = case when is_done then 'done' else 'running' end,
     finished_at = case when is_done then now() end
-  from (
-    select sum(s.new_sessions) as sessions, sum(s.new_rows) as rows, array_agg(s.client_id) as clients,
-      array_agg(s.accounts) as client_accounts, array_agg(s.sessions) as client_sessions, array_agg(s.rows) as client_rows
-    from (
-      select c.client_id, sum(c.accounts)::int as accounts, sum(c.sessions)::int as sessions, sum(c.rows)::int as rows,
-        sum(c.sessions) filter (where c.is_new) as new_sessions, sum(c.rows) filter (where c.is_new) as new_rows
-      from (
-        select k.*, false as is_new
-        from unnest(p.clients, p.client_accounts, p.client_sessions, p.client_rows) k (client_id, accounts, sessions, rows)
-        union all
-        select d.*, true from msal_logout.count_deletions(deletions) d
-      ) c
-      group by c.client_id
-    ) s
+  from finished f, (
+    select sum(c.sessions) as sessions, sum(c.rows) as rows, array_agg(c.client_id) as clients,
+      array_agg(c.accounts) as client_accounts, array_agg(c.sessions) as client_sessions, array_agg(c.rows) as client_rows
+    from counted c
   ) c
   where r.id = p.id;
-  perform msal_logout.publish_revocations(deletions);
-  return case when is_done then 'done' when up_to is not null and deletions is null then 'held' else 'more' end;
+  return case when is_done then 'done' when up_to is not null and gone is null then 'held' else 'more' end;
 end
 $$;
