@@ -209,11 +209,11 @@ export function createService(config: Config, edges: Edges) {
     log(outcome)
   }
 
-  const notify = createNotifier({ send: stores.slow.notifyApps, onFailure: metrics.notifyFailed })
+  const notifier = createNotifier({ send: stores.slow.notifyApps, onFailure: metrics.notifyFailed })
   const onCommitted = (results: readonly SignOutResult[]) => {
     metrics.committed(results)
     if (results.some(({ sessions }) => sessions > 0)) {
-      notify()
+      notifier.notify()
     }
   }
   const commit: CommitOrders =
@@ -229,7 +229,7 @@ export function createService(config: Config, edges: Edges) {
   const steps = createSteps({
     store: stores.slow,
     logger,
-    onStep: notify,
+    onStep: notifier.notify,
     onDone(order, result, tookMs) {
       metrics.committed([result])
       const { source, issuerName: issuer } = order
@@ -284,7 +284,7 @@ export function createService(config: Config, edges: Edges) {
   const sweeps = createSweeps({
     store: stores.slow,
     logger,
-    notify,
+    notify: notifier.notify,
     onDone: (record) => metrics.swept(record.source, record),
     ...edges.sweeps
   })
@@ -495,6 +495,7 @@ export function createService(config: Config, edges: Edges) {
         ...listeners,
         ...repetitions.map((repetition) => repetition.stop())
       ])
+      await notifier.stop()
       await Promise.all(Object.values(pools).map((pool) => pool.end()))
     }
   }
