@@ -14,7 +14,7 @@ export interface NearMiss {
 
 /** Whom to look for, in all the ways in which somebody may have written it. */
 export interface NearQuery {
-  /** As it stands, and without blanks, in lower and in upper case. */
+  /** As it stands, and without blanks, each part of it in lower and in upper case. */
   readonly values: readonly string[]
   /** `<utid>.<uid>` turned round. */
   readonly swapped: readonly string[]
@@ -56,12 +56,20 @@ function namedBy(selector: PurgeSelector): [NearQuery['kind'], string[]] {
   return 'clientId' in selector ? ['client', [selector.clientId]] : ['tenant', [selector.tenantId]]
 }
 
+/**
+ * Each part of `<uid>.<utid>` in lower case and in upper: directories write an id in one of the two. What is stored in mixed case is found by
+ * its very letters alone, since an index without regard to case would cost every login.
+ */
 function formsOf(value: string): string[] {
   const trimmed = value.trim().slice(0, maxLength)
-  return [value.slice(0, maxLength), trimmed, trimmed.toLowerCase(), trimmed.toUpperCase()].filter(
-    (form) => form !== ''
+  const [uid = '', utid] = /^([^.]+)\.([^.]+)$/.exec(trimmed)?.slice(1) ?? [trimmed]
+  const cased = casesOf(uid).flatMap((first) =>
+    utid === undefined ? [first] : casesOf(utid).map((second) => `${first}.${second}`)
   )
+  return [value.slice(0, maxLength), trimmed, ...cased].filter((form) => form !== '')
 }
+
+const casesOf = (part: string) => [part, part.toLowerCase(), part.toUpperCase()]
 
 /** Each with a sentence for people. What was named exactly was spared by its time. */
 export function describeNearMisses(

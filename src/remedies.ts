@@ -11,7 +11,7 @@ const shortId = 'have the provider send a shorter id, or report it to its maker'
 const revocation = 'compare what the caller sends with docs/token-revocation.md'
 const framework = 'set "profile": "legacy" for Okta, authentik or an older transmitter; else report it to its maker'
 const transmitter = 'a fault of the transmitter: report it to its maker'
-const database = 'msal-logout check says why the database cannot be used; it is done when it can'
+const database = '"msal-logout check" says why the database cannot be used; it is done when it can'
 
 const remedies: Readonly<Record<RejectionCode | OutageCode, string>> = {
   ERR_REQUEST_PATH:
@@ -40,7 +40,7 @@ const remedies: Readonly<Record<RejectionCode | OutageCode, string>> = {
   ERR_REQUEST_SUBJECT_ISSUER: revocation,
   ERR_REQUEST_STREAM: 'let the transmitter push to the name of a stream that is configured with "delivery": "push"',
   ERR_REQUEST_STREAM_AUTHORIZATION:
-    'give the transmitter the header anew: msal-logout stream create <name>; or see whether a proxy takes it away',
+    'give the transmitter the header anew: "msal-logout stream create <name>"; or see whether a proxy takes it away',
   ERR_SET_TOO_LONG: transmitter,
   ERR_SET_SUB: framework,
   ERR_SET_EXP: framework,
@@ -49,7 +49,7 @@ const remedies: Readonly<Record<RejectionCode | OutageCode, string>> = {
   ERR_SET_SUBJECT_MISSING: framework,
   ERR_SET_SUBJECT_MALFORMED: transmitter,
   ERR_SET_STREAM: 'see which streams the transmitter has for this receiver: one of before may still send',
-  ERR_SET_STATE: 'have it shown again: msal-logout stream verify <name>',
+  ERR_SET_STATE: 'have it shown again: "msal-logout stream verify <name>"',
   ERR_TOKEN_MALFORMED:
     'look at what the provider sends to this URL, and at what stands in between; or somebody is trying',
   ERR_TOKEN_ENCRYPTED: 'turn encryption off for this client, or give the service "decryptionKeys"',
@@ -97,7 +97,7 @@ const remedies: Readonly<Record<RejectionCode | OutageCode, string>> = {
   ERR_TOKEN_EVENTS_MALFORMED: senderMisforms,
   ERR_TOKEN_EVENTS: otherToken,
   ERR_TOKEN_NONCE: otherToken,
-  ERR_TOKEN_KEY: 'look at "jwks_uri" of the discovery document, or at "jwksUri"; msal-logout check fetches both',
+  ERR_TOKEN_KEY: 'look at "jwks_uri" of the discovery document, or at "jwksUri"; "msal-logout check" fetches both',
   ERR_TOKEN_SIGNATURE: 'another environment signs under the same name, or somebody is trying',
   ERR_DATABASE_UNAVAILABLE: database,
   ERR_DATABASE_FAILED: database,
@@ -105,11 +105,11 @@ const remedies: Readonly<Record<RejectionCode | OutageCode, string>> = {
     'find the app whose transaction is open longest in pg_stat_activity, as a superuser; it is done when that ends',
   ERR_DATABASE_TIMEOUT: 'look at what slows the database down; it is tried again alone, with more time',
   ERR_DATABASE_CONFLICT: 'it is tried again by itself',
-  ERR_KEYS_UNAVAILABLE: 'msal-logout check says why the keys cannot be had; it is done when they can',
+  ERR_KEYS_UNAVAILABLE: '"msal-logout check" says why the keys cannot be had; it is done when they can',
   ERR_DIRECTORY_UNAVAILABLE:
-    'msal-logout directory list says why the directory cannot be asked; it is done when it can',
+    '"msal-logout directory list" says why the directory cannot be asked; it is done when it can',
   ERR_LARGE: 'nothing: it is done in steps, and its record shows how far',
-  ERR_STREAM_UNKNOWN: 'msal-logout stream list says why the transmitter is out of reach; it is done when it is not',
+  ERR_STREAM_UNKNOWN: '"msal-logout stream list" says why the transmitter is out of reach; it is done when it is not',
   ERR_WORKERS: 'see in the log why the processes end that answer the public listener; they are started again',
   ERR_BUSY: 'see at the proxy who sends so many front-channel calls; signed signals go first',
   ERR_DEADLINE: 'look at what slows the database or the disk down; it is tried again by itself'

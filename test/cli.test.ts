@@ -223,8 +223,12 @@ t.test('what is not there ends with 3, and what comes close is shown', async (t)
   const [oid, tid] = ['6f1c2a90-51f3-4a0e-9d6b-3f0d8a5f7c11', '0b54c7e2-93d1-4f5e-8a86-1d2c4e7b9a30'] as const
   const homeAccountId = `${oid}.${tid}`
   await login({ clientId: 'client-a', homeAccountId, sid: 'Sid-1', subject: 'pairwise', oid, tid })
+  await login({ clientId: 'client-b', homeAccountId: 'AB12.cd34', sid: 'other', subject: 'of the other' })
   const cases: [selector: string, near: RegExp][] = [
     [`--home-account-id ${homeAccountId.toUpperCase()}`, /its letters are of another case/],
+    [`--home-account-id ${oid.toUpperCase()}.${tid}`, /its letters are of another case/],
+    ['--home-account-id ab12.cd34', /account "AB12.cd34" is stored: its letters are of another case/],
+    ['--home-account-id cd34.ab12', /account "AB12.cd34" is stored: the two parts of the id are in the other order/],
     [`--home-account-id " ${homeAccountId} "`, /or there are blanks/],
     [`--home-account-id ${oid}`, /an id is <uid>\.<utid>, and this is the first part|this is its object id/],
     [`--home-account-id ${tid}.${oid}`, /the two parts of the id are in the other order/],
@@ -297,7 +301,7 @@ t.test('from an e-mail address to the account: by a directory, or by the clicks 
   t.match(await purge('--user nobody --reason test'), { code: 3, stderr: /no directory knows "nobody"/ })
   t.match(await purge('--user two --reason test'), {
     code: 2,
-    stderr: /is the name of several: give --tenant-id .*, or --tenant-id/
+    stderr: /is the name of several: give "--tenant-id .* --object-id .*", or "--tenant-id/
   })
   const found = await service.operate('GET', '/admin/accounts?user=ada%40example.com')
   t.same(found.json(), {

@@ -161,7 +161,7 @@ const cases: [string, Outcome[], SessionCount[] | undefined, object[]][] = [
         message:
           '3 signals of contoso were deferred, and none has been done since: the keys of the issuer are out of reach',
         since: new Date(1e12),
-        advice: /^msal-logout check says why the keys cannot be had/
+        advice: /^"msal-logout check" says why the keys cannot be had/
       }
     ]
   ],

@@ -1,4 +1,5 @@
 import { CommandError, nothingMatched, printable } from './command-error.ts'
+import { howOften } from './counted.ts'
 import type { WatchedDirectory } from './operator-client.ts'
 import { act, type OperatorOptions, show } from './operator-command.ts'
 import { type CommandSurroundings, confirm } from './surroundings.ts'
@@ -120,5 +121,5 @@ function failureOf(what: string, failure: WatchedDirectory['deltaFailure']): [st
   }
   const { code, detail, since, count } = failure
   const more = detail === null ? '' : ` (${detail})`
-  return [[`${what} failed`, `${code}${more} since ${since}, ${numbers.format(count)} times`]]
+  return [[`${what} failed`, `${code}${more} since ${since}, ${howOften(count)}`]]
 }

@@ -1,6 +1,7 @@
 import { findRemedy } from '../remedies.ts'
 import { backchannelSource } from '../signals/backchannel.ts'
 import { frontchannelSource } from '../signals/frontchannel.ts'
+import { counted } from './counted.ts'
 import type { Signal, TrustedIssuer } from './operator-client.ts'
 
 /** One step on a signal's way, and how it went. */
@@ -183,11 +184,7 @@ function sums(orders: Signal['orders']): string {
   const apps = orders.flatMap(({ rowsByClient }) => Object.entries(rowsByClient)).sort(([a], [b]) => (a < b ? -1 : 1))
   const byApp =
     apps.length === 0 ? '' : ` (${apps.map(([client, rows]) => `${client} ${numbers.format(rows)}`).join(', ')})`
-  return `ended ${amount(sum('sessions'), 'session')} of ${amount(sum('accounts'), 'account')}, deleted ${amount(sum('rows'), 'row')}${byApp}`
-}
-
-function amount(count: number, noun: string): string {
-  return `${numbers.format(count)} ${noun}${count === 1 ? '' : 's'}`
+  return `ended ${counted(sum('sessions'), 'session')} of ${counted(sum('accounts'), 'account')}, deleted ${counted(sum('rows'), 'row')}${byApp}`
 }
 
 function describeSubject(order: Signal['orders'][number] | undefined, issuer: TrustedIssuer | undefined): string {

@@ -1,4 +1,5 @@
 import { SingleBar } from 'cli-progress'
+import { counted } from './counted.ts'
 import type { Progress } from './operator-client.ts'
 
 const lineEveryMs = 10_000
@@ -23,7 +24,7 @@ export function createProgress(stderr: NodeJS.WritableStream & { readonly isTTY?
       if (!stderr.isTTY) {
         if (!isDone && performance.now() - lineAt >= lineEveryMs) {
           lineAt = performance.now()
-          say(`${accounts} of ${total} accounts, ${rows} rows`)
+          say(`${accounts.toLocaleString('en')} of ${counted(total, 'account')}, ${counted(rows, 'row')}`)
         }
         return
       }

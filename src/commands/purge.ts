@@ -5,6 +5,7 @@ import { CommandError, interrupted, nothingMatched, printable } from './command-
 import { addressOf, secondsOf, tokenSource, usage } from './operator-access.ts'
 import { type Counts, createOperatorClient, type Progress, type PurgeBody, UnansweredError } from './operator-client.ts'
 import { createProgress } from './progress.ts'
+import { quoteWord } from './shell.ts'
 import { type CommandSurroundings, confirm } from './surroundings.ts'
 
 /** The options of `msal-logout purge`, as commander gives them. */
@@ -225,7 +226,9 @@ async function ofUser(
   const { objects, hasDirectory, clicks } = await client.findUser(user)
   const [object, ...others] = objects
   if (others.length > 0) {
-    const all = objects.map(({ tenantId, objectId }) => `--tenant-id ${tenantId} --object-id ${objectId}`).join(', or ')
+    const all = objects
+      .map(({ tenantId, objectId }) => `"--tenant-id ${quoteWord(tenantId)} --object-id ${quoteWord(objectId)}"`)
+      .join(', or ')
     throw new CommandError(2, 'ambiguous_user', `"${user}" is the name of several: give ${all}`)
   }
   if (object === undefined) {
@@ -293,13 +296,10 @@ function checkSize({ force }: PurgeBody, { accounts }: Counts, maxAccountsUnforc
   }
 }
 
-function followCommand({ url, tokenFile }: PurgeOptions, id: string): string {
-  const credentials = tokenFile === undefined ? '' : ` --token-file ${quoted(tokenFile)}`
-  return `msal-logout purge --follow ${id} --url ${quoted(url)}${credentials}`
-}
-
-function quoted(word: string): string {
-  return /^[\w./:@-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`
+/** Ready to be pasted into a shell. */
+export function followCommand({ url, tokenFile }: Pick<PurgeOptions, 'url' | 'tokenFile'>, id: string): string {
+  const credentials = tokenFile === undefined ? '' : ` --token-file ${quoteWord(tokenFile)}`
+  return `msal-logout purge --follow ${id} --url ${quoteWord(url)}${credentials}`
 }
 
 function countsOf({ accounts, sessions, rows, rowsByClient }: Counts): Counts {

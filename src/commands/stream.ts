@@ -1,5 +1,6 @@
 import type { StreamAction } from '../streams/streams.ts'
 import { CommandError, nothingMatched, printable } from './command-error.ts'
+import { howOften } from './counted.ts'
 import type { ManagedStream } from './operator-client.ts'
 import { act, type OperatorOptions, show } from './operator-command.ts'
 import { type CommandSurroundings, confirm } from './surroundings.ts'
@@ -90,7 +91,7 @@ function described(stream: ManagedStream): string {
   }
   if (failure !== null) {
     const detail = failure.detail === null ? '' : ` (${failure.detail})`
-    lines.push(['failed', `${failure.code}${detail} since ${failure.since}, ${failure.count} times`])
+    lines.push(['failed', `${failure.code}${detail} since ${failure.since}, ${howOften(failure.count)}`])
   }
   const width = Math.max(...lines.map(([label]) => label.length))
   const table = lines.map(([label, value]) => `  ${label.padEnd(width)}  ${printable(value)}\n`)

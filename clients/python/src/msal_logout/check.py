@@ -58,6 +58,10 @@ def _msal_problems(version: str) -> list[str]:
     return [f"MSAL Python {version} is older than 1.21: update it"]
 
 
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
 def _database_problems(connections: Connections, client_id: str) -> list[str]:
     try:
         [facts] = connections.call(_FACTS, ("{" + ",".join(_FUNCTIONS) + "}",))
@@ -80,7 +84,7 @@ def _database_problems(connections: Connections, client_id: str) -> list[str]:
         problems.append(
             f'role "{role}" {"is a superuser" if is_superuser else "owns the schema"}, and could read every '
             "app's rows: make a role for this app, and let an administrator register it: "
-            f"select msal_logout.register_app('{client_id}', '<role>')"
+            f"select msal_logout.register_app({_text(client_id)}, '<role>')"
         )
     try:
         connections.call(
