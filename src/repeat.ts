@@ -33,3 +33,67 @@ export function repeat(work: (signal: AbortSignal) => Promise<number>, firstMs: 
     }
   }
 }
+
+export interface OutageOptions {
+  /** The pause after work that went well, in milliseconds. */
+  readonly everyMs: number
+  /** The least pause after a failure, in milliseconds. */
+  readonly outagePauseMs: number
+  /** Called with the first failure of several in a row. */
+  readonly onOutage: (error: unknown) => void
+}
+
+/** As {@link repeat}, at once for the first time, for work that fails as long as its surroundings do. */
+export function repeatThroughOutages(
+  work: () => Promise<unknown>,
+  { everyMs, outagePauseMs, onOutage }: OutageOptions
+): Repetition {
+  let hasFailed = false
+  return repeat(async () => {
+    try {
+      await work()
+      hasFailed = false
+      return everyMs
+    } catch (error) {
+      if (!hasFailed) {
+        onOutage(error)
+      }
+      hasFailed = true
+      return Math.max(everyMs, outagePauseMs)
+    }
+  }, 0)
+}
+
+/**
+ * Takes one step of each in turn, until none has another one. What fails is left out, and holds up no other.
+ *
+ * @param step resolves with whether another step is due
+ * @param signal ends it between two steps
+ * @throws the first failure, once all were tried
+ */
+export async function takeTurns<Item>(
+  items: readonly Item[],
+  step: (item: Item) => Promise<boolean>,
+  signal: AbortSignal
+): Promise<void> {
+  const failures: unknown[] = []
+  for (let due = items; due.length > 0 && !signal.aborted; ) {
+    const unfinished: Item[] = []
+    for (const item of due) {
+      if (signal.aborted) {
+        break
+      }
+      try {
+        if (await step(item)) {
+          unfinished.push(item)
+        }
+      } catch (error) {
+        failures.push(error)
+      }
+    }
+    due = unfinished
+  }
+  if (failures.length > 0) {
+    throw failures[0]
+  }
+}

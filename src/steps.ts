@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { FastifyBaseLogger } from 'fastify'
 import { UnavailableError } from './errors.ts'
+import { takeTurns } from './repeat.ts'
 import { type Order, type SignOutResult, signOutInSteps } from './sign-out.ts'
 import type { Store } from './store.ts'
 
@@ -142,28 +143,21 @@ export function createSteps({
     },
 
     async resume() {
-      const failures: unknown[] = []
-      let due = await store.unfinishedOrders(idleMs)
-      while (due.length > 0 && !stopping.signal.aborted) {
-        const unfinished: typeof due = []
-        for (const each of due.filter(({ order }) => !underWay.has(order.id))) {
-          try {
-            const result = await store.commitStep(each.order, maxDeletions, resumedLockWaitMs)
-            noteStep(result)
-            if (result === undefined) {
-              unfinished.push(each)
-            } else {
-              conclude(each.order, result, Date.now() - each.at.getTime())
-            }
-          } catch (error) {
-            failures.push(error) // one that cannot go on holds up no other
+      await takeTurns(
+        await store.unfinishedOrders(idleMs),
+        async ({ order, at }) => {
+          if (underWay.has(order.id)) {
+            return false
           }
-        }
-        due = unfinished
-      }
-      if (failures.length > 0) {
-        throw failures[0]
-      }
+          const result = await store.commitStep(order, maxDeletions, resumedLockWaitMs)
+          noteStep(result)
+          if (result !== undefined) {
+            conclude(order, result, Date.now() - at.getTime())
+          }
+          return result === undefined
+        },
+        stopping.signal
+      )
     },
 
     async stop() {

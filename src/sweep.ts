@@ -2,6 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { FastifyBaseLogger } from 'fastify'
 import { UnavailableError } from './errors.ts'
 import { printable } from './printable.ts'
+import { takeTurns } from './repeat.ts'
 import type { Deleted } from './sign-out.ts'
 import type { Store, StoredRecord, SweepRequest, SweepStep } from './store.ts'
 
@@ -136,24 +137,8 @@ export function createSweeps({
     },
 
     async resume() {
-      const failures: unknown[] = []
-      let due = await store.runningSweeps()
-      while (due.length > 0 && !stopping.signal.aborted) {
-        const unfinished: string[] = []
-        for (const id of due.filter((id) => !underWay.has(id))) {
-          try {
-            if ((await step(id)) === 'more') {
-              unfinished.push(id)
-            }
-          } catch (error) {
-            failures.push(error) // one that cannot go on holds up no other
-          }
-        }
-        due = unfinished
-      }
-      if (failures.length > 0) {
-        throw failures[0]
-      }
+      const ids = await store.runningSweeps()
+      await takeTurns(ids, async (id) => !underWay.has(id) && (await step(id)) === 'more', stopping.signal)
     },
 
     async stop() {

@@ -4,7 +4,7 @@ import { StreamError, UnavailableError } from '../errors.ts'
 import { createIssuers, type Issuers, type IssuersOptions } from '../issuers.ts'
 import type { Fetch } from '../outbound-fetch.ts'
 import type { Arrival, Outcome, Receive } from '../receive.ts'
-import { type Repetition, repeat } from '../repeat.ts'
+import { type Repetition, repeatThroughOutages } from '../repeat.ts'
 import type { EventStream, SecurityEventInput } from '../signals/security-event.ts'
 import type { Signal } from '../signals/signal.ts'
 import type { StreamConfig } from '../stream-config.ts'
@@ -117,7 +117,6 @@ export function createStreams({
   let receiving: { readonly signal: Signal; readonly receive: Receive } | undefined
   /** By name: how often a state was written. What was read before is older. */
   const writes = new Map<string, number>()
-  let hasFailed = false
 
   function take(next: readonly StreamConfig[]): void {
     const before = streams
@@ -221,20 +220,14 @@ export function createStreams({
   }
 
   function repeatTicks(work: () => Promise<unknown>): Repetition {
-    return repeat(async () => {
-      try {
-        await work()
-        hasFailed = false
-        return tickMs
-      } catch (error) {
-        if (!hasFailed) {
-          const code = error instanceof UnavailableError || error instanceof StreamError ? error.code : String(error)
-          logger.warn({ code }, 'streams of security events are not looked after')
-        }
-        hasFailed = true
-        return Math.max(tickMs, outagePauseMs)
+    return repeatThroughOutages(work, {
+      everyMs: tickMs,
+      outagePauseMs,
+      onOutage(error) {
+        const code = error instanceof UnavailableError || error instanceof StreamError ? error.code : String(error)
+        logger.warn({ code }, 'streams of security events are not looked after')
       }
-    }, 0)
+    })
   }
 
   /** Not for each token: that would cost one more write. */

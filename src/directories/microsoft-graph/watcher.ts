@@ -7,7 +7,7 @@ import type { IssuerConfig } from '../../issuers.ts'
 import type { Fetch } from '../../outbound-fetch.ts'
 import type { DirectoryObject } from '../../people.ts'
 import type { Receive } from '../../receive.ts'
-import { type Repetition, repeat } from '../../repeat.ts'
+import { type Repetition, repeatThroughOutages } from '../../repeat.ts'
 import type { ResolveEmail } from '../../signals/token-revocation.ts'
 import { createGraphClient, type GraphClient, type GraphClientOptions } from './client.ts'
 import { judgeNotifications, type Notification } from './notifications.ts'
@@ -107,7 +107,6 @@ export function createWatchers({
   const states = new Map<string, DirectoryState>()
   /** Tenants whose directories say that there is something new, and whether the subscription is to be renewed. */
   const hints = new Map<string, boolean>()
-  let hasFailed = false
 
   function watch(configs: readonly IssuerConfig[]): void {
     const before = watchers
@@ -192,20 +191,14 @@ export function createWatchers({
   }
 
   function repeatTicks(work: () => Promise<unknown>): Repetition {
-    return repeat(async () => {
-      try {
-        await work()
-        hasFailed = false
-        return tickMs
-      } catch (error) {
-        if (!hasFailed) {
-          const code = error instanceof UnavailableError ? error.code : String(error)
-          logger.warn({ code }, 'directories are not watched')
-        }
-        hasFailed = true
-        return Math.max(tickMs, outagePauseMs)
+    return repeatThroughOutages(work, {
+      everyMs: tickMs,
+      outagePauseMs,
+      onOutage(error) {
+        const code = error instanceof UnavailableError ? error.code : String(error)
+        logger.warn({ code }, 'directories are not watched')
       }
-    }, 0)
+    })
   }
 
   async function passHints(): Promise<void> {
