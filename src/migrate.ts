@@ -37,12 +37,16 @@ export async function migrate(pool: pg.Pool, options: MigrateOptions = {}): Prom
     return []
   }
   return runTransaction(pool, async (client) => {
-    await client.query('select pg_advisory_xact_lock($1)', [lockId])
+    if (!(await hasMigrations(client, source))) {
+      await client.query('select pg_advisory_xact_lock($1)', [lockId])
+      await client.query(`create schema if not exists ${source.schema}`)
+      await client.query(
+        `create table if not exists ${source.schema}.migrations (name text primary key, migrated_at timestamptz not null default now())`
+      )
+    }
+    // Anybody who may connect could hold the other lock, for ever: it is for the first time alone.
+    await client.query(`lock table ${source.schema}.migrations in share row exclusive mode`)
     await client.query(`set local lock_timeout = ${lockTimeoutMs}`)
-    await client.query(`create schema if not exists ${source.schema}`)
-    await client.query(
-      `create table if not exists ${source.schema}.migrations (name text primary key, migrated_at timestamptz not null default now())`
-    )
     const pending = await pendingIn(client, source)
     for (const { name, text } of source.migrations.filter((migration) => pending.includes(migration.name))) {
       await client.query(text)
@@ -132,14 +136,22 @@ function sourceOf({ tables, functions, schema = defaultSchema, version = ownVers
 
 type Connection = Pick<pg.ClientBase, 'query'>
 
-async function pendingIn(db: Connection, { schema, migrations, digest, version }: Source): Promise<string[]> {
+async function hasMigrations(db: Connection, { schema }: Source): Promise<boolean> {
+  return (await findTables(db, schema)).includes('migrations')
+}
+
+async function findTables(db: Connection, schema: string): Promise<string[]> {
   const { rows: found } = await db.query<{ tables: string[] }>(
     `select array(
       select c.relname::text from pg_class c join pg_namespace n on n.oid = c.relnamespace
       where n.nspname = $1 and c.relname in ('migrations', 'functions')) as tables`,
     [schema]
   )
-  const tables = found[0]?.tables ?? []
+  return found[0]?.tables ?? []
+}
+
+async function pendingIn(db: Connection, { schema, migrations, digest, version }: Source): Promise<string[]> {
+  const tables = await findTables(db, schema)
   const { rows: done } = tables.includes('migrations')
     ? await db.query<{ name: string }>(`select name from ${schema}.migrations`)
     : { rows: [] }

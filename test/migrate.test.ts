@@ -24,6 +24,19 @@ t.test('several instances may migrate at once', async (t) => {
   t.equal(done.filter((names) => names.length > 0).length, 1, 'one of them does it')
 })
 
+t.test('who may connect to the database, and no more, keeps no release from starting', async (t) => {
+  const database = await createDatabase(t, { own: true })
+  const url = new URL(database.url)
+  Object.assign(url, { username: await createRole(database, 'neighbour'), password: 'test' })
+  const neighbour = new pg.Client({ connectionString: url.href })
+  await neighbour.connect()
+  t.teardown(() => neighbour.end())
+  await neighbour.query('select pg_advisory_lock(6725418)') // of the first migration
+  await database.query(`update msal_logout.functions set digest = 'of another release'`)
+  const done = await Promise.all([migrate(database.pool), migrate(database.pool)])
+  t.same(done.flat(), ['functions'], 'and two that start at once do it once')
+})
+
 t.test('a current schema needs no right but those of the service', async (t) => {
   const database = await createDatabase(t)
   const role = await createRole(database, 'service')
