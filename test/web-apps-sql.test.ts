@@ -313,13 +313,22 @@ t.test('what would be believed too easily is refused, with the argument and what
     ['a year ahead', { issued_at: now + 31_536_000 }, /"issued_at" must be in seconds/],
     ['no JSON', { encoding: 'json', payload: '{"a":' }, /"payload" must be a JSON object in UTF-8/],
     ['an array', { encoding: 'json', payload: '[]' }, /"payload" must be a JSON object/],
-    ['what a text literal makes of a backslash', { encoding: 'json', payload: '{"a":"b"c"}' }, /"payload"/]
+    ['what a text literal makes of a backslash', { encoding: 'json', payload: '{"a":"b"c"}' }, /"payload"/],
+    // No logout token and no operator's request that names it is taken: nothing could end it.
+    ...['sid', 'subject', 'home_account_id', 'partition_key', 'issuer'].flatMap((name) =>
+      ['a\tb', '\x01', 'a\x7f', 'a\x9fb'].map((id): [string, Record<string, unknown>, RegExp] => [
+        `a control character in ${name}`,
+        { [name]: id },
+        new RegExp(`"${name}" must have no control character`)
+      ])
+    )
   ]
   for (const [name, changes, message] of cases) {
     await t.rejects(login(changes), { message }, name)
   }
   t.same(await query('select from msal_logout.token_cache'), [])
   t.match(await login({ issued_at: now + 60, encoding: 'json', payload: '{}' }), { accepted: true }, 'clocks differ')
+  t.match(await login({ sid: '\u00a0\u00adé\u202e\u{1f600}' }), { accepted: true }, 'all else is an id')
 })
 
 t.test('a bare subject with a dot in it belongs to no tenant, and locks none', async (t) => {
