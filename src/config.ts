@@ -5,6 +5,7 @@ import { checkUrl, hasInvisible } from './configured-url.ts'
 import { formatDatabaseUrl, parseDatabaseUrl } from './database-url.ts'
 import { type DecryptionKey, readDecryptionKey } from './decryption-key.ts'
 import { checkWatchedOnce, DirectorySchema, readDirectory } from './directory-config.ts'
+import { hasDuplicateName } from './duplicate-name.ts'
 import { ConfigurationError } from './errors.ts'
 import type { IssuerConfig } from './issuers.ts'
 import { type Proxies, readProxies } from './proxies.ts'
@@ -520,6 +521,10 @@ function trustedFromFile(path: string, publicUrls: readonly string[], problems: 
     content = trimmed(JSON.parse(file.text))
   } catch (error) {
     problems.push(`ISSUERS_FILE: is not JSON${placeOf(error, file.text)}`)
+    return nothing
+  }
+  if (typeof content === 'object' && content !== null && hasDuplicateName(file.text, content)) {
+    problems.push('ISSUERS_FILE: has a member twice in one object: the first one would be lost')
     return nothing
   }
   if (!Value.Check(IssuersFileSchema, content)) {

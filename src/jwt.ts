@@ -1,4 +1,5 @@
 import { type CryptoKey, compactVerify, errors } from 'jose'
+import { hasDuplicateName } from './duplicate-name.ts'
 import { RejectedError, type RejectionCode, type RejectionDetails, UnavailableError } from './errors.ts'
 import type { KeySet } from './issuer-keys.ts'
 import type { Issuer, Issuers } from './issuers.ts'
@@ -378,7 +379,7 @@ export function decodeObject(part: string, known: Partial<Jwt>): Record<string, 
   if (!isObject(value)) {
     throw rejectionOf(known, 'ERR_TOKEN_MALFORMED')
   }
-  if (hasDuplicateKey(json, value)) {
+  if (hasDuplicateName(json, value)) {
     throw rejectionOf(known, 'ERR_TOKEN_DUPLICATE_KEY')
   }
   return value
@@ -388,31 +389,10 @@ export function decodeObject(part: string, known: Partial<Jwt>): Record<string, 
 export function parseObject(json: string): Record<string, unknown> | undefined {
   try {
     const value: unknown = JSON.parse(json)
-    return isObject(value) && !hasDuplicateKey(json, value) ? value : undefined
+    return isObject(value) && !hasDuplicateName(json, value) ? value : undefined
   } catch {
     return undefined
   }
-}
-
-/**
- * Whether an object in this valid JSON bears a name twice: then fewer members were read than are written. RFC 7515 §4 and
- * RFC 7519 §4 let a receiver reject that; `JSON.parse` takes the last one, and a reader that takes the first would read
- * another token.
- */
-function hasDuplicateKey(json: string, value: object): boolean {
-  const written = json.replace(/"(?:[^"\\]|\\.)*"/gs, '').split(':').length - 1
-  let read = 0
-  const open: object[] = [value]
-  for (let next = open.pop(); next !== undefined; next = open.pop()) {
-    const members: unknown[] = Object.values(next)
-    read += Array.isArray(next) ? 0 : members.length
-    for (const member of members) {
-      if (typeof member === 'object' && member !== null) {
-        open.push(member)
-      }
-    }
-  }
-  return read !== written
 }
 
 // RFC 7515 §4.1.9: media types compare without case, and `application/` may be left out where no other slash is.

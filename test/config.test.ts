@@ -267,6 +267,20 @@ t.test('a problem names its variable', async (t) => {
       /^ISSUERS_FILE: is not JSON: it ends too early$/
     ],
     ['a file of YAML', () => withFile('issuers: secret'), /^ISSUERS_FILE: is not JSON$/],
+    [
+      'a member twice, of which the parser would take the last',
+      () =>
+        withFile(
+          '{"issuers": [{"name": "x", "issuer": "https://x.example", "clientIds": ["a"], "clientIds": ["b:c"]}]}'
+        ),
+      /^ISSUERS_FILE: has a member twice in one object/
+    ],
+    [
+      'two lists of issuers',
+      () =>
+        withFile(`{"issuers": ${JSON.stringify(entry({}).issuers)}, "issuers": ${JSON.stringify(entry({}).issuers)}}`),
+      /^ISSUERS_FILE: has a member twice/
+    ],
     ['a file without issuers', () => withFile({}), /^ISSUERS_FILE: .*issuers/],
     ['an empty list', () => withFile({ issuers: [] }), /^ISSUERS_FILE: issuers/],
     ['an unknown key', () => withFile(entry({ colour: 'red' })), /^ISSUERS_FILE: issuers\[0\]\.colour: is not known/],
