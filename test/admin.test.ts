@@ -539,7 +539,9 @@ t.test('a listener that knows its names answers to no other', async (t) => {
     'ops.example.evil.example',
     'evil.example:3001',
     'localhost.evil.example',
-    '127.0.0.1.evil.example'
+    '127.0.0.1.evil.example',
+    'evil.example/.localhost',
+    'evil.example#.localhost'
   ]) {
     for (const url of ['/metrics', '/readyz', '/', '/docs', '/page/main.js', '/admin/records', '/nothing']) {
       t.equal(await askedAs(host, url), 421, `${host}${url}`)

@@ -939,7 +939,7 @@ function isForeign({ headers, hostname }: FastifyRequest, hosts: readonly string
   const isOwn =
     name === '' || // HTTP/1.0, as some health checks speak it; no browser does
     name === 'localhost' ||
-    name.endsWith('.localhost') ||
+    /^[a-z\d_.-]+\.localhost$/.test(name) ||
     isIP(name.replace(/^\[|\]$/g, '')) !== 0 ||
     hosts.includes(name)
   return !isOwn && (hosts.length > 0 || (name.includes('.') && isFromPlainPage(headers)))
