@@ -1,4 +1,4 @@
-/** A word of a command as a POSIX shell takes it for that word, whatever is in it. */
+/** A word of a command, with the quotes by which a POSIX shell takes it as it is. */
 export function quoteWord(word: string): string {
   return /^[\w./:@-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`
 }
