@@ -13,6 +13,7 @@ as $$
 declare
   k text := coalesce('app=' || start_sweep.client_id, 'tenant=' || start_sweep.tenant_id);
   begun_at timestamptz;
+  one_row_each boolean;
 begin
   if num_nonnulls(start_sweep.client_id, start_sweep.tenant_id) <> 1 then
     raise exception 'a sweep needs exactly one of "client_id" and "tenant_id"' using errcode = 'invalid_parameter_value';
@@ -22,14 +23,25 @@ begin
     return;
   end if;
 
-  select count(*) into accounts
+  -- Of a million accounts the ids are sorted or hashed on disk, their hashes hardly. If no two are equal, each row is an account.
+  select count(*), count(*) = count(distinct hashtextextended(a.home_account_id, 0)) into accounts, one_row_each
   from (
-    select t.account_issuer, t.home_account_id from msal_logout.token_cache t
+    select t.home_account_id from msal_logout.token_cache t
     where t.client_id = start_sweep.client_id and t.home_account_id is not null
-    union
-    select t.account_issuer, t.home_account_id from msal_logout.token_cache t
+    union all
+    select t.home_account_id from msal_logout.token_cache t
     where t.tenant_id = start_sweep.tenant_id and t.home_account_id is not null
   ) a;
+  if not one_row_each then
+    select count(*) into accounts
+    from (
+      select t.account_issuer, t.home_account_id from msal_logout.token_cache t
+      where t.client_id = start_sweep.client_id and t.home_account_id is not null
+      union
+      select t.account_issuer, t.home_account_id from msal_logout.token_cache t
+      where t.tenant_id = start_sweep.tenant_id and t.home_account_id is not null
+    ) a;
+  end if;
 
   if start_sweep.dry_run then
     outcome := 'dry_run';
