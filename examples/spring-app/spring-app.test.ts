@@ -13,7 +13,7 @@ import pg from 'pg'
 import { generate } from 'selfsigned'
 import { freePort } from '../../src/embedded-postgres.ts'
 import { migrate } from '../../src/migrate.ts'
-import { type Browser, createBrowser } from '../browser.ts'
+import { type Browser, createBrowser, type Page } from '../browser.ts'
 import type { Command } from '../launch.ts'
 import { buildSpringApp, springApp } from './launch.ts'
 
@@ -184,12 +184,17 @@ async function story(): Promise<void> {
     app
   )
 
-  async function signIn(login: string): Promise<Browser> {
-    const browser = createBrowser(certificate)
-    let page = await browser.open(`${app}/sign-in`)
+  async function passProvider(browser: Browser, url: string, login: string): Promise<Page> {
+    let page = await browser.open(url)
     for (let i = 0; i < 3 && page.url.startsWith(issuer); i += 1) {
       page = await browser.submit(page, page.body.includes('name="password"') ? { login, password: 'any' } : {})
     }
+    return page
+  }
+
+  async function signIn(login: string): Promise<Browser> {
+    const browser = createBrowser(certificate)
+    const page = await passProvider(browser, `${app}/sign-in`, login)
     check(`${login} signs in at the provider`, page.body === `signed in as ${login}\n`, page)
     check(`there is a row of ${login}`, (await rows(login)).join() === 'spring-app', await rows(login))
     return browser
@@ -241,6 +246,14 @@ async function story(): Promise<void> {
   check('no row of bob is left', (await rows('bob')).length === 0, await rows('bob'))
   const ended = await callApi(bob, '/api')
   check('the app obeys that, too', ended.status === 401, ended)
+
+  const carol = createBrowser(certificate)
+  const request = new URL((await carol.look(`${app}/sign-in`)).location ?? '')
+  check('a sign-in asks for a nonce', (request.searchParams.get('nonce') ?? '').length > 20, request.href)
+  request.searchParams.set('nonce', 'of another request')
+  const badNonce = await passProvider(carol, request.href, 'carol')
+  check('a login with the nonce of another request is rejected', badNonce.status === 400, badNonce)
+  check('and was not stored', (await rows('carol')).length === 0, await rows('carol'))
 
   const badState = await bob.open(`${app}/callback?code=x&state=y`)
   check('a callback that nobody asked for is rejected', badState.status === 400, badState)

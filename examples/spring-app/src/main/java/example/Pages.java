@@ -94,18 +94,15 @@ class Pages {
         HttpSession session = request.getSession(false);
         Pending pending = session == null ? null : (Pending) session.getAttribute(PENDING);
         if (pending == null || code == null || !pending.state().equals(state)) {
-            return ResponseEntity.badRequest().body("begin again at /sign-in\n");
+            return beginAgain();
         }
         session.removeAttribute(PENDING);
-        IAuthenticationResult result = clients.create(tokenCache.forLogin())
+        IAuthenticationResult result = clients.create(new NonceCheck(tokenCache.forLogin(), pending.nonce()))
                 .acquireToken(AuthorizationCodeParameters.builder(code, URI.create(home + "/callback"))
                         .scopes(Clients.SCOPES)
                         .codeVerifier(pending.verifier())
                         .build())
                 .join();
-        if (!pending.nonce().equals(IdTokens.nonceOf(result.idToken()))) {
-            return ResponseEntity.badRequest().body("begin again at /sign-in\n");
-        }
         SignOutFilter.remember(request, SignedInSession.of(result.idToken()));
         request.getSession().setAttribute(ACCOUNT, result.account());
         return redirect(URI.create(home + "/"));
@@ -149,9 +146,12 @@ class Pages {
                 .toUri());
     }
 
-    /** A sign-out was faster than this request, or left no token. */
+    /** A sign-out was faster than this request, or left no token; or the login is another request's. */
     @ExceptionHandler(CompletionException.class)
     ResponseEntity<?> failed(CompletionException failure, HttpServletRequest request) {
+        if (failure.getCause() instanceof NonceCheck.MismatchException) {
+            return beginAgain();
+        }
         if (!SharedTokenCache.isSignInRequired(failure)) {
             throw failure;
         }
@@ -165,6 +165,10 @@ class Pages {
     private static IAccount accountOf(HttpServletRequest request) {
         HttpSession session = request.getSession(false);
         return session == null ? null : (IAccount) session.getAttribute(ACCOUNT);
+    }
+
+    private static ResponseEntity<String> beginAgain() {
+        return ResponseEntity.badRequest().body("begin again at /sign-in\n");
     }
 
     private static ResponseEntity<String> notSignedIn() {
