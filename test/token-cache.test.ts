@@ -356,13 +356,24 @@ t.test('two users under one account id are refused, with what to mend', async (t
   t.notOk(await app.tokenCache.isSessionActive({ issuer: authority, sid: 's-mallory' }))
 })
 
-t.test('an ID token from the future is refused, with the clock that may be wrong', async (t) => {
+t.test('an ID token from the future, or of no time, is refused, with the clock that may be wrong', async (t) => {
   const app = await build(t)
-  const future = { ...alice, issuedAt: Date.now() }
-  await t.rejects(redeem(app.tokenCache.forLogin(), app.endpoint, future), {
-    code: 'ERR_TOKEN_CACHE_MISUSE',
-    message: /"issued_at" must be in seconds.*is a clock wrong/
-  })
+  const noTime = /no ID token with "iss", "sub" and "iat"/
+  const cases: [issuedAt: unknown, message: RegExp][] = [
+    [Date.now(), /"issued_at" must be in seconds.*is a clock wrong/],
+    [Date.now() * 1e3, /"issued_at" must be in seconds/],
+    [Date.now() * 1e6, /"issued_at" must be in seconds/],
+    [2 ** 53, /"issued_at" must be in seconds/],
+    [0, /"issued_at" must be the "iat"/],
+    [-1.5, /"issued_at" must be the "iat"/],
+    [1e300, noTime],
+    [String(Math.floor(Date.now() / 1_000)), noTime]
+  ]
+  for (const [issuedAt, message] of cases) {
+    const login = redeem(app.tokenCache.forLogin(), app.endpoint, { ...alice, issuedAt: issuedAt as number })
+    await t.rejects(login, { code: 'ERR_TOKEN_CACHE_MISUSE', message }, String(issuedAt))
+  }
+  t.same(await app.database.query('select from msal_logout.token_cache'), [])
 })
 
 t.test('a further ID token of the row is registered as a session', async (t) => {

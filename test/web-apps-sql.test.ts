@@ -309,6 +309,18 @@ t.test('what would be believed too easily is refused, with the argument and what
   const now = Math.floor(Date.now() / 1_000)
   const cases: [string, Partial<Record<string, unknown>>, RegExp][] = [
     ['milliseconds', { issued_at: now * 1_000 }, /"issued_at" must be in seconds/],
+    ['microseconds', { issued_at: `${now}000000` }, /"issued_at" must be in seconds/],
+    ['nanoseconds', { issued_at: `${now}000000000` }, /"issued_at" must be in seconds/],
+    ['2^53', { issued_at: String(2 ** 53) }, /"issued_at" must be in seconds/],
+    ['the largest number', { issued_at: '9223372036854775807' }, /"issued_at" must be in seconds/],
+    ['more than that', { issued_at: '9223372036854775808' }, /out of range for type bigint/],
+    ['zero', { issued_at: 0 }, /"issued_at" must be the "iat"/],
+    ['a negative number', { issued_at: -now }, /"issued_at" must be the "iat"/],
+    ['the smallest number', { issued_at: '-9223372036854775808' }, /"issued_at" must be the "iat"/],
+    ['nothing', { issued_at: null }, /"issued_at" must be the "iat"/],
+    ['a fraction', { issued_at: now + 0.5 }, /invalid input syntax for type bigint/],
+    ['a date', { issued_at: '2026-11-26T09:00:00Z' }, /invalid input syntax for type bigint/],
+    ['no number', { issued_at: 'NaN' }, /invalid input syntax for type bigint/],
     ['an hour ahead', { issued_at: now + 3_600 }, /"issued_at" must be in seconds, and 10 minutes ahead/],
     ['a year ahead', { issued_at: now + 31_536_000 }, /"issued_at" must be in seconds/],
     ['no JSON', { encoding: 'json', payload: '{"a":' }, /"payload" must be a JSON object in UTF-8/],

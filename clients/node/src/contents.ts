@@ -232,9 +232,11 @@ export function sessionsOf(contents: Contents, clientId: string): SessionClaims[
   })
 }
 
+const maxSeconds = 2 ** 62 // what the database takes, and more than any time in nanoseconds
+
 /** The session that a token's claims tell of, or undefined where they tell of none. */
 export function sessionOf({ iss, sub, sid, iat, oid, tid }: Record<string, unknown>): SessionClaims | undefined {
-  if (typeof iss !== 'string' || typeof sub !== 'string' || typeof iat !== 'number') {
+  if (typeof iss !== 'string' || typeof sub !== 'string' || typeof iat !== 'number' || Math.abs(iat) >= maxSeconds) {
     return undefined
   }
   return {

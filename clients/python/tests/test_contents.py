@@ -69,7 +69,7 @@ def test_accounts_of_msal_node_are_shown_as_msal_python_knows_them() -> None:
 
 def test_claims_that_are_no_numbers() -> None:
     claims = {"iss": "i", "sub": "s"}
-    for issued_at in (True, float("inf"), "1", None):
+    for issued_at in (True, float("inf"), float("-inf"), float("nan"), 1e300, "1", None):
         assert session_of({**claims, "iat": issued_at}) is None
     session = session_of({**claims, "iat": 1.9})
     assert session is not None

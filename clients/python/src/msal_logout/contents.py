@@ -142,12 +142,15 @@ def sessions_of(contents: Contents, client_id: str) -> list[SessionClaims]:
     return sessions
 
 
+_MAX_SECONDS = 2**62  # what the database takes, and more than any time in nanoseconds
+
+
 def session_of(claims: dict[str, Any]) -> SessionClaims | None:
     """The session that a token's claims name, or ``None`` where they name none."""
     issuer, subject, issued_at = claims.get("iss"), claims.get("sub"), claims.get("iat")
     if not isinstance(issuer, str) or not isinstance(subject, str):
         return None
-    if isinstance(issued_at, bool) or not isinstance(issued_at, (int, float)) or issued_at in (math.inf, -math.inf):
+    if isinstance(issued_at, bool) or not isinstance(issued_at, (int, float)) or not abs(issued_at) < _MAX_SECONDS:
         return None
     return SessionClaims(
         issuer=issuer,

@@ -16,7 +16,7 @@ import java.util.Map;
  * @param tid the tenant, or null
  */
 record SessionClaims(String issuer, String sid, String subject, long issuedAt, String oid, String tid) {
-    private static final double MAX_SECONDS = 1L << 53; // beyond it a double is no whole number
+    private static final double MAX_SECONDS = 1L << 62; // what the database takes, and more than any time in nanoseconds
 
     /** The session that a token names in its claims; null where it names none. */
     static SessionClaims of(Map<String, Object> claims) {
@@ -24,7 +24,7 @@ record SessionClaims(String issuer, String sid, String subject, long issuedAt, S
                 && claims.get("sub") instanceof String subject
                 && claims.get("iat") instanceof Json.Literal iat) {
             double issuedAt = Math.floor(Double.parseDouble(iat.text()));
-            return Math.abs(issuedAt) > MAX_SECONDS
+            return Math.abs(issuedAt) >= MAX_SECONDS
                     ? null
                     : new SessionClaims(
                             issuer,
