@@ -18,8 +18,10 @@ begin
       from unnest(matches) m
       order by m.issuer, m.session_key, m.client_id, m.partition_key, m.id
     ) m
-    where s.partition_key = any (array[m.partition_key]) and s.client_id is not distinct from m.client_id -- keeps sessions_row
-      and s.session_key is not distinct from m.session_key and s.issuer is not distinct from m.issuer
+    -- Keeps the primary key, with all of its columns: a row may have many sessions, and a sid many rows.
+    where s.session_key = any (array[m.session_key])
+      and (s.issuer, s.client_id, s.partition_key) >= (m.issuer, m.client_id, m.partition_key)
+      and (s.issuer, s.client_id, s.partition_key) <= (m.issuer, m.client_id, m.partition_key)
       and (not in_steps or s.generation <= (
         select a.last_generation from msal_logout.accounts_in_steps a
         where a.home_account_id = s.home_account_id and a.account_issuer = s.account_issuer and a.id is not distinct from m.id)) -- keeps the primary key of the notes

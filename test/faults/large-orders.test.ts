@@ -10,7 +10,7 @@ import {
   type SignOutResult,
   signOutInSteps
 } from '../../src/sign-out.ts'
-import { createStore } from '../../src/store.ts'
+import { batchOf, createStore } from '../../src/store.ts'
 import { createDatabase, type Database } from '../fixtures/database.ts'
 import { makeOrder } from '../fixtures/orders.ts'
 import { storeLogin } from '../fixtures/service.ts'
@@ -415,3 +415,34 @@ t.test('large is an account with more rows and sessions, or a signal that many a
     }
   }
 })
+
+for (const [name, key] of [
+  ['its row', `'one', 'sid=' || n, n::text`],
+  ['its sid', `n::text, 'sid=shared', 'shared'`]
+] as const) {
+  t.test(`a session among thousands of ${name} is deleted without a look at the others`, async (t) => {
+    const database = await createDatabase(t)
+    const many = 3_000
+    await database.query(
+      `insert into msal_logout.sessions (issuer, client_id, subject, account_issuer, home_account_id, issued_at, expires_at, partition_key, session_key, sid)
+      select $1, 'a', $2, msal_logout.issuer_group($1), 'u.t', 1, now() + interval '1 hour', ${key} from generate_series(1, $3::int) n`,
+      [issuer, subject, many]
+    )
+    await database.query('analyze msal_logout.sessions')
+    const order = makeOrder({ kind: 'subject', issuer, subject }, { purgeScope: 'session' })
+    const client = await database.pool.connect()
+    t.teardown(() => client.release())
+    await client.query('begin')
+    const { rows: steps } = await client.query(
+      'select outcome, client_sessions from msal_logout.sign_out_step(($1::msal_logout.signal_order[])[1], $2)',
+      [batchOf([order]), many / 2]
+    )
+    t.match(steps, [{ outcome: 'more', client_sessions: [many / 2] }])
+    const { rows } = await client.query<{ n: string }>(
+      `select idx_tup_fetch + seq_tup_read as n from pg_stat_xact_user_tables where relid = 'msal_logout.sessions'::regclass`
+    )
+    await client.query('rollback')
+    const read = Number(rows[0]?.n)
+    t.ok(read < 10 * many, `${read} sessions were read`)
+  })
+}
