@@ -50,8 +50,9 @@ begin
       limit room
     ), gone as (
       delete from msal_logout.sessions s using due d
-      where s.partition_key = any (array[d.partition_key]) and s.client_id is not distinct from d.client_id -- keeps sessions_row
-        and s.session_key is not distinct from d.session_key and s.issuer is not distinct from d.issuer
+      where s.session_key = any (array[d.session_key]) -- keeps the primary key, with all of its columns: see delete_matches
+        and (s.issuer, s.client_id, s.partition_key) >= (d.issuer, d.client_id, d.partition_key)
+        and (s.issuer, s.client_id, s.partition_key) <= (d.issuer, d.client_id, d.partition_key)
         and s.account_issuer is not distinct from d.account_issuer and s.home_account_id is not distinct from d.home_account_id
         and s.generation - d.last_generation <= 0
       returning (delete_some.id, s.client_id, s.account_issuer, s.home_account_id, false,

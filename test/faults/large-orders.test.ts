@@ -416,9 +416,10 @@ t.test('large is an account with more rows and sessions, or a signal that many a
   }
 })
 
-for (const [name, key] of [
-  ['its row', `'one', 'sid=' || n, n::text`],
-  ['its sid', `n::text, 'sid=shared', 'shared'`]
+for (const [name, key, purgeScope] of [
+  ['its row', `'one', 'sid=' || n, n::text`, 'session'],
+  ['its sid', `n::text, 'sid=shared', 'shared'`, 'session'],
+  ['its row, all of which go,', `'one', 'sid=' || n, n::text`, 'account']
 ] as const) {
   t.test(`a session among thousands of ${name} is deleted without a look at the others`, async (t) => {
     const database = await createDatabase(t)
@@ -429,7 +430,7 @@ for (const [name, key] of [
       [issuer, subject, many]
     )
     await database.query('analyze msal_logout.sessions')
-    const order = makeOrder({ kind: 'subject', issuer, subject }, { purgeScope: 'session' })
+    const order = makeOrder({ kind: 'subject', issuer, subject }, { purgeScope })
     const client = await database.pool.connect()
     t.teardown(() => client.release())
     await client.query('begin')
