@@ -191,6 +191,10 @@ interface Tables {
 // 16 MB, some 50,000 sessions: a tenth of a second, also if nothing of it is in memory.
 const maxPagesCounted = 2_000
 const maxTenantsSearched = 1_000
+/** What a sign-out writes. */
+const writtenTables = ['token_cache', 'sessions', 'tombstones', 'records', 'seen_orders', 'apps', 'revoked_sessions']
+/** Those that let nobody write: of VACUUM FULL, CREATE INDEX, ALTER TABLE and LOCK TABLE. */
+const tableLocks = ['ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock']
 
 /**
  * What the service asks of the schema: its functions by `pg`, what operators read by Kysely.
@@ -577,19 +581,34 @@ export function createStore({ pool, schema = defaultSchema }: StoreOptions) {
       return { migration: row?.migration ?? 'none', functions: row?.functions ?? 'none' }
     },
 
-    /** @throws {UnavailableError} if the database is out of reach, is a standby that takes no writes, or lets no sign-out be done */
+    /**
+     * @throws {UnavailableError} if the database is out of reach, is a standby that takes no writes, or lets no sign-out be done: also as
+     *   long as somebody has a whole table locked
+     */
     async checkReady(): Promise<void> {
-      const [row] = await call<{ writable: boolean; callable: boolean | null }>(
+      const [row] = await call<{ writable: boolean; callable: boolean | null; locked: boolean }>(
         'check_ready',
         `select not pg_is_in_recovery() and current_setting('transaction_read_only') = 'off' as writable,
-          has_function_privilege(to_regprocedure($1), 'execute') as callable`,
-        [`${name}.sign_out(${name}.signal_order[], boolean)`]
+          has_function_privilege(to_regprocedure($1), 'execute') as callable,
+          exists (
+            select from pg_locks l
+            where l.relation = any ($2::regclass[]) and l.granted and l.mode = any ($3)
+              and l.database = (select d.oid from pg_database d where d.datname = current_database())
+          ) as locked`,
+        [
+          `${name}.sign_out(${name}.signal_order[], boolean)`,
+          writtenTables.map((table) => `${name}.${table}`),
+          tableLocks
+        ]
       )
       if (row?.writable !== true) {
         throw new UnavailableError('ERR_DATABASE_UNAVAILABLE')
       }
       if (row.callable !== true) {
         throw new UnavailableError('ERR_DATABASE_FAILED')
+      }
+      if (row.locked) {
+        throw new UnavailableError('ERR_DATABASE_LOCKED')
       }
     }
   }

@@ -559,3 +559,24 @@ t.test('the sessions of a large table are estimated from a part of its pages', a
   const sum = counts.reduce((total, { sessions }) => total + sessions, 0)
   t.ok(sum < 9_000, `about as many: ${sum}`)
 })
+
+t.test('it is not ready while somebody has a table locked that every sign-out writes', async (t) => {
+  const database = await createDatabase(t)
+  const { checkReady } = createStore({ pool: database.pool })
+  const holder = await database.pool.connect()
+  t.teardown(() => holder.release(true))
+  for (const [lock, isReady] of [
+    ['lock table msal_logout.tombstones in access exclusive mode', false],
+    ['create index on msal_logout.sessions (created_at)', false],
+    ['alter table msal_logout.records add column of_the_owner text', false],
+    ['lock table msal_logout.token_cache in row exclusive mode', true],
+    ['lock table msal_logout.streams in access exclusive mode', true],
+    ['analyze msal_logout.sessions', true]
+  ] as const) {
+    await holder.query('begin')
+    await holder.query(lock)
+    await (isReady ? t.resolves(checkReady(), lock) : t.rejects(checkReady(), { code: 'ERR_DATABASE_LOCKED' }, lock))
+    await holder.query('rollback')
+    await t.resolves(checkReady())
+  }
+})
