@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import { type ExpressionBuilder, Kysely, sql } from 'kysely'
 import type pg from 'pg'
 import { limitedDialect, runStatement } from './connections.ts'
@@ -191,6 +192,8 @@ interface Tables {
 // 16 MB, some 50,000 sessions: a tenth of a second, also if nothing of it is in memory.
 const maxPagesCounted = 2_000
 const maxTenantsSearched = 1_000
+// A vacuum has a table to itself for a moment, when it cuts off empty pages.
+const lockedForMs = 500
 /** What a sign-out writes. */
 const writtenTables = ['token_cache', 'sessions', 'tombstones', 'records', 'seen_orders', 'apps', 'revoked_sessions']
 /** Those that let nobody write: of VACUUM FULL, CREATE INDEX, ALTER TABLE and LOCK TABLE. */
@@ -228,6 +231,25 @@ export function createStore({ pool, schema = defaultSchema }: StoreOptions) {
         ? result
         : { ...result, outcome: 'duplicate', sessions: 0, rows: 0, byClient: {} }
     })
+  }
+
+  async function readState() {
+    const [row] = await call<{ writable: boolean; callable: boolean | null; locked: boolean }>(
+      'read_state',
+      `select not pg_is_in_recovery() and current_setting('transaction_read_only') = 'off' as writable,
+        has_function_privilege(to_regprocedure($1), 'execute') as callable,
+        exists (
+          select from pg_locks l
+          where l.relation = any ($2::regclass[]) and l.granted and l.mode = any ($3)
+            and l.database = (select d.oid from pg_database d where d.datname = current_database())
+        ) as locked`,
+      [
+        `${name}.sign_out(${name}.signal_order[], boolean)`,
+        writtenTables.map((table) => `${name}.${table}`),
+        tableLocks
+      ]
+    )
+    return row
   }
 
   return {
@@ -586,29 +608,18 @@ export function createStore({ pool, schema = defaultSchema }: StoreOptions) {
      *   long as somebody has a whole table locked
      */
     async checkReady(): Promise<void> {
-      const [row] = await call<{ writable: boolean; callable: boolean | null; locked: boolean }>(
-        'check_ready',
-        `select not pg_is_in_recovery() and current_setting('transaction_read_only') = 'off' as writable,
-          has_function_privilege(to_regprocedure($1), 'execute') as callable,
-          exists (
-            select from pg_locks l
-            where l.relation = any ($2::regclass[]) and l.granted and l.mode = any ($3)
-              and l.database = (select d.oid from pg_database d where d.datname = current_database())
-          ) as locked`,
-        [
-          `${name}.sign_out(${name}.signal_order[], boolean)`,
-          writtenTables.map((table) => `${name}.${table}`),
-          tableLocks
-        ]
-      )
-      if (row?.writable !== true) {
+      const state = await readState()
+      if (state?.writable !== true) {
         throw new UnavailableError('ERR_DATABASE_UNAVAILABLE')
       }
-      if (row.callable !== true) {
+      if (state.callable !== true) {
         throw new UnavailableError('ERR_DATABASE_FAILED')
       }
-      if (row.locked) {
-        throw new UnavailableError('ERR_DATABASE_LOCKED')
+      if (state.locked) {
+        await delay(lockedForMs)
+        if ((await readState())?.locked) {
+          throw new UnavailableError('ERR_DATABASE_LOCKED')
+        }
       }
     }
   }
