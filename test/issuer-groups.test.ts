@@ -245,6 +245,30 @@ t.test('a sign-out beside share_accounts ends what it found', async (t) => {
   t.same(await service.rows(), [])
 })
 
+t.test('share_accounts waits for a row that an app holds, and holds up no sign-out meanwhile', async (t) => {
+  const service = await build(t)
+  const custom = 'https://login.contoso.example/b/v2.0'
+  for (const user of ['held', 'free']) {
+    await service.login({ clientId: 'a', homeAccountId: `${user}.t1`, issuer: custom, sid: user, subject: user })
+  }
+  const app = await service.database.pool.connect()
+  t.teardown(() => app.release())
+  await app.query('begin') // and no login: nothing of it holds the groups
+  const saved = await app.query(
+    `select msal_logout.save(client_id, partition_key, generation, version, '{}', 'json', '1 hour') as row
+    from msal_logout.token_cache where home_account_id = 'held.t1'`
+  )
+  t.match(saved.rows, [{ row: '(saved,2)' }])
+  const sharing = service.database.query('select msal_logout.share_accounts($1, $2)', [tenant(1), custom])
+  await untilSomebodyWaits(service)
+  const purge = { issuer: custom, sid: 'free', reason, force: true }
+  t.match((await service.operate('POST', '/admin/purges', purge)).json(), { sessions: 1, rows: 1 })
+  await app.query('commit')
+  await sharing
+  const groups = await service.database.query('select account_issuer from msal_logout.token_cache')
+  t.same(groups, [{ account_issuer: `${microsoft}/*` }], 'and is done then')
+})
+
 async function untilSomebodyWaits(service: Service): Promise<void> {
   await until('somebody waits for a lock', async () => {
     const waiting = await service.database.query(
