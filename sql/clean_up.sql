@@ -75,7 +75,12 @@ begin
   set next_page = case when first_page + span >= pages then 0 else first_page + span end;
   with due as (
     delete from msal_logout.unpublished_sessions u where (u.client_id, u.id) in (
-      select d.client_id, d.id from msal_logout.unpublished_sessions d limit max_rows for update skip locked)
+      select d.client_id, d.id
+      from ( -- each has up to a thousand sessions: while many are written, nobody of the app could be signed out
+        select d.client_id, d.id, sum(cardinality(d.sessions)) over (rows unbounded preceding) - cardinality(d.sessions) as before
+        from (select * from msal_logout.unpublished_sessions limit max_rows for update skip locked) d
+      ) d
+      where d.before < max_rows)
     returning u.client_id, u.sessions
   )
   select array_agg((null, d.client_id, null, null, false, s)::msal_logout.deletion), (select count(*) from due)

@@ -304,6 +304,22 @@ t.test('a row has 1,000 sessions at most: the oldest ones end, their app reads i
   }
 })
 
+t.test('what logins have ended is published a part at a time, so that no sign-out waits for all', async (t) => {
+  const { query, one } = await setUp(t)
+  await query(
+    `insert into msal_logout.unpublished_sessions (client_id, sessions)
+    select 'a', array(select ($1, r || '-' || s, 'u', 'u.t')::msal_logout.revoked_session from generate_series(1, 60) s)
+    from generate_series(1, 5) r`,
+    [issuer]
+  )
+  const published: unknown[] = []
+  for (let calls = 0; calls < 4; calls += 1) {
+    await query('select msal_logout.clean_up(100)')
+    published.push(await one(`select count(distinct sid)::int as n from msal_logout.ended_since('a', 0)`))
+  }
+  t.same(published, [{ n: 120 }, { n: 240 }, { n: 300 }, { n: 300 }])
+})
+
 t.test('what would be believed too easily is refused, with the argument and what is wanted', async (t) => {
   const { login, query } = await setUp(t)
   const now = Math.floor(Date.now() / 1_000)
