@@ -368,6 +368,9 @@ export function createService(config: Config, edges: Edges) {
     let gone = cleanUpRows
     while (!signal.aborted && gone > 0) {
       gone = (await stores.slow.cleanUp(cleanUpRows)) ?? 0
+      if (gone > 0) {
+        notifier.notify() // it publishes, too
+      }
     }
   }
 

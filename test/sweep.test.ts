@@ -528,3 +528,19 @@ t.test('an app reads which sessions a sweep revoked, and its listeners are notif
   }
   t.equal(await notified, 'msal_logout')
 })
+
+t.test('listeners are notified of what a login ended, once it is published', async (t) => {
+  const service = await build(t, { edges: { choresEveryMs: 20 } })
+  const login = { clientId: 'a', homeAccountId: 'u.t', subject: 'u' }
+  await service.login({ ...login, sid: 'old' })
+  await begin(service, { tenantId: 't' })
+  await service.login({ ...login, sid: 'new', issuedAt: nowSeconds() + 5 }) // into a row that the sweep has yet to reach
+  await service.database.query("update msal_logout.records set status = 'done'")
+  const listener = await service.database.pool.connect()
+  t.teardown(() => listener.release())
+  const notified = new Promise((resolve) => listener.once('notification', ({ channel }) => resolve(channel)))
+  await listener.query('listen msal_logout')
+  service.start()
+  t.equal(await notified, 'msal_logout')
+  t.match(await service.database.query(`select * from msal_logout.ended_since('a', 0)`), [{ sid: 'old' }])
+})
