@@ -106,6 +106,26 @@ t.test('an address that has many loses its own first', async (t) => {
   )
 })
 
+t.test('of several addresses with many, the one with most loses, also to the others', async (t) => {
+  const { open, has } = await start(t, 32)
+  const attacking = []
+  for (let i = 0; i < 24; i += 1) {
+    attacking.push(await open('', '127.0.0.2'))
+  }
+  const burst = []
+  for (let i = 0; i < 12; i += 1) {
+    burst.push(await open('', '127.0.0.3'))
+  }
+  for (const socket of attacking.slice(0, 4)) {
+    await isClosed(socket)
+  }
+  await has(32)
+  t.same(
+    burst.filter(({ destroyed }) => destroyed),
+    []
+  )
+})
+
 t.test('half of the files that the process may have open, and no more than memory allows', async (t) => {
   const limits = (soft: string) =>
     `Limit  Soft Limit  Hard Limit  Units\nMax open files            ${soft}  4096  files\n`

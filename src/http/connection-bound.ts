@@ -17,8 +17,8 @@ const lineEveryMs = 60_000
 
 /**
  * Bounds the connections of a server, so that nobody who opens many takes what others, the database and the spool need: a process has so
- * many files and no more. One too many closes one on which no request is being answered, the oldest: of an address that has many
- * first.
+ * many files and no more. One too many closes one on which no request is being answered, the oldest: of the address that has most, if
+ * it has many. Others with a burst at the same time lose none.
  */
 export function boundConnections(
   server: Server,
@@ -55,26 +55,30 @@ export function boundConnections(
     }
   }
 
-  function choose(address: string): Socket | undefined {
-    const [other] = withMany
-    const heavy = withMany.has(address) ? address : other
-    const [oldest] = (heavy === undefined ? undefined : waitingOf.get(heavy)) ?? waiting
+  function choose(): Socket | undefined {
+    let heaviest: ReadonlySet<Socket> = new Set()
+    for (const address of withMany) {
+      // fewer than 16
+      const own = waitingOf.get(address) ?? heaviest
+      heaviest = own.size > heaviest.size ? own : heaviest
+    }
+    const [oldest] = heaviest.size > 0 ? heaviest : waiting
     return oldest ?? [...requests].find(([, request]) => !request.complete)?.[0]
   }
 
-  function makeRoom(address: string): boolean {
+  function makeRoom(): boolean {
     if (performance.now() - lastLineAt > lineEveryMs) {
       lastLineAt = performance.now()
       logger?.warn({ connections: max }, 'too many connections: idle ones are closed')
     }
-    const victim = choose(address)
+    const victim = choose()
     victim?.destroy()
     return victim !== undefined
   }
 
   server.on('connection', (socket: Socket) => {
     const address = socket.remoteAddress ?? ''
-    if (waiting.size + requests.size >= max && !makeRoom(address)) {
+    if (waiting.size + requests.size >= max && !makeRoom()) {
       socket.destroy() // all others are being answered, which takes two seconds at most
       return
     }
