@@ -13,6 +13,7 @@ set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
+  asked_at timestamptz := now();
   rows_beside_others constant int := 200;
   p msal_logout.records;
   room int := max_rows;
@@ -134,7 +135,7 @@ begin
     client_sessions = coalesce(c.client_sessions, r.client_sessions),
     client_rows = coalesce(c.client_rows, r.client_rows),
     status = case when is_done then 'done' else 'running' end,
-    finished_at = case when is_done then now() end
+    finished_at = case when is_done then asked_at end
   from finished f, (
     select sum(c.sessions) as sessions, sum(c.rows) as rows, array_agg(c.client_id) as clients,
       array_agg(c.accounts) as client_accounts, array_agg(c.sessions) as client_sessions, array_agg(c.rows) as client_rows
