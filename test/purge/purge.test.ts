@@ -70,7 +70,7 @@ t.test('a large purge outlives Ctrl-C and a kill -9 of the service, and --follow
   t.equal(await person.exited, 130)
 
   const follower = runCommand(t, ['purge', '--follow', id, '--json'], own)
-  await follower.says(new RegExp(`^\\d+ of ${accounts} accounts`))
+  await follower.says(new RegExp(`^[\\d,]+ of ${accounts.toLocaleString('en')} accounts`))
   server.process.kill('SIGKILL')
   await server.exited
   await follower.says(/nothing answers at .*; trying again for 300 s/)
