@@ -2,7 +2,7 @@
 import pg from 'pg'
 import t, { type Test } from 'tap'
 import { noteTries } from '../fixtures/attacks.ts'
-import { createDatabase, createRole } from '../fixtures/database.ts'
+import { connectAs, createDatabase, createRole } from '../fixtures/database.ts'
 import { storeHeavy, untilGone } from '../fixtures/heavy-account.ts'
 import { clientId } from '../fixtures/identity-provider.ts'
 import { type BrokenPart, type Person, type Siege, startSiege, storeSessions } from '../fixtures/siege.ts'
@@ -20,15 +20,7 @@ async function hold(
   people: readonly Person[],
   role?: string
 ): Promise<pg.Client> {
-  const url = new URL(database.url)
-  if (role !== undefined) {
-    url.username = role
-    url.password = 'test'
-  }
-  const client = new pg.Client({ connectionString: url.href })
-  client.on('error', () => {}) // the server ends it
-  t.teardown(() => client.end())
-  await client.connect()
+  const client = await connectAs(t, database, role)
   await client.query('begin')
   for (const { sid } of people) {
     await client.query(

@@ -1,10 +1,9 @@
 // Locks on whole tables: what an app's role can take, and what the owner of the schema takes for his own work on it.
-import pg from 'pg'
 import t, { type Test } from 'tap'
 import { noteTries } from '../fixtures/attacks.ts'
-import { createDatabase, createRole } from '../fixtures/database.ts'
+import { connectAs, createDatabase, createRole } from '../fixtures/database.ts'
 import { clientId } from '../fixtures/identity-provider.ts'
-import { type BrokenPart, type Siege, startSiege } from '../fixtures/siege.ts'
+import { type BrokenPart, startSiege } from '../fixtures/siege.ts'
 
 const timeout = 300_000
 const tables = [
@@ -19,26 +18,13 @@ const tables = [
 ]
 const denied = { code: '42501' }
 
-async function connect(t: Test, { database }: Pick<Siege, 'database'>, role?: string): Promise<pg.Client> {
-  const url = new URL(database.url)
-  if (role !== undefined) {
-    url.username = role
-    url.password = 'test'
-  }
-  const client = new pg.Client({ connectionString: url.href })
-  client.on('error', () => {}) // the server ends it
-  t.teardown(() => client.end())
-  await client.connect()
-  return client
-}
-
 t.test("an app's role locks no table, and the cursors that it leaves open hold nobody up", { timeout }, async (t) => {
   const database = await createDatabase(t, { own: true })
   const siege = await startSiege(t, { database })
   const role = await createRole(database, 'app')
   await siege.database.query('select msal_logout.register_app($1, $2)', [clientId, role])
   const people = await siege.prepare(200)
-  const app = await connect(t, siege, role)
+  const app = await connectAs(t, siege.database, role)
   const modes = ['access share', 'row exclusive', 'share', 'exclusive', 'access exclusive']
   for (const table of tables) {
     for (const mode of modes) {
@@ -46,7 +32,7 @@ t.test("an app's role locks no table, and the cursors that it leaves open hold n
       await app.query('rollback')
     }
   }
-  const held = await connect(t, siege, role)
+  const held = await connectAs(t, siege.database, role)
   await held.query(`declare kept cursor with hold for select * from msal_logout.ended_since('${clientId}', 0)`)
   await app.query('begin')
   for (const [i, { sid }] of people.slice(0, 50).entries()) {
@@ -64,7 +50,7 @@ t.test("an app's role locks no table, and the cursors that it leaves open hold n
 async function besiege(t: Test, lock: string, broken?: readonly BrokenPart[]) {
   const siege = await startSiege(t, { ...(broken && { broken }) })
   const people = await siege.prepare(120)
-  const owner = await connect(t, siege)
+  const owner = await connectAs(t, siege.database)
   await owner.query(`begin; ${lock}`)
   const answers = await siege.signOut(people, 20)
   const deferred = answers.filter(({ isDeferred }) => isDeferred).length // a look at the tables would wait, too
@@ -95,7 +81,7 @@ for (const lock of [
 t.test('VACUUM FULL and CREATE INDEX again and again cost no sign-out', { timeout }, async (t) => {
   const siege = await startSiege(t)
   const people = await siege.prepare(200)
-  const owner = await connect(t, siege)
+  const owner = await connectAs(t, siege.database)
   let isOver = false
   let rounds = 0
   const work = (async () => {
